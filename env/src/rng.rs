@@ -1,0 +1,56 @@
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+use skerry_types::Uuid;
+
+/// The random numbers of one node. Clones share one stream.
+#[derive(Clone)]
+pub struct Rng(Arc<Mutex<StdRng>>);
+
+impl Rng {
+    /// Seeded from the operating system.
+    #[must_use]
+    pub fn from_os() -> Self {
+        Self(Arc::new(Mutex::new(StdRng::from_os_rng())))
+    }
+
+    /// The same seed draws the same numbers.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
+    }
+
+    /// 64 random bits.
+    #[must_use]
+    pub fn u64(&self) -> u64 {
+        self.0.lock().next_u64()
+    }
+
+    /// A number in `0..bound`; 0 for a bound of 0.
+    #[must_use]
+    pub fn below(&self, bound: u64) -> u64 {
+        // Multiply-shift: the bias is below 2^-32 for every bound that this program uses.
+        u64::try_from((u128::from(self.u64()) * u128::from(bound)) >> 64).unwrap_or(0)
+    }
+
+    /// True `numerator` times in `denominator`.
+    #[must_use]
+    pub fn chance(&self, numerator: u64, denominator: u64) -> bool {
+        self.below(denominator) < numerator
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().fill_bytes(bytes);
+    }
+
+    /// A random (version 4) id.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.fill(&mut bytes);
+        Uuid::from_random(bytes)
+    }
+}
