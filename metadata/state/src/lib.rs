@@ -1,1 +1,37 @@
+//! The metadata of a cluster as a pure state machine: commands in, state out.
+//!
+//! Every broker applies the same commands in the same order and so holds the same [`State`]; readers take its
+//! [`Image`], an immutable snapshot that costs a reference count. Deliberately absent: a clock, randomness, I/O,
+//! async. A command carries its own time and ids, and `apply` never fails: a refusal is an [`Outcome`].
+//!
+//! What is written to disk and sent to peers is described in `FORMAT.md` beside this crate.
 #![forbid(unsafe_code)]
+
+mod apply;
+mod check;
+mod codec;
+mod command;
+mod image;
+mod map;
+mod outcome;
+mod place;
+
+pub use apply::{Applied, State};
+pub use codec::{COMMAND_VERSION, DecodeError, SNAPSHOT_VERSION};
+pub use command::{
+    AlterConfigs, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions, CreateTopic,
+    ElectLeader, Election, FeatureRange, Placement, RegisterBroker,
+};
+pub use image::{Broker, ConfigMap, ConfigResource, HostPort, Image, Partition, Topic};
+pub use map::PersistentMap;
+pub use outcome::{Delta, Outcome, Refusal};
+
+/// The newest feature level that this program speaks; a cluster starts at it.
+pub const FEATURE_LEVEL: u16 = 1;
+/// Producer ids are handed out to brokers in blocks of this many, as Kafka does.
+pub const PRODUCER_ID_BLOCK: i64 = 1_000;
+/// The most partitions of one topic. Kafka has the limit for one CreateTopics and none for CreatePartitions, where
+/// 100 million run its controller out of memory.
+pub const PARTITIONS_PER_TOPIC_MAX: usize = 10_000;
+/// The longest topic name in bytes, as in Kafka: a folder name is at most 255, and `-partition` and a suffix follow.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;

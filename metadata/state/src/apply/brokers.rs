@@ -1,0 +1,86 @@
+//! Brokers come, take part, and go.
+
+use std::sync::Arc;
+
+use skerry_types::{BrokerEpoch, BrokerId};
+
+use super::Change;
+use crate::command::{BrokerGuard, RegisterBroker};
+use crate::image::Broker;
+use crate::outcome::{Delta, Outcome, Refusal};
+
+impl Change<'_> {
+    pub(super) fn register_broker(&mut self, registration: &RegisterBroker) -> Result<Outcome, Refusal> {
+        let id = registration.broker;
+        let level = self.image.feature_level;
+        if level > 0 && !registration.features.contains(level) {
+            return Err(Refusal::UnsupportedFeatureLevel { level, broker: id });
+        }
+        if let Some(known) = self.image.brokers.get(&id)
+            && known.incarnation == registration.incarnation
+        {
+            return Ok(Outcome::BrokerRegistered { epoch: known.epoch });
+        }
+        // The start before this one is dead: it leads nothing any more, even where nobody noticed its end. Each of its
+        // partitions gets a new leader epoch when this start is unfenced (KIP-101).
+        let epoch = BrokerEpoch(i64::try_from(self.index).expect("a log index fits in 63 bits"));
+        let broker = Broker {
+            id,
+            incarnation: registration.incarnation,
+            epoch,
+            kafka: registration.kafka.clone(),
+            cluster: registration.cluster.clone(),
+            rack: registration.rack.clone(),
+            features: registration.features,
+            fenced: true,
+            registered_at: registration.at,
+        };
+        Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
+        self.deltas.push(Delta::BrokerChanged(id));
+        self.leave_in_sync_sets(id);
+        Ok(Outcome::BrokerRegistered { epoch })
+    }
+
+    pub(super) fn unfence_broker(&mut self, guard: BrokerGuard) -> Result<Outcome, Refusal> {
+        if self.guarded(guard)?.fenced {
+            self.set_fenced(guard.broker, false);
+            self.elect_where_nobody_leads(guard.broker);
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn fence_broker(&mut self, guard: BrokerGuard) -> Result<Outcome, Refusal> {
+        if !self.guarded(guard)?.fenced {
+            self.set_fenced(guard.broker, true);
+            self.leave_in_sync_sets(guard.broker);
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn unregister_broker(&mut self, id: BrokerId) -> Result<Outcome, Refusal> {
+        let broker = self.image.brokers.get(&id).ok_or(Refusal::UnknownBroker(id))?;
+        let has_replicas = || {
+            self.image.topics().any(|topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .any(|partition| partition.replicas.contains(&id))
+            })
+        };
+        // Kafka forgets a live broker, which then can place nothing until it is restarted.
+        if !broker.fenced || has_replicas() {
+            return Err(Refusal::BrokerInUse(id));
+        }
+        Arc::make_mut(&mut self.image.brokers).remove(&id);
+        self.deltas.push(Delta::BrokerChanged(id));
+        Ok(Outcome::Done)
+    }
+
+    fn set_fenced(&mut self, id: BrokerId, fenced: bool) {
+        let broker = Arc::make_mut(&mut self.image.brokers)
+            .get_mut(&id)
+            .expect("the guard found it");
+        Arc::make_mut(broker).fenced = fenced;
+        self.deltas.push(Delta::BrokerChanged(id));
+    }
+}

@@ -1,0 +1,159 @@
+//! The orders that always hold (DESIGN 9), checked after each command where it changed something, and as a whole
+//! after a snapshot.
+
+use std::sync::Arc;
+
+use crate::image::{Image, Partition, Topic};
+use crate::outcome::Delta;
+
+impl Image {
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// What is broken, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let mut partitions = 0;
+        for (name, topic) in self.topics.iter() {
+            self.check_topic(name, topic)?;
+            partitions += topic.partitions.len();
+        }
+        if self.names.len() != self.topics.len() {
+            return Err(format!(
+                "{} ids for {} topics",
+                self.names.len(),
+                self.topics.len()
+            ));
+        }
+        if partitions != self.partition_count {
+            return Err(format!(
+                "{partitions} partitions, counted as {}",
+                self.partition_count
+            ));
+        }
+        for broker in self.brokers.values() {
+            if u64::try_from(broker.epoch.get()).is_ok_and(|epoch| epoch > self.index) {
+                return Err(format!(
+                    "broker {} has epoch {} at index {}",
+                    broker.id, broker.epoch, self.index
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_topic(&self, name: &Arc<str>, topic: &Topic) -> Result<(), String> {
+        if topic.name != *name || self.names.get(&topic.id) != Some(name) {
+            return Err(format!(
+                "topic {name} is known as {} by its id {}",
+                topic.name, topic.id
+            ));
+        }
+        for (index, partition) in topic.partitions.iter().enumerate() {
+            self.check_partition(partition)
+                .map_err(|reason| format!("{name}-{index}: {reason}: {partition:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_partition(&self, partition: &Partition) -> Result<(), &'static str> {
+        let Partition {
+            replicas,
+            isr,
+            elr,
+            leader,
+            ..
+        } = partition;
+        let distinct = |list: &[_]| list.iter().enumerate().all(|(at, one)| !list[..at].contains(one));
+        let holds = [
+            (
+                !replicas.is_empty() && distinct(replicas),
+                "no replicas, or one twice",
+            ),
+            (
+                distinct(isr) && isr.iter().all(|member| replicas.contains(member)),
+                "in sync without a replica",
+            ),
+            (
+                isr.iter().all(|&member| self.is_unfenced(member)),
+                "in sync and fenced",
+            ),
+            (
+                leader.is_none_or(|leader| isr.contains(&leader)),
+                "the leader is not in sync",
+            ),
+            (leader.is_some() || isr.is_empty(), "in sync with nobody"),
+            (
+                distinct(elr) && elr.iter().all(|member| replicas.contains(member)),
+                "eligible without a replica",
+            ),
+            (
+                elr.iter().all(|member| !isr.contains(member)),
+                "eligible and in sync",
+            ),
+        ];
+        holds
+            .iter()
+            .find(|(held, _)| !held)
+            .map_or(Ok(()), |&(_, reason)| Err(reason))
+    }
+
+    /// Checks what one command changed, and that epochs only grew.
+    ///
+    /// # Panics
+    /// When an order is broken: a restart recovers from the log, a limping process does not.
+    pub(crate) fn check_changes(&self, before: &Self, deltas: &[Delta]) {
+        for delta in deltas {
+            let broken = match delta {
+                Delta::TopicCreated { name, .. } => self.topic(name).map_or_else(
+                    || Err("missing".to_owned()),
+                    |topic| self.check_topic(name, topic),
+                ),
+                Delta::PartitionChanged {
+                    name,
+                    partition: index,
+                    ..
+                } => {
+                    let find = |image: &Self| {
+                        image
+                            .topic(name)
+                            .and_then(|topic| topic.partition(*index))
+                            .cloned()
+                    };
+                    let after = find(self).expect("a changed partition exists");
+                    let grown = find(before).map_or(Ok(()), |before| check_growth(&before, &after));
+                    grown
+                        .and_then(|()| self.check_partition(&after))
+                        .map_err(|reason| format!("{name}-{index}: {reason}: {after:?}"))
+                }
+                Delta::ClusterNamed(_)
+                | Delta::BrokerChanged(_)
+                | Delta::TopicDeleted { .. }
+                | Delta::ConfigChanged(_)
+                | Delta::FeatureLevelChanged(_)
+                | Delta::Reset => Ok(()),
+            };
+            if let Err(reason) = broken {
+                panic!("metadata at {}: {reason}", self.index);
+            }
+        }
+    }
+}
+
+fn check_growth(before: &Partition, after: &Partition) -> Result<(), &'static str> {
+    let led_anew = after.leader.is_some() && after.leader != before.leader;
+    let holds = [
+        (
+            after.partition_epoch > before.partition_epoch,
+            "the partition epoch did not grow",
+        ),
+        (after.leader_epoch >= before.leader_epoch, "the leader epoch fell"),
+        (
+            !led_anew || after.leader_epoch > before.leader_epoch,
+            "a second leader in one leader epoch",
+        ),
+    ];
+    holds
+        .iter()
+        .find(|(held, _)| !held)
+        .map_or(Ok(()), |&(_, reason)| Err(reason))
+}

@@ -1,0 +1,219 @@
+//! What can be asked of the metadata.
+
+use std::sync::Arc;
+
+use skerry_types::{
+    BrokerEpoch, BrokerId, IncarnationId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, Uuid, WallMs,
+};
+
+use crate::image::{ConfigResource, HostPort};
+
+/// One entry of the metadata log. It carries its own time and ids, so that every broker computes the same.
+///
+/// A retry of a command that was applied already does no harm: it is refused by its guard, or finds its own work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Names the cluster. The first one wins; later ones are told its id.
+    InitCluster {
+        /// The id to take if there is none yet.
+        cluster_id: Uuid,
+        /// The feature level that the cluster starts at.
+        feature_level: u16,
+    },
+    /// Registers one start of a broker. It is fenced until [`Command::UnfenceBroker`].
+    RegisterBroker(RegisterBroker),
+    /// The broker has caught up and takes part: it may lead and be in sync.
+    UnfenceBroker(BrokerGuard),
+    /// The broker is gone, or leaves: it leads nothing and is in no in-sync set.
+    FenceBroker(BrokerGuard),
+    /// Forgets a broker that is fenced and has no replicas.
+    UnregisterBroker {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// Creates a topic.
+    CreateTopic(CreateTopic),
+    /// Deletes a topic with its configuration.
+    DeleteTopic {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// Adds partitions to a topic.
+    CreatePartitions(CreatePartitions),
+    /// Changes the configuration of one resource.
+    AlterConfigs(AlterConfigs),
+    /// A leader asks for another in-sync set (Kafka's AlterPartition).
+    ChangePartition(ChangePartition),
+    /// Elects another leader of one partition.
+    ElectLeader(ElectLeader),
+    /// Takes a block of [`crate::PRODUCER_ID_BLOCK`] producer ids that nobody else gets.
+    AllocateProducerIds(BrokerGuard),
+    /// Raises the level of what may be written.
+    SetFeatureLevel {
+        /// The level.
+        level: u16,
+    },
+}
+
+/// A broker and the registration that it speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerGuard {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Its registration: an older one is refused.
+    pub epoch: BrokerEpoch,
+}
+
+/// See [`Command::RegisterBroker`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterBroker {
+    /// The broker.
+    pub broker: BrokerId,
+    /// This start of it. The same one again is answered with the epoch that it has.
+    pub incarnation: IncarnationId,
+    /// Where Kafka clients reach it.
+    pub kafka: HostPort,
+    /// Where other brokers reach it.
+    pub cluster: HostPort,
+    /// Where it stands, for placement.
+    pub rack: Option<Arc<str>>,
+    /// The feature levels that it speaks.
+    pub features: FeatureRange,
+    /// The proposer's wall clock, for people.
+    pub at: WallMs,
+}
+
+/// The feature levels that a program speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureRange {
+    /// The oldest.
+    pub min: u16,
+    /// The newest.
+    pub max: u16,
+}
+
+impl FeatureRange {
+    /// What this program speaks.
+    pub const OURS: Self = Self {
+        min: 1,
+        max: crate::FEATURE_LEVEL,
+    };
+
+    /// True if `level` is spoken.
+    #[must_use]
+    pub const fn contains(self, level: u16) -> bool {
+        self.min <= level && level <= self.max
+    }
+}
+
+/// Where new partitions go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Spread over the unfenced brokers and their racks.
+    Automatic {
+        /// How many partitions.
+        partitions: i32,
+        /// How many replicas of each.
+        replication_factor: i16,
+    },
+    /// Exactly so: the replicas of partition 0, of partition 1, and so on; the first replica leads.
+    Manual(Vec<Vec<BrokerId>>),
+}
+
+/// See [`Command::CreateTopic`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// The id that it gets. A retry finds its own topic by it.
+    pub id: TopicId,
+    /// The name.
+    pub name: Arc<str>,
+    /// Where its partitions go.
+    pub placement: Placement,
+    /// What it overrides; keys and values were validated by the proposer.
+    pub configs: Vec<(Arc<str>, Arc<str>)>,
+    /// The proposer's wall clock, for people.
+    pub at: WallMs,
+}
+
+/// See [`Command::CreatePartitions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatePartitions {
+    /// The topic.
+    pub topic: TopicId,
+    /// How many partitions it has afterwards.
+    pub count: i32,
+    /// The replicas of each new partition; `None` for automatic placement.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
+}
+
+/// See [`Command::AlterConfigs`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterConfigs {
+    /// Whose configuration.
+    pub resource: ConfigResource,
+    /// Drops every key that `ops` does not name (Kafka's older AlterConfigs).
+    pub replace: bool,
+    /// The changes, each key once; keys and values were validated by the proposer.
+    pub ops: Vec<(Arc<str>, ConfigOp)>,
+}
+
+/// A change of one configuration key. Lists change here and not at the proposer, so that two changes at once both
+/// count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOp {
+    /// Sets the value.
+    Set(Arc<str>),
+    /// Goes back to the default.
+    Delete,
+    /// Adds what is not there yet to a comma-separated list.
+    Append {
+        /// What to add.
+        values: Vec<Arc<str>>,
+        /// The list where none is set.
+        default: Arc<str>,
+    },
+    /// Takes values out of a comma-separated list.
+    Subtract {
+        /// What to remove.
+        values: Vec<Arc<str>>,
+        /// The list where none is set.
+        default: Arc<str>,
+    },
+}
+
+/// See [`Command::ChangePartition`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangePartition {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The leader that asks.
+    pub leader: BrokerGuard,
+    /// The leader epoch that it leads in.
+    pub leader_epoch: LeaderEpoch,
+    /// The partition epoch that it has seen.
+    pub partition_epoch: PartitionEpoch,
+    /// The in-sync set that it asks for, each member with the registration that caught up (KIP-903).
+    pub isr: Vec<BrokerGuard>,
+}
+
+/// Whom to elect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// The first replica, if it is in sync.
+    Preferred,
+    /// Where nobody eligible lives, any replica that does: what it lacks is lost.
+    Unclean,
+}
+
+/// See [`Command::ElectLeader`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectLeader {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// Whom.
+    pub election: Election,
+}

@@ -1,0 +1,84 @@
+//! Where the replicas of new partitions go.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use skerry_types::{BrokerId, TopicId};
+
+use crate::image::Image;
+use crate::outcome::Refusal;
+
+/// A broker that can take a replica.
+#[derive(Clone)]
+struct Candidate {
+    id: BrokerId,
+    /// Brokers without a rack stand in one of their own each.
+    rack: Result<Arc<str>, BrokerId>,
+}
+
+/// Spreads the partitions `numbers` of a topic over the brokers that take part, and their racks.
+///
+/// Leaders go round a ring in which racks alternate; where the ring starts depends on the topic's id, so that many
+/// topics of one partition do not all begin at the first broker. The followers of each leader start one place further
+/// with each round (as Kafka's), so that a dead broker's leaderships fall to many. Each follower goes to the rack
+/// that has the fewest replicas of the partition.
+pub(crate) fn spread(
+    image: &Image,
+    topic: TopicId,
+    numbers: Range<usize>,
+    replication_factor: i16,
+) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+    let ring = ring(image);
+    let factor = usize::try_from(replication_factor).unwrap_or(0);
+    if factor == 0 || factor > ring.len() {
+        return Err(Refusal::InvalidReplicationFactor {
+            wanted: replication_factor,
+            available: ring.len(),
+        });
+    }
+    // The last bytes of a version 4 id are random, all of them.
+    let [.., a, b, c, d] = topic.0;
+    let start = usize::from(u16::from_be_bytes([a, b]));
+    let shift = usize::from(u16::from_be_bytes([c, d]));
+    Ok(numbers
+        .map(|number| replicas(&ring, start + number, shift + number / ring.len(), factor))
+        .collect())
+}
+
+fn replicas(ring: &[Candidate], start: usize, shift: usize, factor: usize) -> Vec<BrokerId> {
+    let brokers = ring.len();
+    let mut chosen = vec![&ring[start % brokers]];
+    let followers = brokers - 1;
+    // The rest of the ring, from the place that `shift` says.
+    let mut rest: Vec<&Candidate> = (0..followers)
+        .map(|step| &ring[(start + 1 + (shift + step) % followers) % brokers])
+        .collect();
+    while chosen.len() < factor {
+        let in_rack =
+            |candidate: &Candidate| chosen.iter().filter(|other| other.rack == candidate.rack).count();
+        let (place, _) = rest
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, candidate)| in_rack(candidate))
+            .expect("the factor is checked");
+        chosen.push(rest.remove(place));
+    }
+    chosen.into_iter().map(|candidate| candidate.id).collect()
+}
+
+/// The brokers that take part, the first of each rack, then the second of each, and so on.
+fn ring(image: &Image) -> Vec<Candidate> {
+    let mut racks: BTreeMap<Result<Arc<str>, BrokerId>, Vec<Candidate>> = BTreeMap::new();
+    for broker in image.unfenced_brokers() {
+        let rack = broker.rack.clone().ok_or(broker.id);
+        racks
+            .entry(rack.clone())
+            .or_default()
+            .push(Candidate { id: broker.id, rack });
+    }
+    let deepest = racks.values().map(Vec::len).max().unwrap_or(0);
+    (0..deepest)
+        .flat_map(|row| racks.values().filter_map(move |rack| rack.get(row)).cloned())
+        .collect()
+}
