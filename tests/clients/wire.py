@@ -219,7 +219,8 @@ def compress(codec: int, data: bytes) -> bytes:
     if codec == 2:
         return bytes(cramjam.snappy.compress_raw(data))
     if codec == 3:
-        return bytes(cramjam.lz4.compress(data))
+        import lz4.frame  # noqa: PLC0415
+        return lz4.frame.compress(data, block_linked=False)  # Kafka takes independent blocks only
     return bytes(cramjam.zstd.compress(data))
 
 
