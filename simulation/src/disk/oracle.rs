@@ -1,0 +1,114 @@
+//! The truth about a disk, for checks only: what a power cut at this moment would be sure to leave.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::{Inode, InodeId, ROOT, SimDisk, State, parts};
+
+impl State {
+    fn resolve_durable(&self, path: &Path) -> Option<InodeId> {
+        let mut at = ROOT;
+        for name in parts(path) {
+            match self.inodes.get(&at)? {
+                Inode::Dir(dir) => at = *dir.durable.get(name)?,
+                Inode::File(_) => return None,
+            }
+        }
+        Some(at)
+    }
+}
+
+impl SimDisk {
+    /// How many bytes of a file are sure to survive; 0 where the name itself is not.
+    #[must_use]
+    pub fn durable_len(&self, path: &Path) -> u64 {
+        self.with_durable(path, |bytes| bytes.len() as u64).unwrap_or(0)
+    }
+
+    /// True when these bytes of a file, as a read sees them, are sure to survive.
+    #[must_use]
+    pub fn is_durable(&self, path: &Path, range: Range<usize>) -> bool {
+        let state = self.0.lock();
+        let (Some(live), Some(durable)) = (state.resolve(path), state.resolve_durable(path)) else {
+            return false;
+        };
+        live == durable
+            && matches!(state.inodes.get(&live), Some(Inode::File(file))
+                if file.durable.get(range.clone()).is_some_and(|bytes| file.live.get(range) == Some(bytes)))
+    }
+
+    /// Shows a file's bytes as the device has them; `None` where the name is not durable.
+    pub fn with_durable<T>(&self, path: &Path, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let state = self.0.lock();
+        match state.inodes.get(&state.resolve_durable(path)?)? {
+            Inode::File(file) => Some(look(&file.durable)),
+            Inode::Dir(_) => None,
+        }
+    }
+
+    /// The names that a directory is sure to have, sorted.
+    #[must_use]
+    pub fn durable_names(&self, dir: &Path) -> Vec<String> {
+        let state = self.0.lock();
+        match state.resolve_durable(dir).and_then(|id| state.inodes.get(&id)) {
+            Some(Inode::Dir(dir)) => dir.durable.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where a directory of this name is, as programs see it. The first of several, in the order of their paths.
+    #[must_use]
+    pub fn find_dir(&self, name: &str) -> Option<PathBuf> {
+        let state = self.0.lock();
+        let mut queue = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, id)) = queue.pop() {
+            let Some(Inode::Dir(dir)) = state.inodes.get(&id) else {
+                continue;
+            };
+            if dir.live.contains_key(name) {
+                return Some(path.join(name));
+            }
+            queue.extend(dir.live.iter().rev().map(|(name, id)| (path.join(name), *id)));
+        }
+        None
+    }
+
+    /// Every directory whose name starts with `prefix`, in the order of their paths.
+    #[must_use]
+    pub fn find_dirs(&self, prefix: &str) -> Vec<PathBuf> {
+        let state = self.0.lock();
+        let mut found = Vec::new();
+        let mut queue = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, id)) = queue.pop() {
+            let Some(Inode::Dir(dir)) = state.inodes.get(&id) else {
+                continue;
+            };
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+            {
+                found.push(path.clone());
+            }
+            queue.extend(dir.live.iter().map(|(name, id)| (path.join(name), *id)));
+        }
+        found.sort();
+        found
+    }
+
+    /// Turns one bit of the device's bytes over, as rot does, and of what is read. Doing it twice undoes it.
+    pub fn flip_bit(&self, path: &Path, position: usize, bit: u8) -> bool {
+        let mut state = self.0.lock();
+        let Some(id) = state.resolve(path) else {
+            return false;
+        };
+        let Some(Inode::File(file)) = state.inodes.get_mut(&id) else {
+            return false;
+        };
+        if position >= file.durable.len() || position >= file.live.len() {
+            return false;
+        }
+        file.durable[position] ^= 1 << (bit % 8);
+        file.live[position] ^= 1 << (bit % 8);
+        true
+    }
+}

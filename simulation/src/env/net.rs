@@ -1,0 +1,348 @@
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use skerry_env::net::{ListenerBackend, NetFuture, NetworkBackend};
+use skerry_env::{Conn, Listener, Rng};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use turmoil::net::{TcpListener, TcpStream};
+
+use crate::trace::{Trace, fnv_of};
+
+/// A dial through a cut way ends after this time, as Linux ends it (sooner: a simulation is short).
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// What the host says of a port that nobody listens on.
+const REFUSED_AFTER: Duration = Duration::from_millis(1);
+
+/// Reads what passes through the connections that a host accepts.
+pub trait Tap: Send + Sync {
+    /// A connection was accepted on `port`.
+    fn opened(&self, conn: u64, port: u16);
+    /// The host read `bytes`.
+    fn received(&self, conn: u64, bytes: &[u8]);
+    /// The host wrote `bytes`: from here on they may reach the peer.
+    fn sent(&self, conn: u64, bytes: &[u8]);
+    /// The connection is gone.
+    fn closed(&self, conn: u64);
+}
+
+/// What goes wrong with a host's connections. A zero: never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkFaults {
+    /// One of so many writes breaks the connection before a byte of it left.
+    pub reset_one_in: u64,
+    /// One of so many writes breaks it in the middle of the bytes.
+    pub cut_one_in: u64,
+    /// One of so many reads and writes moves a few bytes only.
+    pub chop_one_in: u64,
+}
+
+struct Ways {
+    down: BTreeSet<String>,
+    cut: BTreeSet<(String, String)>,
+}
+
+/// A host's sockets as the world sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct NetControl {
+    host: Arc<str>,
+    ways: Arc<Mutex<Ways>>,
+    faults: Arc<Mutex<LinkFaults>>,
+    tap: Option<Arc<dyn Tap>>,
+    next_conn: Arc<AtomicU64>,
+    trace: Trace,
+}
+
+impl NetControl {
+    /// The first host of a world. The others come from [`Self::for_host`]: they share what is down and what is cut.
+    #[must_use]
+    pub fn new(host: &str, tap: Option<Arc<dyn Tap>>, trace: Trace) -> Self {
+        let ways = Ways {
+            down: BTreeSet::new(),
+            cut: BTreeSet::new(),
+        };
+        Self {
+            host: host.into(),
+            ways: Arc::new(Mutex::new(ways)),
+            faults: Arc::default(),
+            tap,
+            next_conn: Arc::default(),
+            trace,
+        }
+    }
+
+    /// Another host of the same world.
+    #[must_use]
+    pub fn for_host(&self, host: &str, tap: Option<Arc<dyn Tap>>) -> Self {
+        Self {
+            host: host.into(),
+            faults: Arc::default(),
+            tap,
+            ..self.clone()
+        }
+    }
+
+    /// Says that nothing runs on this host: whoever dials it is refused at once.
+    pub fn set_down(&self, down: bool) {
+        let mut ways = self.ways.lock();
+        if down {
+            ways.down.insert(self.host.to_string());
+        } else {
+            ways.down.remove(&*self.host);
+        }
+    }
+
+    /// Says that nothing passes between this host and `other`: a dial hangs.
+    pub fn set_cut(&self, other: &str, cut: bool) {
+        let mut ways = self.ways.lock();
+        for pair in [
+            (self.host.to_string(), other.to_owned()),
+            (other.to_owned(), self.host.to_string()),
+        ] {
+            if cut {
+                ways.cut.insert(pair);
+            } else {
+                ways.cut.remove(&pair);
+            }
+        }
+    }
+
+    /// Changes what goes wrong with this host's connections.
+    pub fn set_faults(&self, faults: LinkFaults) {
+        *self.faults.lock() = faults;
+    }
+
+    fn wrap(&self, stream: TcpStream, rng: Rng, accepted_on: Option<u16>) -> io::Result<Conn> {
+        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
+        let tap = self.tap.clone().filter(|_| accepted_on.is_some());
+        if let (Some(tap), Some(port)) = (&tap, accepted_on) {
+            tap.opened(id, port);
+        }
+        Ok(Conn::new(
+            Box::new(SimIo {
+                id,
+                stream: Some(stream),
+                control: self.clone(),
+                tap,
+                rng,
+            }),
+            peer,
+            local,
+        ))
+    }
+}
+
+pub(super) struct SimNetwork {
+    control: NetControl,
+    rng: Rng,
+}
+
+impl SimNetwork {
+    pub(super) fn new(control: NetControl, rng: Rng) -> Self {
+        Self { control, rng }
+    }
+}
+
+impl NetworkBackend for SimNetwork {
+    fn bind<'a>(&'a self, addr: &'a str) -> NetFuture<'a, Listener> {
+        Box::pin(async move {
+            let (host, port) = split(addr)?;
+            let ip = match host {
+                "localhost" | "127.0.0.1" => Ipv4Addr::LOCALHOST,
+                _ => Ipv4Addr::UNSPECIFIED,
+            };
+            let listener = TcpListener::bind((IpAddr::V4(ip), port)).await?;
+            let local = listener.local_addr()?;
+            let rng = Rng::seeded(self.rng.u64());
+            Ok(Listener::new(Box::new(SimListener {
+                listener,
+                local,
+                control: self.control.clone(),
+                rng,
+            })))
+        })
+    }
+
+    fn dial<'a>(&'a self, addr: &'a str) -> NetFuture<'a, Conn> {
+        Box::pin(async move {
+            let (host, port) = split(addr)?;
+            let (down, cut) = {
+                let ways = self.control.ways.lock();
+                (
+                    ways.down.contains(host),
+                    ways.cut
+                        .contains(&(self.control.host.to_string(), host.to_owned())),
+                )
+            };
+            if cut {
+                tokio::time::sleep(DIAL_TIMEOUT).await;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if down {
+                tokio::time::sleep(REFUSED_AFTER).await;
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let stream = TcpStream::connect((host, port)).await?;
+            self.control
+                .trace
+                .detail(&self.control.host, "dial", u64::from(port), 0);
+            self.control.wrap(stream, Rng::seeded(self.rng.u64()), None)
+        })
+    }
+}
+
+fn split(addr: &str) -> io::Result<(&str, u16)> {
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{addr}: host:port is expected"),
+        )
+    };
+    let (host, port) = addr.rsplit_once(':').ok_or_else(wrong)?;
+    Ok((host, port.parse().map_err(|_| wrong())?))
+}
+
+struct SimListener {
+    listener: TcpListener,
+    local: SocketAddr,
+    control: NetControl,
+    rng: Rng,
+}
+
+impl ListenerBackend for SimListener {
+    fn accept(&mut self) -> NetFuture<'_, Conn> {
+        Box::pin(async move {
+            let (stream, _) = self.listener.accept().await?;
+            self.control
+                .wrap(stream, Rng::seeded(self.rng.u64()), Some(self.local.port()))
+        })
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+struct SimIo {
+    id: u64,
+    /// `None`: a fault broke the connection.
+    stream: Option<TcpStream>,
+    control: NetControl,
+    tap: Option<Arc<dyn Tap>>,
+    rng: Rng,
+}
+
+impl SimIo {
+    fn draws(&self, one_in: u64) -> bool {
+        one_in != 0 && self.rng.chance(1, one_in)
+    }
+
+    fn break_off(&mut self, why: &str) -> io::Error {
+        if self.stream.take().is_some() {
+            self.control.trace.event(
+                &self.control.host,
+                format_args!("net: connection {} {why}", self.id),
+            );
+        }
+        io::ErrorKind::ConnectionReset.into()
+    }
+
+    fn note_sent(&self, bytes: &[u8]) {
+        self.control
+            .trace
+            .detail(&self.control.host, "net sent", bytes.len() as u64, fnv_of(bytes));
+        if let Some(tap) = &self.tap {
+            tap.sent(self.id, bytes);
+        }
+    }
+}
+
+impl AsyncRead for SimIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let faults = *self.control.faults.lock();
+        let room = if self.draws(faults.chop_one_in) {
+            1
+        } else {
+            buf.remaining()
+        }
+        .min(buf.remaining());
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
+        let before = buf.filled().len();
+        let mut part = buf.take(room);
+        let polled = Pin::new(stream).poll_read(cx, &mut part);
+        let read = part.filled().len();
+        // `part` covers initialised bytes of `buf` only after this.
+        let bytes = part.filled().to_vec();
+        drop(part);
+        if read > 0 {
+            buf.initialize_unfilled_to(read).copy_from_slice(&bytes);
+            buf.advance(read);
+            if let Some(tap) = &self.tap {
+                tap.received(self.id, &buf.filled()[before..]);
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for SimIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let faults = *self.control.faults.lock();
+        if self.draws(faults.reset_one_in) {
+            return Poll::Ready(Err(self.break_off("is reset")));
+        }
+        let cut = self.draws(faults.cut_one_in);
+        let chopped = cut || self.draws(faults.chop_one_in);
+        let len = match buf.len() {
+            0 | 1 => buf.len(),
+            len if chopped => 1 + usize::try_from(self.rng.below(len.min(64) as u64)).unwrap_or(0),
+            len => len,
+        };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
+        let polled = Pin::new(stream).poll_write(cx, &buf[..len.min(buf.len())]);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.note_sent(&buf[..written]);
+            if cut {
+                return Poll::Ready(Err(self.break_off("is cut in the middle of a frame")));
+            }
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream).poll_flush(cx),
+            None => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for SimIo {
+    fn drop(&mut self) {
+        if let Some(tap) = &self.tap {
+            tap.closed(self.id);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+use skerry_env::clock::ClockBackend as _;
+use skerry_env::tasks::{BlockingWork, TaskFuture, TaskHandle, TasksBackend};
+
+use super::clock::HostClock;
+use crate::disk::SimDisk;
+
+pub(super) struct SimTasks {
+    pub(super) disk: SimDisk,
+    pub(super) clock: HostClock,
+}
+
+impl TasksBackend for SimTasks {
+    fn spawn(&self, _name: &'static str, future: TaskFuture) -> TaskHandle {
+        TaskHandle::new(tokio::spawn(future))
+    }
+
+    fn run_blocking(&self, work: BlockingWork) -> TaskFuture {
+        let (before, after) = self.disk.operation_times(self.clock.now());
+        // A task of its own, as a thread would be: it goes on when nobody waits for it any more.
+        let handle = tokio::spawn(async move {
+            if !before.is_zero() {
+                tokio::time::sleep(before).await;
+            }
+            work();
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+        });
+        Box::pin(async move {
+            // A panic of the work stops the whole simulation.
+            let _ = handle.await;
+        })
+    }
+}
