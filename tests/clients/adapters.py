@@ -168,10 +168,12 @@ class Kafkajs(Adapter):
 
     def carry(self, record):
         # Its headers are an object: no null values, and a name's values stand together.
-        return record._replace(headers=tuple(h for h in record.headers if h[1] is not None))
+        names = list(dict.fromkeys(name for name, _ in record.headers))
+        return record._replace(headers=tuple(sorted((h for h in record.headers if h[1] is not None), key=lambda h: names.index(h[0]))))
 
     def as_read(self, record):
-        return record._replace(headers=tuple(sorted(record.headers, key=lambda h: h[0])))
+        names = list(dict.fromkeys(name for name, _ in record.headers))
+        return record._replace(headers=tuple(sorted(record.headers, key=lambda h: names.index(h[0]))))
 
     def produce(self, t, topic, records, codec):
         feed, out = os.path.join(t.directory, "feed.bin"), os.path.join(t.directory, "offsets.json")
@@ -228,11 +230,11 @@ class Kcat(Adapter):
         return [-1] * len(records)  # it does not tell
 
     def as_read(self, record):
-        shown = ",".join(f"{name}={'NULL' if value is None else value.decode('latin-1')}" for name, value in record.headers)
+        shown = ",".join(f"{name.encode().decode('latin-1')}={'NULL' if value is None else value.split(bytes(1))[0].decode('latin-1')}" for name, value in record.headers)
         return record._replace(headers=((shown, None),) if shown else ())
 
     def consume(self, t, topic, count, group, seconds=60):
-        out = self.run(t, "-G", group, topic, "-e", "-q", "-f", "%p|%o|%T|%K|%S|%R%k%s%h\n", "-X", "auto.offset.reset=earliest", "-X", "check.crcs=true", "-Z", seconds=seconds)
+        out = self.run(t, "-G", group, topic, "-e", "-q", "-f", "%p|%o|%T|%K|%S|%R%k%s%h\n", "-X", "auto.offset.reset=earliest", "-X", "check.crcs=true", seconds=seconds)
         return self.parse(out)
 
     @staticmethod
@@ -251,12 +253,10 @@ class Kcat(Adapter):
             at += max(key_length, 0)
             if key_length < 0:
                 key = None
-                at += 4 if out[at : at + 4] == b"NULL" else 0
             value: Optional[bytes] = out[at : at + max(value_length, 0)]
             at += max(value_length, 0)
             if value_length < 0:
                 value = None
-                at += 4 if out[at : at + 4] == b"NULL" else 0
             end = out.index(b"\n", at)
             shown = out[at:end].decode("latin-1")
             at = end + 1

@@ -203,10 +203,23 @@ class ToolHost:
                 status, message = e.status, e.output
             with open(out, encoding="utf-8", errors="replace") as file:
                 printed = file.read()
-        print(f"$ {name} {' '.join(map(str, arguments))}\n{printed[-4000:]}{message[-2000:]}", flush=True)
+            with open(f"{out}.err", encoding="utf-8", errors="replace") as file:
+                complained = file.read()
+        print(f"$ {name} {' '.join(map(str, arguments))}\n{printed[-4000:]}\n{complained[-3000:]}{message[-2000:]}", flush=True)
         if bool(status) != fails:
-            raise ToolFailed(status, printed + message)
-        return printed + (message if fails else "")
+            raise ToolFailed(status, printed + complained + message)
+        return printed + (complained + message if fails else "")
+
+
+def java(name: str, *arguments: str, seconds: float = 90, check: bool = True) -> str:
+    """A tool in a JVM of its own: for those that hook into the end of the JVM, or need no broker."""
+    done = subprocess.run(["java", "-Xmx256M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{CACHE}/kafka/*",
+                           f"-Dlog4j2.configurationFile={CACHE}/log4j2.properties", name, *map(str, arguments)],
+                          capture_output=True, text=True, timeout=seconds, check=False)
+    print(f"$ java {name} {' '.join(map(str, arguments))}: status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}", flush=True)
+    if check and done.returncode:
+        raise ToolFailed(done.returncode, done.stdout + done.stderr)
+    return done.stdout
 
 
 class Test(NamedTuple):

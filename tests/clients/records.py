@@ -48,7 +48,7 @@ def generate(seed: str, count: int, partitions: int, now_ms: int, text: bool = F
             elif number % 50 == 4:
                 key = b""
             if number % 5 == 0:
-                headers = (("trace", b"%d" % number), ("empty", b""), ("trace", rng.randbytes(6)))
+                headers = (("trace", b"%d" % number), ("empty", b""), ("trace", rng.randbytes(6).replace(b"\n", b"N")))
             if number % 25 == 0:
                 headers += (("nothing", None), ("häder", "wért".encode()))
         out.append(Record(rng.randrange(partitions), -1, now_ms - count + number, key, value, headers))

@@ -12,6 +12,9 @@ import java.net.ServerSocket;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.List;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.atomic.AtomicReference;
 import org.apache.kafka.common.utils.Exit;
 
 /**
@@ -58,17 +61,26 @@ public final class ToolHost {
     private static final Switched OUT = new Switched(System.out);
     private static final Object ONE_TOOL_AT_A_TIME = new Object();
 
+    /** What a tool wanted to run at the end of its JVM: some flush and report only there. */
+    private static final List<Runnable> HOOKS = new CopyOnWriteArrayList<>();
+    private static final AtomicReference<Ended> FIRST_END = new AtomicReference<>();
+
+    /** A tool may catch what stands for its exit and then exit again: the first status counts. */
+    private static Ended ended(int status, String message) {
+        FIRST_END.compareAndSet(null, new Ended(status, message));
+        return FIRST_END.get();
+    }
+
     public static void main(String[] args) throws Exception {
         PrintStream shared = new PrintStream(OUT, true, StandardCharsets.UTF_8);
         System.setOut(shared);
         Exit.setExitProcedure((status, message) -> {
-            throw new Ended(status, message);
+            throw ended(status, message);
         });
         Exit.setHaltProcedure((status, message) -> {
-            throw new Ended(status, message);
+            throw ended(status, message);
         });
-        // A tool's hook closes what its main closes anyway; kept, each would hold its client until the JVM ends.
-        Exit.setShutdownHookAdder((name, hook) -> { });
+        Exit.setShutdownHookAdder((name, hook) -> HOOKS.add(hook));
         try (ServerSocket server = new ServerSocket(0, 16, InetAddress.getByName("127.0.0.1"))) {
             TERMINAL.println("PORT " + server.getLocalPort());
             TERMINAL.flush();
@@ -125,29 +137,36 @@ public final class ToolHost {
     /** CLASS STDIN-FILE-OR-EMPTY STDOUT-FILE ARGUMENTS... */
     private static String tool(String[] words) throws Exception {
         synchronized (ONE_TOOL_AT_A_TIME) {
+            FIRST_END.set(null);
+            HOOKS.clear();
             InputStream terminalIn = System.in;
             PrintStream terminalErr = System.err;
             try (FileOutputStream file = new FileOutputStream(words[2]);
-                    PrintStream err = new PrintStream(file, true, StandardCharsets.UTF_8);
+                    PrintStream err = new PrintStream(new FileOutputStream(words[2] + ".err"), true, StandardCharsets.UTF_8);
                     InputStream stdin = words[1].isEmpty() ? new ByteArrayInputStream(new byte[0]) : new FileInputStream(words[1])) {
                 OUT.target = file;
                 System.setErr(err);
                 System.setIn(stdin);
-                Class.forName(words[0]).getMethod("main", String[].class)
-                    .invoke(null, (Object) Arrays.copyOfRange(words, 3, words.length));
-            } catch (java.lang.reflect.InvocationTargetException e) {
-                if (e.getCause() instanceof Ended ended && ended.status == 0) {
-                    return "";
+                try {
+                    Class.forName(words[0]).getMethod("main", String[].class)
+                        .invoke(null, (Object) Arrays.copyOfRange(words, 3, words.length));
+                } catch (java.lang.reflect.InvocationTargetException e) {
+                    if (FIRST_END.get() == null) {
+                        throw e;
+                    }
                 }
-                if (e.getCause() instanceof Exception cause) {
-                    throw cause;
+                for (Runnable hook : HOOKS) {
+                    hook.run();
                 }
-                throw e;
+                System.out.flush();
             } finally {
                 System.out.flush();
                 OUT.target = TERMINAL;
                 System.setErr(terminalErr);
                 System.setIn(terminalIn);
+            }
+            if (FIRST_END.get() != null && FIRST_END.get().status != 0) {
+                throw FIRST_END.get();
             }
             return "";
         }
