@@ -35,8 +35,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod admin;
 mod api;
+mod append;
+mod check;
+mod context;
+mod group;
+mod join;
+mod load;
+mod member_requests;
+mod offsets;
+mod rebalance;
+pub mod records;
 mod shard;
+mod subscription;
+mod timers;
 
 pub use api::*;
 pub use shard::GroupShard;
