@@ -21,6 +21,7 @@ compile_error!(
     "the simulator needs `--cfg tokio_unstable` (.cargo/config.toml): an exported RUSTFLAGS hides it"
 );
 
+pub mod checker;
 pub mod disk;
 pub mod env;
 pub mod trace;

@@ -1,0 +1,104 @@
+//! Committed offsets: the workload commits forwards only, so a lower one is a lost one.
+
+use std::collections::BTreeMap;
+
+use super::history::{Op, Outcome};
+use super::{Operations, Step, Verdict, seconds};
+
+#[derive(Default)]
+struct Committed {
+    /// The highest that somebody was told is committed.
+    known: i64,
+    /// The highest that anybody ever asked to commit.
+    asked: i64,
+}
+
+pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
+    let mut committed: BTreeMap<(&str, &str), Committed> = BTreeMap::new();
+    let mut generations: BTreeMap<&str, i32> = BTreeMap::new();
+    // What was known when an operation was invoked.
+    let mut at_invoke: BTreeMap<usize, i64> = BTreeMap::new();
+    for step in &operations.steps {
+        match step {
+            Step::Invoke(index) => match operations.all[*index].op {
+                Op::Commit {
+                    group, key, offset, ..
+                } => {
+                    let entry = committed
+                        .entry((group, key))
+                        .or_insert(Committed { known: -1, asked: -1 });
+                    entry.asked = entry.asked.max(*offset);
+                    at_invoke.insert(
+                        *index,
+                        generations.get(group.as_str()).copied().unwrap_or(-1).into(),
+                    );
+                }
+                Op::ReadCommit { group, key } => {
+                    let known = committed
+                        .get(&(group.as_str(), key.as_str()))
+                        .map_or(-1, |entry| entry.known);
+                    at_invoke.insert(*index, known);
+                }
+                _ => {}
+            },
+            Step::Complete(index) => {
+                let operation = &operations.all[*index];
+                let Some((at, outcome)) = operation.completed else {
+                    continue;
+                };
+                match (operation.op, outcome) {
+                    (Op::Join { group }, Outcome::Joined { generation }) => {
+                        let known = generations.entry(group).or_insert(-1);
+                        *known = (*known).max(*generation);
+                    }
+                    (
+                        Op::Commit {
+                            group,
+                            generation,
+                            key,
+                            offset,
+                        },
+                        Outcome::Done,
+                    ) => {
+                        let newest = at_invoke.get(index).copied().unwrap_or(-1);
+                        if *generation >= 0 && i64::from(*generation) < newest {
+                            verdict.add("zombie-commit", || {
+                                format!(
+                                    "{} committed {key} to {group} as a member of generation {generation} at {}: generation {newest} had begun",
+                                    operation.client,
+                                    seconds(at)
+                                )
+                            });
+                        }
+                        if let Some(entry) = committed.get_mut(&(group.as_str(), key.as_str())) {
+                            entry.known = entry.known.max(*offset);
+                        }
+                    }
+                    (Op::ReadCommit { group, key }, Outcome::Offset { offset }) => {
+                        let known = at_invoke.get(index).copied().unwrap_or(-1);
+                        if *offset < known {
+                            verdict.add("lost-commit", || {
+                                format!(
+                                    "{group} had committed {known} of {key} before {}, and {} reads {offset} at {}",
+                                    seconds(operation.invoked_at),
+                                    operation.client,
+                                    seconds(at)
+                                )
+                            });
+                        }
+                        let asked = committed
+                            .get(&(group.as_str(), key.as_str()))
+                            .map_or(-1, |entry| entry.asked);
+                        if *offset > asked {
+                            verdict.add("phantom-commit", || {
+                                format!("{group} has committed {offset} of {key}; nobody asked for more than {asked}")
+                            });
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Step::Note(_) => {}
+        }
+    }
+}

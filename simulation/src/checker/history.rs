@@ -1,0 +1,274 @@
+//! What clients did and heard: the only input of the checker. One JSON object a line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{BufRead, Write};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A record's content: who wrote it, and as its how-manyeth. No two records of a history have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Value {
+    /// The writer's number.
+    pub producer: u32,
+    /// Counts its records from 0.
+    pub serial: u32,
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}.{}", self.producer, self.serial)
+    }
+}
+
+impl FromStr for Value {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no value: p<producer>.<serial> is expected");
+        let (producer, serial) = text
+            .strip_prefix('p')
+            .and_then(|rest| rest.split_once('.'))
+            .ok_or_else(wrong)?;
+        Ok(Self {
+            producer: producer.parse().map_err(|_| wrong())?,
+            serial: serial.parse().map_err(|_| wrong())?,
+        })
+    }
+}
+
+impl From<Value> for String {
+    fn from(value: Value) -> Self {
+        value.to_string()
+    }
+}
+
+impl TryFrom<String> for Value {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// What a client asks for. `key` names a partition of one life of a topic: a topic made again has other keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    /// One batch to one partition, with all its retries.
+    Send {
+        key: String,
+        values: Vec<Value>,
+        idempotent: bool,
+        acks_all: bool,
+    },
+    /// A read from `from`. A session is one consumer's uninterrupted reading of one partition.
+    Poll { key: String, session: u64, from: i64 },
+    /// The whole partition, from its start to its end, after everything has healed.
+    FinalRead { key: String },
+    /// The end that consumers see (ListOffsets, latest).
+    ListEnd { key: String },
+    /// A member's commit.
+    Commit {
+        group: String,
+        generation: i32,
+        key: String,
+        offset: i64,
+    },
+    /// A look at the group's committed offset.
+    ReadCommit { group: String, key: String },
+    /// A member enters a generation.
+    Join { group: String },
+    /// Everything before `before` may go.
+    Trim { key: String, before: i64 },
+    /// A topic is made.
+    CreateTopic { topic: String },
+    /// A topic is removed.
+    DeleteTopic { topic: String },
+    /// A topic's setting is changed.
+    SetConfig {
+        topic: String,
+        name: String,
+        value: String,
+    },
+    /// All topics, after everything has healed.
+    FinalTopics,
+    /// A topic's setting, after everything has healed.
+    FinalConfig { topic: String, name: String },
+}
+
+/// What a client hears.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The batch's first record is at `base`.
+    Sent { base: i64 },
+    /// What was read.
+    Polled {
+        records: Vec<(i64, Value)>,
+        high_watermark: i64,
+        log_start: i64,
+    },
+    /// An offset: of an end, of a commit (-1: none), of a log's new start.
+    Offset { offset: i64 },
+    /// The generation that was entered.
+    Joined { generation: i32 },
+    /// It is done.
+    Done,
+    /// The names of the topics.
+    Topics { topics: Vec<String> },
+    /// A setting's value.
+    Config { value: String },
+    /// It did not happen (`definite`), or nobody knows.
+    Failed { definite: bool, why: String },
+}
+
+/// What happened to the node. Only what changes a contract is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Note {
+    /// A record that was acknowledged with acks=1, and not yet synced, may be gone.
+    UnsyncedMayBeLost,
+}
+
+/// One line of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// A client asks.
+    Invoke(Op),
+    /// It hears.
+    Complete(Outcome),
+    /// Something happened to the node.
+    Note(Note),
+}
+
+/// When, who, what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Microseconds since the start. Events are in the order of their times.
+    pub at: u64,
+    /// Joins an invocation and its completion.
+    pub id: u64,
+    /// The client.
+    pub client: String,
+    /// What.
+    pub what: What,
+}
+
+/// Events in the order of their times.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// All of them.
+    pub events: Vec<Event>,
+}
+
+impl History {
+    /// Adds an invocation and names it.
+    pub fn invoke(&mut self, at: u64, client: &str, op: Op) -> u64 {
+        let id = self.events.len() as u64;
+        self.events.push(Event {
+            at,
+            id,
+            client: client.to_owned(),
+            what: What::Invoke(op),
+        });
+        id
+    }
+
+    /// Adds the completion of `id`.
+    pub fn complete(&mut self, at: u64, client: &str, id: u64, outcome: Outcome) {
+        self.events.push(Event {
+            at,
+            id,
+            client: client.to_owned(),
+            what: What::Complete(outcome),
+        });
+    }
+
+    /// Adds something that happened to the node.
+    pub fn note(&mut self, at: u64, note: Note) {
+        self.events.push(Event {
+            at,
+            id: u64::MAX,
+            client: String::new(),
+            what: What::Note(note),
+        });
+    }
+
+    /// Writes one JSON object a line.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        for event in &self.events {
+            serde_json::to_writer(&mut *out, event)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Self::write`] wrote.
+    ///
+    /// # Errors
+    /// The number of the line that is no event, and why.
+    pub fn read(input: &mut dyn BufRead) -> Result<Self, String> {
+        let mut events = Vec::new();
+        for (number, line) in input.lines().enumerate() {
+            let line = line.map_err(|error| format!("line {}: {error}", number + 1))?;
+            if !line.trim().is_empty() {
+                events.push(
+                    serde_json::from_str(&line).map_err(|error| format!("line {}: {error}", number + 1))?,
+                );
+            }
+        }
+        Ok(Self { events })
+    }
+
+    /// How many operations of each kind were asked for, and how many of those succeeded.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, (u64, u64)> {
+        let mut kinds = BTreeMap::new();
+        let mut counts: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+        for event in &self.events {
+            match &event.what {
+                What::Invoke(op) => {
+                    let kind = op.kind();
+                    kinds.insert(event.id, kind);
+                    counts.entry(kind).or_default().0 += 1;
+                }
+                What::Complete(outcome) if !matches!(outcome, Outcome::Failed { .. }) => {
+                    if let Some(kind) = kinds.get(&event.id) {
+                        counts.entry(kind).or_default().1 += 1;
+                    }
+                }
+                What::Complete(_) | What::Note(_) => {}
+            }
+        }
+        counts
+    }
+}
+
+impl Op {
+    /// The kind's name.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Send { .. } => "send",
+            Self::Poll { .. } => "poll",
+            Self::FinalRead { .. } => "final-read",
+            Self::ListEnd { .. } => "list-end",
+            Self::Commit { .. } => "commit",
+            Self::ReadCommit { .. } => "read-commit",
+            Self::Join { .. } => "join",
+            Self::Trim { .. } => "trim",
+            Self::CreateTopic { .. } => "create-topic",
+            Self::DeleteTopic { .. } => "delete-topic",
+            Self::SetConfig { .. } => "set-config",
+            Self::FinalTopics => "final-topics",
+            Self::FinalConfig { .. } => "final-config",
+        }
+    }
+}
