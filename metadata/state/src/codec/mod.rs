@@ -1,6 +1,7 @@
 //! Bytes on disk and between nodes: `FORMAT.md`.
 
 mod command;
+mod outcome;
 mod snapshot;
 mod wire;
 

@@ -1,0 +1,131 @@
+//! The handle that the broker holds.
+
+use std::sync::Arc;
+
+use skerry_env::Env;
+use skerry_metadata_state::{Command, FEATURE_LEVEL, Image, Outcome};
+use skerry_types::Uuid;
+use tonic::service::RoutesBuilder;
+
+use crate::config::QuorumConfig;
+use crate::errors::{ProposeError, StartError};
+use crate::identity;
+use crate::publish::ImageWatch;
+use crate::raft::Node;
+use crate::status::QuorumStatus;
+
+/// This node's part of the metadata quorum. Cheap to clone.
+#[derive(Clone)]
+pub struct Quorum {
+    node: Node,
+}
+
+impl Quorum {
+    /// Opens the store and takes part. A quorum of one leads, and has named its cluster, on return; a voter of a larger
+    /// one is still looking for a leader.
+    ///
+    /// `extra_routes` adds the broker's own gRPC services to the port.
+    ///
+    /// # Errors
+    /// The directory is another node's, of a newer version, in use or damaged; the address cannot be listened on.
+    pub async fn start(
+        env: Env,
+        config: QuorumConfig,
+        extra_routes: impl FnOnce(&Self, &mut RoutesBuilder),
+    ) -> Result<Self, StartError> {
+        let (disk, dir, id) = (Arc::clone(&env.disk), config.data_dir.clone(), config.node_id);
+        env.tasks
+            .run_blocking(move || identity::claim(&*disk, &dir, id))
+            .await?;
+        let listen = config.listen.clone();
+        let (listener, node) = tokio::join!(env.net.bind(&listen), Node::open(env.clone(), config));
+        let quorum = Self { node: node? };
+        let listener = listener.map_err(|source| StartError::Listen { addr: listen, source })?;
+        let mut routes = RoutesBuilder::default();
+        extra_routes(&quorum, &mut routes);
+        quorum.node.serve(listener, routes);
+        quorum.node.join().await?;
+        quorum.name_cluster().await?;
+        Ok(quorum)
+    }
+
+    /// A new cluster gets its id: from a sole voter now, else from whoever leads first.
+    async fn name_cluster(&self) -> Result<(), StartError> {
+        let config = self.node.config();
+        let (wanted, sole) = (config.cluster_id, config.is_sole_voter());
+        if self.image().cluster_id().is_none() {
+            let cluster_id = wanted.unwrap_or_else(|| self.node.env().rng.uuid());
+            if sole {
+                self.init_cluster(cluster_id)
+                    .await
+                    .map_err(|error| StartError::Raft(error.to_string()))?;
+            } else {
+                let quorum = self.clone();
+                // Ends with the first leader's success or with the node.
+                drop(self.node.env().tasks.spawn("name-cluster", async move {
+                    while let Err(ProposeError::Timeout(_)) = quorum.init_cluster(cluster_id).await {}
+                }));
+            }
+        }
+        match (wanted, self.image().cluster_id()) {
+            (Some(wanted), Some(found)) if wanted != found => Err(StartError::OtherCluster { found, wanted }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn init_cluster(&self, cluster_id: Uuid) -> Result<Outcome, ProposeError> {
+        self.propose(Command::InitCluster {
+            cluster_id,
+            feature_level: FEATURE_LEVEL,
+        })
+        .await
+    }
+
+    /// The newest metadata that this node has. Does not wait, and costs a reference count.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.node.publisher().image()
+    }
+
+    /// Follows the changes from now on.
+    #[must_use]
+    pub fn watch(&self) -> ImageWatch {
+        self.node.publisher().watch()
+    }
+
+    /// Lets the quorum decide on a command: here if this node leads, otherwise through the leader. On return the
+    /// command is applied here: [`Quorum::image`] shows what it did.
+    ///
+    /// # Errors
+    /// Nobody decided within the time, or this node has stopped.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.node.propose(command).await
+    }
+
+    /// What this node knows of the quorum.
+    #[must_use]
+    pub fn status(&self) -> QuorumStatus {
+        self.node.status()
+    }
+
+    /// Asks the leader, which must be this node, to hand its leadership to another voter.
+    ///
+    /// # Errors
+    /// This node has stopped.
+    pub async fn transfer_leader(&self, to: skerry_types::BrokerId) -> Result<(), ProposeError> {
+        self.node.transfer_leader(to).await
+    }
+
+    /// Takes a snapshot now, whatever the log's length.
+    ///
+    /// # Errors
+    /// This node has stopped.
+    pub async fn snapshot_now(&self) -> Result<(), ProposeError> {
+        self.node.snapshot_now().await
+    }
+
+    /// Stops to take part. Everything promised is durable already. The store closes when the last clone is gone.
+    pub async fn shutdown(self) {
+        self.node.shutdown().await;
+    }
+}

@@ -1,0 +1,167 @@
+//! The state machine for openraft: applies commands to the pure state, publishes images, keeps snapshots.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use skerry_env::Tasks;
+use skerry_metadata_state::{Delta, Image, Outcome, State};
+
+use super::log::Flusher;
+use super::store::Store;
+use super::types::{LogId, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::publish::Publisher;
+
+/// The pure state with what openraft wants to know of it. In memory: a restart takes the snapshot and applies the
+/// log after it again.
+pub(crate) struct Machine {
+    state: State,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    publisher: Arc<Publisher>,
+    disk: SnapshotDisk,
+}
+
+/// Where snapshots are kept.
+#[derive(Clone)]
+struct SnapshotDisk {
+    store: Arc<Store>,
+    flusher: Flusher,
+    tasks: Tasks,
+}
+
+impl SnapshotDisk {
+    /// Durable on return.
+    async fn save(&self, meta: SnapshotMeta, data: Bytes) -> io::Result<()> {
+        let store = Arc::clone(&self.store);
+        self.tasks
+            .run_blocking(move || store.put_snapshot(&meta, &data))
+            .await?;
+        self.flusher.sync().await
+    }
+}
+
+fn decode(data: &[u8]) -> io::Result<Image> {
+    Image::decode(data).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+impl Machine {
+    /// The state of the snapshot in `store`, or an empty one.
+    pub(crate) fn load(store: Arc<Store>, flusher: Flusher, tasks: Tasks) -> io::Result<Self> {
+        let (image, last_applied, membership) = match store.snapshot()? {
+            Some((meta, data)) => (decode(&data)?, meta.last_log_id, meta.last_membership),
+            None => (Image::default(), None, StoredMembership::default()),
+        };
+        let state = State::from_image(image);
+        let publisher = Publisher::new(Arc::clone(state.image()));
+        Ok(Self {
+            state,
+            last_applied,
+            membership,
+            publisher,
+            disk: SnapshotDisk {
+                store,
+                flusher,
+                tasks,
+            },
+        })
+    }
+
+    pub(crate) fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let index = entry.log_id.index;
+            let (outcome, deltas) = match entry.payload {
+                // The first entry of a log has index 0, where the empty image already is.
+                EntryPayload::Blank | EntryPayload::Membership(_) if index == 0 => {
+                    (Outcome::Done, Vec::new())
+                }
+                EntryPayload::Blank | EntryPayload::Membership(_) => {
+                    self.state.skip(index);
+                    (Outcome::Done, Vec::new())
+                }
+                EntryPayload::Normal(Proposal(ref command)) => {
+                    let applied = self.state.apply(index, command);
+                    (applied.outcome, applied.deltas)
+                }
+            };
+            if let EntryPayload::Membership(membership) = entry.payload {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            self.last_applied = Some(entry.log_id);
+            // Visible first, answered second: a proposer reads its own writes.
+            self.publisher.publish(self.state.image(), deltas);
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            image: Arc::clone(self.state.image()),
+            meta: SnapshotMeta {
+                last_log_id: self.last_applied,
+                last_membership: self.membership.clone(),
+            },
+            disk: self.disk.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+        let image = decode(&snapshot)?;
+        self.disk.save(meta.clone(), snapshot).await?;
+        self.state = State::from_image(image);
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publisher.publish(self.state.image(), vec![Delta::Reset]);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let store = Arc::clone(&self.disk.store);
+        let found = self.disk.tasks.run_blocking(move || store.snapshot()).await?;
+        Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+/// Writes one image down while the state machine goes on.
+pub(crate) struct Builder {
+    image: Arc<Image>,
+    meta: SnapshotMeta,
+    disk: SnapshotDisk,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let image = Arc::clone(&self.image);
+        let snapshot = Bytes::from(self.disk.tasks.run_blocking(move || image.encode()).await);
+        self.disk.save(self.meta.clone(), snapshot.clone()).await?;
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot,
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! The quorum's gRPC service.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream};
+use skerry_env::{Clock, Conn, Listener};
+use skerry_metadata_state::Command;
+use skerry_proto::quorum::quorum_server::{Quorum, QuorumServer};
+use skerry_proto::quorum::{self as proto, propose_reply, snapshot_chunk::Part};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{self, ConvertError};
+use super::network::MESSAGE_BYTES_MAX;
+use super::types::Snapshot;
+use super::{Local, Node};
+
+/// The largest snapshot that is accepted: some millions of partitions.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// The wait after the system had no descriptor or buffer for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Service {
+    node: Node,
+}
+
+impl Service {
+    pub(super) fn new(node: Node) -> QuorumServer<Self> {
+        QuorumServer::new(Self { node })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Another node at an address that changed hands must not vote for us.
+    fn check_target(&self, to: u64) -> Result<(), Status> {
+        let id = self.node.raft_id();
+        if to == id {
+            Ok(())
+        } else {
+            Err(Status::failed_precondition(format!(
+                "this is node {id}, not {to}"
+            )))
+        }
+    }
+}
+
+fn nonsense(error: ConvertError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// openraft has stopped, or refused in a way that the protocol has no word for.
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Quorum for Service {
+    async fn append_entries(
+        &self,
+        request: Request<proto::AppendEntriesRequest>,
+    ) -> Result<Response<proto::AppendEntriesReply>, Status> {
+        let request = request.into_inner();
+        self.check_target(request.to)?;
+        let rpc = convert::read_append_request(request).map_err(nonsense)?;
+        let response = self
+            .node
+            .scoped(self.node.raft().append_entries(rpc))
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(convert::append_reply(&response)))
+    }
+
+    async fn request_vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteReply>, Status> {
+        let request = request.into_inner();
+        self.check_target(request.to)?;
+        let rpc = convert::read_vote_request(request).map_err(nonsense)?;
+        let response = self
+            .node
+            .scoped(self.node.raft().vote(rpc))
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(convert::vote_reply(&response)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteReply>, Status> {
+        let request = request.into_inner();
+        self.check_target(request.to)?;
+        let rpc = convert::read_vote_request(request).map_err(nonsense)?;
+        let response = self
+            .node
+            .scoped(self.node.raft().pre_vote(rpc))
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(convert::vote_reply(&response)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::SnapshotChunk>>,
+    ) -> Result<Response<proto::SnapshotReply>, Status> {
+        let mut parts = request.into_inner();
+        let Some(Part::Header(header)) = next_part(&mut parts).await? else {
+            return Err(Status::invalid_argument("a snapshot begins with its header"));
+        };
+        self.check_target(header.to)?;
+        let vote = header
+            .vote
+            .ok_or(ConvertError::Missing("a vote"))
+            .and_then(convert::read_vote)
+            .map_err(nonsense)?;
+        let meta = header
+            .meta
+            .ok_or(ConvertError::Missing("a snapshot's description"));
+        let meta = meta.and_then(convert::read_snapshot_meta).map_err(nonsense)?;
+        let snapshot = collect(&mut parts, header.data_bytes).await?;
+        let install = self
+            .node
+            .raft()
+            .install_full_snapshot(vote, Snapshot { meta, snapshot });
+        let response = self.node.scoped(install).await.map_err(stopped)?;
+        Ok(Response::new(proto::SnapshotReply {
+            vote: Some(convert::vote(&response.vote)),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderReply>, Status> {
+        let request = request.into_inner();
+        self.check_target(request.to)?;
+        let rpc = convert::read_transfer_request(request).map_err(nonsense)?;
+        let response = self
+            .node
+            .scoped(self.node.raft().handle_transfer_leader(rpc))
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(convert::transfer_reply(&response)))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<proto::ProposeRequest>,
+    ) -> Result<Response<proto::ProposeReply>, Status> {
+        let command = Command::decode(&request.into_inner().command)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let result = match self.node.propose_here(Arc::new(command)).await.map_err(stopped)? {
+            Local::Applied { index, outcome } => propose_reply::Result::Applied(proto::Applied {
+                index,
+                outcome: Bytes::from(outcome.encode()),
+            }),
+            Local::NotLeader { leader } => propose_reply::Result::NotLeader(proto::NotLeader {
+                leader: leader.map(|(id, addr)| proto::Member { id, addr }),
+            }),
+        };
+        Ok(Response::new(proto::ProposeReply { result: Some(result) }))
+    }
+
+    async fn describe(
+        &self,
+        _: Request<proto::DescribeRequest>,
+    ) -> Result<Response<proto::DescribeReply>, Status> {
+        let status = self.node.status();
+        let raft_id = |id: skerry_types::BrokerId| u64::try_from(id.get()).unwrap_or(0);
+        Ok(Response::new(proto::DescribeReply {
+            id: raft_id(status.node_id),
+            term: status.term,
+            leader: status.leader.map(raft_id),
+            last_log_index: status.last_log_index,
+            applied_index: status.applied_index,
+            snapshot_index: status.snapshot_index,
+            role: status.role.as_str().to_owned(),
+            voters: status
+                .members
+                .iter()
+                .filter(|member| member.voter)
+                .map(|member| raft_id(member.id))
+                .collect(),
+            replication: status
+                .members
+                .iter()
+                .filter_map(|member| {
+                    let matched_index = member.matched_index?;
+                    Some(proto::Replication {
+                        id: raft_id(member.id),
+                        matched_index,
+                    })
+                })
+                .collect(),
+            members: status
+                .members
+                .into_iter()
+                .map(|member| proto::Member {
+                    id: raft_id(member.id),
+                    addr: member.addr,
+                })
+                .collect(),
+        }))
+    }
+}
+
+async fn next_part(parts: &mut Streaming<proto::SnapshotChunk>) -> Result<Option<Part>, Status> {
+    Ok(parts.next().await.transpose()?.and_then(|chunk| chunk.part))
+}
+
+async fn collect(parts: &mut Streaming<proto::SnapshotChunk>, data_bytes: u64) -> Result<Bytes, Status> {
+    if data_bytes > SNAPSHOT_BYTES_MAX {
+        return Err(Status::resource_exhausted(format!(
+            "a snapshot of {data_bytes} bytes"
+        )));
+    }
+    let mut data = BytesMut::new();
+    while let Some(part) = next_part(parts).await? {
+        let Part::Data(chunk) = part else {
+            return Err(Status::invalid_argument("a second header"));
+        };
+        data.extend_from_slice(&chunk);
+        if data.len() as u64 > data_bytes {
+            break;
+        }
+    }
+    if data.len() as u64 != data_bytes {
+        return Err(Status::invalid_argument(format!(
+            "a snapshot of {} bytes, {data_bytes} announced",
+            data.len()
+        )));
+    }
+    Ok(data.freeze())
+}
+
+/// The connections of a listener, for tonic. Never ends.
+pub(super) fn connections(
+    listener: Listener,
+    clock: Clock,
+) -> impl Stream<Item = io::Result<GrpcConn>> + Send {
+    stream::unfold((listener, clock), |(mut listener, clock)| async move {
+        let conn = loop {
+            match listener.accept().await {
+                Ok(conn) => break conn,
+                Err(error) => {
+                    tracing::warn!(%error, "the cluster port cannot accept a connection");
+                    clock.sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        Some((Ok(GrpcConn(conn)), (listener, clock)))
+    })
+}
+
+/// A connection, as tonic wants it.
+pub(super) struct GrpcConn(Conn);
+
+impl Connected for GrpcConn {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for GrpcConn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for GrpcConn {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}

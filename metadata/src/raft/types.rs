@@ -1,0 +1,50 @@
+//! openraft's types with ours filled in. They do not leave this folder.
+
+use std::fmt;
+use std::sync::Arc;
+
+use openraft_rt::deterministic_rng::DeterministicRng;
+use openraft_rt_tokio::TokioRuntime;
+use skerry_metadata_state::{Command, Outcome};
+
+/// tokio, with random numbers (election timeouts) that follow from a seed. Every future that openraft polls must run
+/// in a `Runtime::scope`: `Node::scoped` opens one with a seed from `Env`.
+pub(crate) type Runtime = DeterministicRng<TokioRuntime>;
+
+openraft::declare_raft_types!(
+    /// The metadata quorum's types.
+    pub(crate) TypeConfig:
+        D = Proposal,
+        R = Outcome,
+        NodeId = u64,
+        Node = openraft::BasicNode,
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_adv::LeaderId<Self::Term, Self::NodeId>,
+        Vote = openraft::impls::Vote<Self::LeaderId>,
+        Payload = openraft::EntryPayload<Self::D, Self::NodeId, Self::Node>,
+        Entry = openraft::impls::Entry<
+            <Self::LeaderId as openraft::vote::RaftLeaderId>::Committed,
+            Self::Payload,
+        >,
+        AsyncRuntime = Runtime,
+);
+
+/// A command in the log; shared between the log, replication and the state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proposal(pub(crate) Arc<Command>);
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, super::machine::Machine>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
+pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<u64, openraft::BasicNode>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, bytes::Bytes>;
+pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;

@@ -1,0 +1,66 @@
+//! What a node knows of the quorum, for people and for metrics.
+
+use skerry_types::BrokerId;
+
+/// A node's part in the quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It has the log and does not vote.
+    Learner,
+    /// It votes and follows.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It leads.
+    Leader,
+    /// It has stopped.
+    Stopped,
+}
+
+impl Role {
+    /// In one word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Learner => "learner",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What a node knows of the quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumStatus {
+    /// This node.
+    pub node_id: BrokerId,
+    /// Its part.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// Who leads, as far as is known.
+    pub leader: Option<BrokerId>,
+    /// The last entry of the log here.
+    pub last_log_index: u64,
+    /// The last entry applied here.
+    pub applied_index: u64,
+    /// The last entry in the snapshot here; 0 without one.
+    pub snapshot_index: u64,
+    /// The members, by number.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One member of the quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: BrokerId,
+    /// Its address.
+    pub addr: String,
+    /// It votes.
+    pub voter: bool,
+    /// The last entry that it has: only a leader knows.
+    pub matched_index: Option<u64>,
+}

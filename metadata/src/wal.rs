@@ -1,0 +1,72 @@
+//! Power loss for RocksDB, in the simulator.
+//!
+//! RocksDB writes its own files, past the simulated disk. What it has synced is known here, because only the store's
+//! one flusher ever pushes bytes from RocksDB's memory to its write-ahead log: between two syncs the log's files do
+//! not grow by anything that was promised to somebody.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// The lengths of RocksDB's write-ahead log files at the last sync. Cheap to clone; clones share it. The simulator
+/// keeps it across the restarts of a node.
+#[derive(Clone, Debug, Default)]
+pub struct WalMark(Arc<Mutex<BTreeMap<OsString, u64>>>);
+
+impl WalMark {
+    /// Remembers the lengths as they are now, right after a sync.
+    pub(crate) fn record(&self, dir: &Path) -> io::Result<()> {
+        *self.0.lock() = wal_files(dir)?;
+        Ok(())
+    }
+}
+
+/// Cuts RocksDB's write-ahead log in `dir` (the operating system's path of the quorum's `raft` directory) back to
+/// what was durable. For a node that is down: after a power loss, and after kill -9 as well, because closing RocksDB
+/// pushes out what only its memory held.
+///
+/// # Errors
+/// The system's.
+pub fn cut_unsynced_wal(dir: &Path, mark: &WalMark) -> io::Result<()> {
+    let durable = mark.0.lock().clone();
+    for (name, len) in wal_files(dir)? {
+        let keep = durable.get(&name).copied().unwrap_or(0);
+        if len > keep {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "RocksDB's files are the operating system's"
+            )]
+            let file = fs::OpenOptions::new().write(true).open(dir.join(&name))?;
+            file.set_len(keep)?;
+        }
+    }
+    Ok(())
+}
+
+fn wal_files(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
+    let mut files = BTreeMap::new();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "RocksDB's files are the operating system's"
+    )]
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if Path::new(&name)
+            .extension()
+            .is_some_and(|extension| extension == "log")
+        {
+            files.insert(name, entry.metadata()?.len());
+        }
+    }
+    Ok(files)
+}

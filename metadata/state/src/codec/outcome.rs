@@ -1,0 +1,212 @@
+//! Outcomes as bytes: from the leader to the node that forwarded a command. Never on disk.
+
+use skerry_types::{BrokerEpoch, LeaderEpoch, PartitionEpoch, ProducerId};
+
+use super::DecodeError;
+use super::wire::{Read, Reader, Writer};
+use crate::outcome::{Outcome, Refusal};
+
+/// The newest version of an outcome that this program writes and reads.
+const OUTCOME_VERSION: u8 = 1;
+
+impl Outcome {
+    /// The outcome as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(OUTCOME_VERSION);
+        match self {
+            Self::Done => w.u8(0),
+            Self::ClusterId(id) => {
+                w.u8(1);
+                w.uuid(*id);
+            }
+            Self::BrokerRegistered { epoch } => {
+                w.u8(2);
+                w.i64(epoch.get());
+            }
+            Self::TopicCreated { id } => {
+                w.u8(3);
+                w.uuid(*id);
+            }
+            Self::PartitionChanged {
+                leader_epoch,
+                partition_epoch,
+            } => {
+                w.u8(4);
+                w.i32(leader_epoch.get());
+                w.i32(partition_epoch.get());
+            }
+            Self::ProducerIds { first } => {
+                w.u8(5);
+                w.i64(first.get());
+            }
+            Self::Refused(refusal) => {
+                w.u8(6);
+                w.refusal(refusal);
+            }
+        }
+        w.finish()
+    }
+
+    /// Reads what [`Outcome::encode`] wrote.
+    ///
+    /// # Errors
+    /// A newer version, or damage.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new("the outcome of a metadata command", bytes, OUTCOME_VERSION)?;
+        let outcome = match r.u8()? {
+            0 => Self::Done,
+            1 => Self::ClusterId(r.uuid()?),
+            2 => Self::BrokerRegistered {
+                epoch: BrokerEpoch(r.i64()?),
+            },
+            3 => Self::TopicCreated { id: r.uuid()? },
+            4 => Self::PartitionChanged {
+                leader_epoch: LeaderEpoch(r.i32()?),
+                partition_epoch: PartitionEpoch(r.i32()?),
+            },
+            5 => Self::ProducerIds {
+                first: ProducerId(r.i64()?),
+            },
+            6 => Self::Refused(r.refusal()?),
+            _ => return Err(r.damaged("an unknown outcome")),
+        };
+        r.end()?;
+        Ok(outcome)
+    }
+}
+
+impl Writer {
+    fn refusal(&mut self, refusal: &Refusal) {
+        // The kind, then its fields.
+        match refusal {
+            Refusal::TopicExists(name) => self.tagged_str(0, name),
+            Refusal::InvalidTopicName(name) => self.tagged_str(1, name),
+            Refusal::TopicNameCollides { name, existing } => {
+                self.tagged_str(2, name);
+                self.str(existing);
+            }
+            Refusal::UnknownTopic => self.u8(3),
+            Refusal::UnknownPartition => self.u8(4),
+            Refusal::InvalidPartitions(reason) => self.tagged_str(5, reason),
+            Refusal::InvalidReplicationFactor { wanted, available } => {
+                self.u8(6);
+                self.i16(*wanted);
+                self.count(*available);
+            }
+            Refusal::InvalidReplicaAssignment(reason) => self.tagged_str(7, reason),
+            Refusal::TooManyPartitions(count) => {
+                self.u8(8);
+                self.u64(*count as u64);
+            }
+            Refusal::UnknownBroker(broker) => self.tagged_i32(9, broker.get()),
+            Refusal::StaleBrokerEpoch {
+                broker,
+                current,
+                given,
+            } => {
+                self.tagged_i32(10, broker.get());
+                self.i64(current.get());
+                self.i64(given.get());
+            }
+            Refusal::BrokerInUse(broker) => self.tagged_i32(11, broker.get()),
+            Refusal::UnsupportedFeatureLevel { level, broker } => {
+                self.u8(12);
+                self.u16(*level);
+                self.i32(broker.get());
+            }
+            Refusal::FeatureLevelLowered { current, wanted } => {
+                self.u8(13);
+                self.u16(*current);
+                self.u16(*wanted);
+            }
+            Refusal::NotLeader(broker) => self.tagged_i32(14, broker.get()),
+            Refusal::FencedLeaderEpoch { current, given } => {
+                self.tagged_i32(15, current.get());
+                self.i32(given.get());
+            }
+            Refusal::NewerEpoch {
+                leader_epoch,
+                partition_epoch,
+            } => {
+                self.tagged_i32(16, leader_epoch.get());
+                self.i32(partition_epoch.get());
+            }
+            Refusal::InvalidUpdateVersion { current, given } => {
+                self.tagged_i32(17, current.get());
+                self.i32(given.get());
+            }
+            Refusal::IneligibleReplica(broker) => self.tagged_i32(18, broker.get()),
+            Refusal::InvalidIsr(reason) => self.tagged_str(19, reason),
+            Refusal::ElectionNotNeeded => self.u8(20),
+            Refusal::PreferredLeaderNotAvailable => self.u8(21),
+            Refusal::EligibleLeadersNotAvailable => self.u8(22),
+        }
+    }
+
+    fn tagged_str(&mut self, kind: u8, text: &str) {
+        self.u8(kind);
+        self.str(text);
+    }
+
+    fn tagged_i32(&mut self, kind: u8, number: i32) {
+        self.u8(kind);
+        self.i32(number);
+    }
+}
+
+impl Reader<'_> {
+    fn refusal(&mut self) -> Read<Refusal> {
+        Ok(match self.u8()? {
+            0 => Refusal::TopicExists(self.str()?),
+            1 => Refusal::InvalidTopicName(self.str()?),
+            2 => Refusal::TopicNameCollides {
+                name: self.str()?,
+                existing: self.str()?,
+            },
+            3 => Refusal::UnknownTopic,
+            4 => Refusal::UnknownPartition,
+            5 => Refusal::InvalidPartitions(self.str()?.as_ref().to_owned()),
+            6 => Refusal::InvalidReplicationFactor {
+                wanted: self.i16()?,
+                available: self.u32()? as usize,
+            },
+            7 => Refusal::InvalidReplicaAssignment(self.str()?.as_ref().to_owned()),
+            8 => Refusal::TooManyPartitions(usize::try_from(self.u64()?).unwrap_or(usize::MAX)),
+            9 => Refusal::UnknownBroker(self.broker()?),
+            10 => Refusal::StaleBrokerEpoch {
+                broker: self.broker()?,
+                current: BrokerEpoch(self.i64()?),
+                given: BrokerEpoch(self.i64()?),
+            },
+            11 => Refusal::BrokerInUse(self.broker()?),
+            12 => Refusal::UnsupportedFeatureLevel {
+                level: self.u16()?,
+                broker: self.broker()?,
+            },
+            13 => Refusal::FeatureLevelLowered {
+                current: self.u16()?,
+                wanted: self.u16()?,
+            },
+            14 => Refusal::NotLeader(self.broker()?),
+            15 => Refusal::FencedLeaderEpoch {
+                current: LeaderEpoch(self.i32()?),
+                given: LeaderEpoch(self.i32()?),
+            },
+            16 => Refusal::NewerEpoch {
+                leader_epoch: LeaderEpoch(self.i32()?),
+                partition_epoch: PartitionEpoch(self.i32()?),
+            },
+            17 => Refusal::InvalidUpdateVersion {
+                current: PartitionEpoch(self.i32()?),
+                given: PartitionEpoch(self.i32()?),
+            },
+            18 => Refusal::IneligibleReplica(self.broker()?),
+            19 => Refusal::InvalidIsr(self.str()?.as_ref().to_owned()),
+            20 => Refusal::ElectionNotNeeded,
+            21 => Refusal::PreferredLeaderNotAvailable,
+            22 => Refusal::EligibleLeadersNotAvailable,
+            _ => return Err(self.damaged("an unknown refusal")),
+        })
+    }
+}
