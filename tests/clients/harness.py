@@ -444,6 +444,17 @@ class Suite:
         if waiting and not self.bootstrap:
             self.broker = Broker(os.path.join(self.directory, "broker"), self.binary).start()
             self.bootstrap = self.broker.bootstrap
+        if waiting:
+            self._first_group()
+
+    def _first_group(self) -> None:
+        """The first group of all makes __consumer_offsets; tests should not wait for that, one after the other."""
+        host, port = (self.bootstrap or "").rsplit(":", 1)
+        with wire.Connection(host, int(port)) as one:
+            name = bytes(wire.Writer().string(f"first-{self.run_id}").out)
+            eventually("a group coordinator", lambda: one.request(wire.FIND_COORDINATOR, 0, name).i16() == 0)
+            member = bytes(wire.Writer().string(f"first-{self.run_id}").i32(1).string("nobody").out)
+            eventually("a loaded group coordinator", lambda: one.request(wire.HEARTBEAT, 0, member).i16() == wire.ERROR["UNKNOWN_MEMBER_ID"])
 
     def _finish(self) -> None:
         if self._tool_process:

@@ -379,7 +379,8 @@ class Connection:
         while True:
             (topic,) = self.metadata([name])["topics"]
             if topic["error"] == 0 and len(topic["partitions"]) == partitions and all(p["leader"] >= 0 for p in topic["partitions"]):
-                return
+                if all(self.list_offset(name, -1, p)[0] == 0 for p in range(partitions)):
+                    return
             assert time.monotonic() < deadline, f"{name} has no leaders: {topic}"
             time.sleep(0.02)
 
@@ -475,12 +476,17 @@ class Connection:
         r.array(lambda: (r.string(), r.array(answer), r.tags()))
         return found[0]
 
-    def init_producer_id(self) -> Tuple[int, int]:
-        r = self.request(INIT_PRODUCER_ID, 0, bytes(Writer().string(None).i32(60000).out))
-        r.i32()
-        error, pid, epoch = r.i16(), r.i64(), r.i16()
-        assert error == 0, f"InitProducerId: {error}"
-        return pid, epoch
+    def init_producer_id(self, seconds: float = 15) -> Tuple[int, int]:
+        deadline = time.monotonic() + seconds
+        while True:
+            r = self.request(INIT_PRODUCER_ID, 0, bytes(Writer().string(None).i32(60000).out))
+            r.i32()
+            error, pid, epoch = r.i16(), r.i64(), r.i16()
+            if error == 0:
+                return pid, epoch
+            # A broker that has just started may still wait for its first block of ids.
+            assert error == ERROR["COORDINATOR_LOAD_IN_PROGRESS"] and time.monotonic() < deadline, f"InitProducerId: {error}"
+            time.sleep(0.05)
 
 
 def parse_api_versions(r: Reader, version: int) -> Dict[str, Any]:
