@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::{BasicNode, Config, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
@@ -196,10 +196,11 @@ impl Node {
             .await
             .map_err(|error| failed(&error))?;
         if founds && !initialized {
-            // Every voter writes the same first entry, whoever comes first.
-            self.scoped(self.raft().initialize(voters))
-                .await
-                .map_err(|error| failed(&error))?;
+            // Every voter writes the same first entry. "Not allowed" says that a peer was quicker and leads already.
+            match self.scoped(self.raft().initialize(voters)).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(failed(&error)),
+            }
         }
         if !self.is_sole_voter() {
             return Ok(());
