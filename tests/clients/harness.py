@@ -229,18 +229,21 @@ class Test(NamedTuple):
     own_broker: bool
     ours_only: bool
     long: bool
+    last: bool
     seconds: int
 
 
 TESTS: List[Test] = []
 
 
-def test(name: str, needs: tuple = (), own_broker: bool = False, ours_only: bool = False, long: bool = False, seconds: int = 90):
+def test(name: str, needs: tuple = (), own_broker: bool = False, ours_only: bool = False, long: bool = False,
+         last: bool = False, seconds: int = 90):
     """Registers a test. `needs`: clients. `own_broker`: it starts and kills nodes of its own. `ours_only`: Kafka itself
-    falls over, hangs or answers UNKNOWN_SERVER_ERROR here, and the expectation is what Skerry promises instead."""
+    falls over, hangs or answers UNKNOWN_SERVER_ERROR here, and the expectation is what Skerry promises instead. `last`:
+    it looks at what all others left, when their node is stopped."""
 
     def register(run: Callable[["Context"], None]) -> Callable[["Context"], None]:
-        TESTS.append(Test(name, run, tuple(needs), own_broker, ours_only, long, seconds))
+        TESTS.append(Test(name, run, tuple(needs), own_broker, ours_only, long, last, seconds))
         return run
 
     return register
@@ -382,9 +385,12 @@ class Suite:
         running: Dict[int, tuple] = {}
         try:
             self._prepare(waiting)
+            waiting.sort(key=lambda one: one.last)
             while waiting or running:
-                while waiting and len(running) < self.jobs:
+                while waiting and len(running) < self.jobs and not (waiting[0].last and running):
                     one = waiting.pop(0)
+                    if one.last and self.broker:
+                        self.broker.stop()
                     directory = os.path.join(self.directory, "".join(c if c.isalnum() or c in "-." else "_" for c in one.name))
                     os.makedirs(directory, exist_ok=True)
                     sys.stdout.flush()

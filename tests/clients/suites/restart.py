@@ -58,7 +58,9 @@ def metadata_stays(t: Context) -> None:
             before = after
             found = describe(one, 2, topic)[1]
             assert (found["retention.ms"][1], found["max.message.bytes"][1]) == ("12345678", "54321")
-            assert one.list_offset(topic, -2)[2] == 15 and one.list_offset(topic, -1)[2] == 50
+            ends = [one.list_offset(topic, at)[2] for at in (-2, -1)]
+            # Kafka writes down once a minute where a log starts, and forgets a deletion when it is killed before.
+            assert ends == [15, 50] or t.reference and ends == [0, 50], f"after {how}: {ends}"
             pid = one.init_producer_id()[0]
             assert pid not in pids, "a producer id was given out twice"
             pids.add(pid)
