@@ -211,11 +211,10 @@ impl Context {
         for change in &pending.changes {
             self.settle(id, change);
         }
-        if let (Some(failure), Then::Chunk { last }) = (failure, &pending.then) {
-            let last = self
-                .appends
-                .get_mut(last)
-                .expect("a chunk is reported before the last one");
+        // Failures may be reported in any order, so that the last one may already be gone.
+        if let (Some(failure), Then::Chunk { last }) = (failure, &pending.then)
+            && let Some(last) = self.appends.get_mut(last)
+        {
             last.earlier_failure.get_or_insert(failure);
         }
         Some(pending)

@@ -145,9 +145,7 @@ impl GroupShard {
             }
         }
         for pending in self.cx.drop_appends().into_values() {
-            if let Then::Reply(token, response) = pending.then
-                && self.cx.open_tokens().contains(&token)
-            {
+            if let Then::Reply(token, response) = pending.then {
                 self.cx.reply(token, response.failed(AppendFailure::NotLeader));
             }
             for (token, request) in pending.fetches {

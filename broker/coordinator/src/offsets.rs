@@ -156,9 +156,11 @@ impl GroupShard {
             return self.cx.reply(token, response);
         }
         if is_planted("commit-acked-before-append") {
-            self.cx.reply(token, response.clone());
+            self.cx.reply(token, response);
+            self.cx.append(changes, Then::Nothing);
+        } else {
+            self.cx.append(changes, Then::Reply(token, response));
         }
-        self.cx.append(changes, Then::Reply(token, response));
     }
 
     fn commit_changes(&self, request: CommitRequest) -> (Vec<Change>, CommitResponse) {

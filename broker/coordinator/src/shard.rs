@@ -230,7 +230,12 @@ impl GroupShard {
         }
         self.follow(then, failure);
         for (token, request) in fetches {
-            self.answer_fetch(token, &request);
+            if outcome.is_ok() {
+                self.answer_fetch(token, &request);
+            } else {
+                // A failure may be reported while older appends are under way.
+                self.fetch(token, request);
+            }
         }
     }
 
@@ -238,14 +243,11 @@ impl GroupShard {
         match then {
             Then::Nothing | Then::Chunk { .. } => {}
             Then::Reply(token, response) => {
-                // A planted bug has answered this already.
-                if self.cx.open_tokens().contains(&token) {
-                    let response = match failure {
-                        None => response,
-                        Some(failure) => response.failed(failure),
-                    };
-                    self.cx.reply(token, response);
-                }
+                let response = match failure {
+                    None => response,
+                    Some(failure) => response.failed(failure),
+                };
+                self.cx.reply(token, response);
             }
             Then::Assign {
                 group,
