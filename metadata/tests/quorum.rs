@@ -18,7 +18,10 @@ fn topic(name: &str, partitions: i32) -> Command {
     Command::CreateTopic(CreateTopic {
         id: Uuid(id),
         name: name.into(),
-        placement: Placement::Automatic { partitions, replication_factor: 1 },
+        placement: Placement::Automatic {
+            partitions,
+            replication_factor: 1,
+        },
         configs: vec![("retention.ms".into(), "1000".into())],
         at: WallMs(7),
     })
@@ -38,9 +41,17 @@ fn registration(broker: i32, incarnation: u8) -> Command {
 
 async fn join(quorum: &Quorum, broker: i32, incarnation: u8) -> BrokerEpoch {
     let outcome = quorum.propose(registration(broker, incarnation)).await.unwrap();
-    let Outcome::BrokerRegistered { epoch } = outcome else { panic!("{outcome:?}") };
-    let guard = BrokerGuard { broker: BrokerId(broker), epoch };
-    assert_eq!(quorum.propose(Command::UnfenceBroker(guard)).await.unwrap(), Outcome::Done);
+    let Outcome::BrokerRegistered { epoch } = outcome else {
+        panic!("{outcome:?}")
+    };
+    let guard = BrokerGuard {
+        broker: BrokerId(broker),
+        epoch,
+    };
+    assert_eq!(
+        quorum.propose(Command::UnfenceBroker(guard)).await.unwrap(),
+        Outcome::Done
+    );
     epoch
 }
 
@@ -53,7 +64,11 @@ async fn start(config: QuorumConfig) -> Quorum {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 #[test]
@@ -68,7 +83,10 @@ fn one_node_keeps_everything_over_shutdown_and_kill() {
         assert!(matches!(created, Outcome::TopicCreated { .. }), "{created:?}");
         // Read your writes.
         assert_eq!(quorum.image().topic("orders").unwrap().partitions.len(), 3);
-        let again = quorum.propose(Command::DeleteTopic { topic: Uuid([9; 16]) }).await.unwrap();
+        let again = quorum
+            .propose(Command::DeleteTopic { topic: Uuid([9; 16]) })
+            .await
+            .unwrap();
         assert_eq!(again, Outcome::Refused(Refusal::UnknownTopic));
         let cluster_id = quorum.image().cluster_id().unwrap();
         quorum.shutdown().await;
@@ -81,9 +99,16 @@ fn one_node_keeps_everything_over_shutdown_and_kill() {
     let quorum = second.block_on(async {
         let quorum = start(single(dir.path())).await;
         assert_eq!(quorum.image().cluster_id(), Some(cluster_id));
-        assert_eq!(leader_epoch(quorum.image().topic("orders").unwrap()), LeaderEpoch(0));
+        assert_eq!(
+            leader_epoch(quorum.image().topic("orders").unwrap()),
+            LeaderEpoch(0)
+        );
         assert!(join(&quorum, 1, 2).await > epoch);
-        assert_eq!(leader_epoch(quorum.image().topic("orders").unwrap()), LeaderEpoch(1), "a new leadership");
+        assert_eq!(
+            leader_epoch(quorum.image().topic("orders").unwrap()),
+            LeaderEpoch(1),
+            "a new leadership"
+        );
         quorum.propose(topic("payments", 1)).await.unwrap();
         quorum
     });
@@ -94,7 +119,10 @@ fn one_node_keeps_everything_over_shutdown_and_kill() {
     third.block_on(async {
         let quorum = start_when_free(single(dir.path())).await;
         let image = quorum.image();
-        assert_eq!(image.topics().map(|topic| &*topic.name).collect::<Vec<_>>(), ["orders", "payments"]);
+        assert_eq!(
+            image.topics().map(|topic| &*topic.name).collect::<Vec<_>>(),
+            ["orders", "payments"]
+        );
         quorum.shutdown().await;
     });
 }
@@ -133,7 +161,10 @@ async fn a_watch_tells_every_change_in_order() {
             _ => None,
         }));
     }
-    assert_eq!(created, (0..50).map(|number| format!("t{number}")).collect::<Vec<_>>());
+    assert_eq!(
+        created,
+        (0..50).map(|number| format!("t{number}")).collect::<Vec<_>>()
+    );
     quorum.shutdown().await;
 }
 
@@ -152,7 +183,10 @@ async fn a_snapshot_replaces_the_log_and_survives_a_restart() {
     quorum.shutdown().await;
     let quorum = start_when_free(config).await;
     let after = quorum.image();
-    assert_eq!(after.topics().collect::<Vec<_>>(), before.topics().collect::<Vec<_>>());
+    assert_eq!(
+        after.topics().collect::<Vec<_>>(),
+        before.topics().collect::<Vec<_>>()
+    );
     assert!(quorum.status().snapshot_index > 150);
     quorum.shutdown().await;
 }
@@ -172,7 +206,11 @@ async fn directories_of_others_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let quorum = start(single(dir.path())).await;
     let refusal = |config: QuorumConfig| async {
-        Quorum::start(Env::os(), config, |_, _| {}).await.err().expect("refused").to_string()
+        Quorum::start(Env::os(), config, |_, _| {})
+            .await
+            .err()
+            .expect("refused")
+            .to_string()
     };
     let shown = dir.path().join("quorum").display().to_string();
 
@@ -183,7 +221,10 @@ async fn directories_of_others_are_refused() {
     let mut other = single(dir.path());
     other.node_id = BrokerId(2);
     let text = refusal(other).await;
-    assert_eq!(text, format!("{shown} belongs to node 1, and this is node 2: use that node's id, or another directory"));
+    assert_eq!(
+        text,
+        format!("{shown} belongs to node 1, and this is node 2: use that node's id, or another directory")
+    );
 
     let mut other = single(dir.path());
     other.cluster_id = Some(Uuid([5; 16]));
@@ -197,7 +238,10 @@ async fn directories_of_others_are_refused() {
 
     std::fs::write(dir.path().join("quorum/identity"), "version=2\nsomething else\n").unwrap();
     let text = refusal(single(dir.path())).await;
-    assert_eq!(text, format!("{shown} has format version 2, and this program reads up to 1: a newer skerry wrote it"));
+    assert_eq!(
+        text,
+        format!("{shown} has format version 2, and this program reads up to 1: a newer skerry wrote it")
+    );
 }
 
 /// Three voters on loopback.
@@ -211,10 +255,15 @@ impl Three {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Ports that were free a moment ago.
-        let held: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let held: Vec<_> = (0..3)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
         let voters: Vec<Voter> = (1..)
             .zip(&held)
-            .map(|(id, listener)| Voter { id: BrokerId(id), addr: listener.local_addr().unwrap().to_string() })
+            .map(|(id, listener)| Voter {
+                id: BrokerId(id),
+                addr: listener.local_addr().unwrap().to_string(),
+            })
             .collect();
         drop(held);
         let configs: Vec<_> = voters
@@ -231,7 +280,11 @@ impl Three {
         for config in &configs {
             nodes.push(Some(start(config.clone()).await));
         }
-        Self { _dir: dir, configs, nodes }
+        Self {
+            _dir: dir,
+            configs,
+            nodes,
+        }
     }
 
     fn node(&self, id: usize) -> &Quorum {
@@ -274,7 +327,11 @@ async fn three_nodes_forward_and_survive_their_leader() {
     let created = three.node(follower).propose(topic("a", 1)).await.unwrap();
     assert!(matches!(created, Outcome::TopicCreated { .. }), "{created:?}");
     assert!(three.node(follower).image().topic("a").is_some());
-    let refused = three.node(follower).propose(Command::DeleteTopic { topic: Uuid([9; 16]) }).await.unwrap();
+    let refused = three
+        .node(follower)
+        .propose(Command::DeleteTopic { topic: Uuid([9; 16]) })
+        .await
+        .unwrap();
     assert_eq!(refused, Outcome::Refused(Refusal::UnknownTopic));
 
     three.stop(leader).await;
@@ -284,15 +341,25 @@ async fn three_nodes_forward_and_survive_their_leader() {
 
     // Far enough for the dead node to need a snapshot.
     for number in 0..250 {
-        three.node(second).propose(topic(&format!("t{number}"), 1)).await.unwrap();
+        three
+            .node(second)
+            .propose(topic(&format!("t{number}"), 1))
+            .await
+            .unwrap();
     }
     three.restart(leader).await;
     let want = three.node(second).image().index();
-    until("the old leader caught up", || three.node(leader).image().index() >= want).await;
+    until("the old leader caught up", || {
+        three.node(leader).image().index() >= want
+    })
+    .await;
     let images: Vec<_> = three.running().map(Quorum::image).collect();
     for image in &images[1..] {
         assert_eq!(image.topic_count(), 252);
-        assert_eq!(image.topics().collect::<Vec<_>>(), images[0].topics().collect::<Vec<_>>());
+        assert_eq!(
+            image.topics().collect::<Vec<_>>(),
+            images[0].topics().collect::<Vec<_>>()
+        );
     }
     let ids: Vec<_> = images.iter().map(|image| image.cluster_id()).collect();
     assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
@@ -307,8 +374,15 @@ async fn leadership_goes_where_it_is_sent() {
     let leader = three.leader().await;
     join(three.node(leader), 1, 1).await;
     let heir = leader % 3 + 1;
-    three.node(leader).transfer_leader(BrokerId(i32::try_from(heir).unwrap())).await.unwrap();
-    until("the heir leads", || three.node(heir).status().role == Role::Leader).await;
+    three
+        .node(leader)
+        .transfer_leader(BrokerId(i32::try_from(heir).unwrap()))
+        .await
+        .unwrap();
+    until("the heir leads", || {
+        three.node(heir).status().role == Role::Leader
+    })
+    .await;
     assert_eq!(three.leader().await, heir);
     three.node(leader).propose(topic("a", 1)).await.unwrap();
     for id in 1..=3 {

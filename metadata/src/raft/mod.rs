@@ -6,6 +6,8 @@ mod machine;
 mod network;
 mod server;
 mod store;
+#[cfg(test)]
+mod suite;
 mod types;
 
 use std::collections::BTreeMap;
