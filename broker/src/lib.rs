@@ -1,1 +1,25 @@
+//! Skerry: a Kafka-compatible broker in one small binary. This crate is the shell: it holds the pure machines
+//! (`skerry-log`, `skerry-replica`, `skerry-coordinator`) together, gives them time and disk through `skerry-env`, and
+//! speaks with clients.
+//!
+//! A newcomer starts at [`node::start`], which starts everything in order, and follows a request from
+//! [`kafka::listener`] to its file in [`kafka::api`].
 #![forbid(unsafe_code)]
+
+pub mod admin_http;
+pub mod broker;
+pub mod budget;
+pub mod config;
+pub mod flusher;
+pub mod gate;
+pub mod groups;
+pub mod kafka;
+mod maintenance;
+pub mod metrics;
+pub mod node;
+pub mod partition;
+pub mod partitions;
+pub mod peers;
+pub mod producer_ids;
+pub mod settings;
+pub mod topics;

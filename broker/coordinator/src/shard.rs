@@ -65,6 +65,12 @@ impl GroupShard {
         self.cx.settings = settings;
     }
 
+    /// How many groups there are.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
     /// When [`GroupShard::on_tick`] has something to do; None: not before another input.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {

@@ -1,0 +1,257 @@
+//! One broker, as a front sees it: the in-process interface without a wire type in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use skerry_env::Env;
+use skerry_metadata::{ProposeError, Quorum};
+use skerry_metadata_state::{Command, Image, Outcome};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::budget::Budget;
+use crate::config::NodeConfig;
+use crate::gate::Gate;
+use crate::groups::Groups;
+use crate::kafka::sessions::FetchSessions;
+use crate::metrics::Metrics;
+use crate::partitions::Partitions;
+use crate::peers::Complaints;
+use crate::producer_ids::ProducerIds;
+use crate::settings::Settings;
+
+/// Bounds of one Kafka connection and of all.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// `max.connections`.
+    pub total: usize,
+    /// `max.connections.per.ip`.
+    pub per_ip: usize,
+    /// `connections.max.idle.ms`.
+    pub idle: Duration,
+    /// `socket.request.max.bytes`, and never more than the memory budget.
+    pub frame_bytes_max: usize,
+}
+
+/// Who leads a partition, and where clients reach it.
+#[derive(Clone, Debug)]
+pub struct Leader {
+    /// The broker.
+    pub id: BrokerId,
+    /// In which epoch.
+    pub epoch: LeaderEpoch,
+    /// Where clients reach it.
+    pub host: Arc<str>,
+    /// Where clients reach it.
+    pub port: u16,
+}
+
+/// What a topic gets that is made on its first use.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicDefaults {
+    /// `num.partitions`.
+    pub partitions: i32,
+    /// `default.replication.factor`.
+    pub replication_factor: i16,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_partitions: i32,
+    /// `offsets.topic.replication.factor`.
+    pub offsets_replication_factor: i16,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_segment_bytes: u32,
+}
+
+/// Everything that a request may need. Shared by all connections.
+pub struct Broker {
+    pub(crate) env: Env,
+    pub(crate) config: Arc<NodeConfig>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) quorum: Quorum,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) groups: Groups,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Gate,
+    pub(crate) budget: Budget,
+    pub(crate) large_frames: Arc<Semaphore>,
+    pub(crate) complaints: Complaints,
+    pub(crate) sessions: FetchSessions,
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) anonymous: Arc<str>,
+    /// The index of the last image whose partitions are open here.
+    pub(crate) applied: watch::Sender<u64>,
+    /// Bytes free on a nearly full disk, plus one; 0: there is room.
+    pub(crate) disk_low: AtomicU64,
+    pub(crate) epoch: std::sync::OnceLock<BrokerEpoch>,
+}
+
+impl Broker {
+    /// The world.
+    pub const fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// How this node was started.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Values of dynamic settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// This broker's number.
+    pub fn id(&self) -> BrokerId {
+        self.config.node_id
+    }
+
+    /// This broker's registration; `None` before it has one.
+    pub fn epoch(&self) -> Option<BrokerEpoch> {
+        self.epoch.get().copied()
+    }
+
+    /// The metadata as this broker knows it.
+    pub fn image(&self) -> Arc<Image> {
+        self.quorum.image()
+    }
+
+    /// The metadata's version, as ApiVersions tells it.
+    pub fn metadata_version(&self) -> i64 {
+        i64::try_from(self.image().index()).unwrap_or(i64::MAX)
+    }
+
+    /// The metadata quorum.
+    pub const fn quorum(&self) -> &Quorum {
+        &self.quorum
+    }
+
+    /// Proposes a change of the metadata, and waits until this broker has acted on it: a topic that was created can be
+    /// used when this returns.
+    ///
+    /// # Errors
+    /// The quorum did not answer; the change may still come.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let outcome = self.quorum.propose(command).await?;
+        self.wait_applied(self.image().index()).await;
+        Ok(outcome)
+    }
+
+    /// Waits until the partitions of the image with this index are open here.
+    pub async fn wait_applied(&self, index: u64) {
+        let mut applied = self.applied.subscribe();
+        // The sender lives in `self`.
+        let _ = applied.wait_for(|applied| *applied >= index).await;
+    }
+
+    /// Waits until `reached` holds; it is looked at after each image that this broker has acted on.
+    pub async fn wait_for(&self, mut reached: impl FnMut() -> bool) {
+        let mut applied = self.applied.subscribe();
+        // The sender lives in `self`.
+        let _ = applied.wait_for(|_| reached()).await;
+    }
+
+    /// What a topic gets that is made on its first use.
+    pub fn topic_defaults(&self) -> TopicDefaults {
+        let config = self.settings.broker();
+        let factor = |value: i32| i16::try_from(value).unwrap_or(i16::MAX);
+        TopicDefaults {
+            partitions: config.num_partitions,
+            replication_factor: factor(config.default_replication_factor),
+            offsets_partitions: config.offsets_topic_partitions,
+            offsets_replication_factor: factor(config.offsets_topic_replication_factor),
+            offsets_segment_bytes: config.offsets_topic_segment_bytes,
+        }
+    }
+
+    /// The partitions of this broker.
+    pub fn partitions(&self) -> &Partitions {
+        &self.partitions
+    }
+
+    /// The group coordinators of this broker.
+    pub const fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Producer ids.
+    pub const fn producer_ids(&self) -> &ProducerIds {
+        &self.producer_ids
+    }
+
+    /// Who leads a partition, if anybody does.
+    pub fn leader_of(&self, topic: TopicId, name: &TopicPartition) -> Option<Leader> {
+        let image = self.image();
+        let partition = image.topic_by_id(topic)?.partition(name.partition)?;
+        let broker = image.broker(partition.leader?)?;
+        Some(Leader {
+            id: broker.id,
+            epoch: partition.leader_epoch,
+            host: broker.kafka.host.clone(),
+            port: broker.kafka.port,
+        })
+    }
+
+    /// The authorisation point and the quota point.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Who asks on a listener without authentication.
+    pub fn anonymous(&self) -> Arc<str> {
+        self.anonymous.clone()
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The memory budget.
+    pub const fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The permission to read a frame that is too large to be taken as a whole.
+    pub async fn large_frame(&self) -> OwnedSemaphorePermit {
+        self.large_frames
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    /// Log lines about peers.
+    pub const fn complaints(&self) -> &Complaints {
+        &self.complaints
+    }
+
+    /// Bounds of connections.
+    pub const fn connection_limits(&self) -> ConnectionLimits {
+        self.limits
+    }
+
+    /// `fetch.max.bytes`, and never more than a part of the memory budget.
+    pub fn fetch_bytes_max(&self) -> usize {
+        (self.settings.broker().fetch_max_bytes as usize).min(self.budget.total_bytes() / 4)
+    }
+
+    /// Fetch sessions.
+    pub const fn fetch_sessions(&self) -> &FetchSessions {
+        &self.sessions
+    }
+
+    /// Bytes free where the disk is nearly full: producers must wait.
+    pub fn disk_nearly_full(&self) -> Option<u64> {
+        self.disk_low.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Tells how full the disk is: `Some(free bytes)` where it is nearly full.
+    pub(crate) fn set_disk_nearly_full(&self, free_bytes: Option<u64>) {
+        self.disk_low.store(
+            free_bytes.map_or(0, |free| free.saturating_add(1)),
+            Ordering::Relaxed,
+        );
+    }
+}

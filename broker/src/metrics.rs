@@ -1,0 +1,180 @@
+//! What the node counts, under Prometheus names with their units.
+//!
+//! Labels are bounded: API names, never topics, groups or clients.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use kafka_protocol::messages::ApiKey;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Which API a request was for.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ApiLabel {
+    api: &'static str,
+}
+
+/// The node's counters.
+#[derive(Default)]
+pub struct Metrics {
+    /// Kafka connections accepted since the start.
+    pub connections_accepted: Counter,
+    /// Kafka connections open now.
+    pub connections_open: Gauge,
+    /// Requests by API.
+    requests: Family<ApiLabel, Counter>,
+    /// Batches appended by producers.
+    pub produced_batches: Counter,
+    /// Bytes of those batches.
+    pub produced_bytes: Counter,
+    /// Bytes of batches sent to consumers.
+    pub fetched_bytes: Counter,
+    /// Appends refused.
+    pub produce_errors: Counter,
+    /// Syncs of the disk, each for everything that waited for it.
+    pub flushes: Counter,
+    /// What the syncs took.
+    flush_seconds: Counter<f64, AtomicU64>,
+    /// How long each sync took.
+    flush_duration: FlushHistogram,
+    /// Partitions that this broker leads.
+    pub partitions_led: Gauge,
+    /// Partitions that cannot be served.
+    pub partitions_offline: Gauge,
+    /// Bytes of all logs.
+    pub log_bytes: Gauge,
+    /// Bytes of the memory budget in use.
+    pub memory_budget_used_bytes: Gauge,
+    /// Bytes that the disk has free.
+    pub disk_free_bytes: Gauge,
+    /// Consumer groups that this broker coordinates.
+    pub groups: Gauge,
+}
+
+struct FlushHistogram(Histogram);
+
+impl Default for FlushHistogram {
+    fn default() -> Self {
+        Self(Histogram::new([
+            0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0,
+        ]))
+    }
+}
+
+impl Metrics {
+    /// Counts a request.
+    pub fn request(&self, key: ApiKey) {
+        self.requests
+            .get_or_create(&ApiLabel { api: api_name(key) })
+            .inc();
+    }
+
+    /// Counts a sync that took `duration`.
+    pub fn flush(&self, duration: Duration) {
+        self.flushes.inc();
+        self.flush_seconds.inc_by(duration.as_secs_f64());
+        self.flush_duration.0.observe(duration.as_secs_f64());
+    }
+
+    /// Everything, under its names.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("skerry");
+        let r = &mut registry;
+        r.register(
+            "kafka_connections_accepted",
+            "Kafka connections accepted",
+            self.connections_accepted.clone(),
+        );
+        r.register(
+            "kafka_connections_open",
+            "Kafka connections open now",
+            self.connections_open.clone(),
+        );
+        r.register("kafka_requests", "Kafka requests by API", self.requests.clone());
+        r.register(
+            "produced_batches",
+            "Record batches appended by producers",
+            self.produced_batches.clone(),
+        );
+        r.register_with_unit(
+            "produced",
+            "Bytes appended by producers",
+            Unit::Bytes,
+            self.produced_bytes.clone(),
+        );
+        r.register_with_unit(
+            "fetched",
+            "Bytes sent to consumers",
+            Unit::Bytes,
+            self.fetched_bytes.clone(),
+        );
+        r.register("produce_errors", "Appends refused", self.produce_errors.clone());
+        r.register("flushes", "Syncs of the disk", self.flushes.clone());
+        r.register_with_unit(
+            "flush_time",
+            "Time spent in syncs",
+            Unit::Seconds,
+            self.flush_seconds.clone(),
+        );
+        r.register_with_unit(
+            "flush",
+            "Duration of each sync",
+            Unit::Seconds,
+            self.flush_duration.0.clone(),
+        );
+        r.register(
+            "partitions_led",
+            "Partitions led by this broker",
+            self.partitions_led.clone(),
+        );
+        r.register(
+            "partitions_offline",
+            "Partitions that cannot be served",
+            self.partitions_offline.clone(),
+        );
+        r.register_with_unit("log", "Bytes of all logs", Unit::Bytes, self.log_bytes.clone());
+        r.register_with_unit(
+            "memory_budget_used",
+            "Bytes of the memory budget in use",
+            Unit::Bytes,
+            self.memory_budget_used_bytes.clone(),
+        );
+        r.register_with_unit(
+            "disk_free",
+            "Bytes that the disk has free",
+            Unit::Bytes,
+            self.disk_free_bytes.clone(),
+        );
+        r.register("groups", "Consumer groups coordinated here", self.groups.clone());
+        registry
+    }
+}
+
+/// The API's name as Kafka writes it.
+fn api_name(key: ApiKey) -> &'static str {
+    match key {
+        ApiKey::Produce => "Produce",
+        ApiKey::Fetch => "Fetch",
+        ApiKey::ListOffsets => "ListOffsets",
+        ApiKey::Metadata => "Metadata",
+        ApiKey::OffsetCommit => "OffsetCommit",
+        ApiKey::OffsetFetch => "OffsetFetch",
+        ApiKey::FindCoordinator => "FindCoordinator",
+        ApiKey::JoinGroup => "JoinGroup",
+        ApiKey::Heartbeat => "Heartbeat",
+        ApiKey::LeaveGroup => "LeaveGroup",
+        ApiKey::SyncGroup => "SyncGroup",
+        ApiKey::ApiVersions => "ApiVersions",
+        ApiKey::CreateTopics => "CreateTopics",
+        ApiKey::DeleteTopics => "DeleteTopics",
+        ApiKey::InitProducerId => "InitProducerId",
+        ApiKey::DescribeConfigs => "DescribeConfigs",
+        _ => "Other",
+    }
+}

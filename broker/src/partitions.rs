@@ -1,0 +1,592 @@
+//! The partitions of this broker: opened, made and deleted as the metadata says.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
+use parking_lot::{Mutex, RwLock};
+use skerry_env::Env;
+use skerry_log::{
+    FileCache, Log, OpenError, PartitionIdentity, Recovered, RecoveryReport, Shutdown, checkpoint,
+};
+use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
+use skerry_types::{BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
+
+use crate::flusher::FlushQueue;
+use crate::partition::{Assignment, Partition, PartitionSettings};
+use crate::settings::Settings;
+
+/// Logs that are opened at a time: opening waits for the disk, not for the processor.
+const OPENED_AT_ONCE: usize = 8;
+/// What a deleted partition's folder ends in until it is gone.
+const DELETED_SUFFIX: &str = "-delete";
+
+/// Names of the files beside the partitions' folders. They are Kafka's.
+pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+/// First offsets.
+pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// How far compaction has come.
+pub const CLEANED: &str = "cleaner-offset-checkpoint";
+/// Says that every log was closed; gone as soon as one may be written to.
+pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+
+/// A topic of which this broker may have partitions.
+pub struct LocalTopic {
+    name: Arc<str>,
+    id: TopicId,
+    internal: bool,
+    partitions: RwLock<BTreeMap<i32, Arc<Partition>>>,
+}
+
+impl LocalTopic {
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> TopicId {
+        self.id
+    }
+
+    /// One of the broker's own: clients may not produce to it.
+    pub const fn internal(&self) -> bool {
+        self.internal
+    }
+
+    /// A partition that this broker has.
+    pub fn partition(&self, index: i32) -> Option<Arc<Partition>> {
+        self.partitions.read().get(&index).cloned()
+    }
+
+    /// All partitions that this broker has, in order.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().values().cloned().collect()
+    }
+}
+
+/// The registry.
+pub struct Partitions {
+    env: Env,
+    me: BrokerId,
+    log_dir: Arc<PathBuf>,
+    files: Arc<FileCache>,
+    flushes: Arc<FlushQueue>,
+    settings: Arc<Settings>,
+    topics: RwLock<Topics>,
+    checkpoints: Mutex<Checkpoints>,
+    /// One writer at a time for each checkpoint file.
+    writing: tokio::sync::Mutex<()>,
+    shutdown_was: Shutdown,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_name: BTreeMap<Arc<str>, Arc<LocalTopic>>,
+    by_id: BTreeMap<TopicId, Arc<LocalTopic>>,
+}
+
+/// What the checkpoint files say.
+#[derive(Default)]
+struct Checkpoints {
+    recovery_points: BTreeMap<TopicPartition, Offset>,
+    log_starts: BTreeMap<TopicPartition, Offset>,
+    cleaned: BTreeMap<TopicPartition, Offset>,
+}
+
+impl Partitions {
+    /// Reads the checkpoints of `log_dir`, makes it where it is missing, and forgets that it was closed cleanly.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(
+        env: Env,
+        me: BrokerId,
+        log_dir: Arc<PathBuf>,
+        flushes: Arc<FlushQueue>,
+        settings: Arc<Settings>,
+        open_files_max: usize,
+    ) -> io::Result<Self> {
+        let disk = &*env.disk;
+        let fresh = disk.stat(&log_dir)?.is_none();
+        if fresh {
+            disk.create_dir_all(&log_dir)?;
+            if let Some(parent) = log_dir.parent() {
+                disk.sync_dir(parent)?;
+            }
+        }
+        let marker = log_dir.join(CLEAN_SHUTDOWN);
+        let shutdown_was = if fresh || disk.stat(&marker)?.is_some() {
+            Shutdown::Clean
+        } else {
+            Shutdown::Unclean
+        };
+        let checkpoints = Checkpoints {
+            recovery_points: checkpoint::read(disk, &log_dir.join(RECOVERY_POINTS))?,
+            log_starts: checkpoint::read(disk, &log_dir.join(LOG_STARTS))?,
+            cleaned: checkpoint::read(disk, &log_dir.join(CLEANED))?,
+        };
+        if disk.stat(&marker)?.is_some() {
+            // Durably gone before a log is written to: a crash after this is not a clean shutdown.
+            disk.remove_file(&marker)?;
+            disk.sync_dir(&log_dir)?;
+        }
+        Ok(Self {
+            files: FileCache::new(env.disk.clone(), open_files_max),
+            env,
+            me,
+            log_dir,
+            flushes,
+            settings,
+            topics: RwLock::default(),
+            checkpoints: Mutex::new(checkpoints),
+            writing: tokio::sync::Mutex::new(()),
+            shutdown_was,
+        })
+    }
+
+    /// A topic by its name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<Arc<LocalTopic>> {
+        self.topics.read().by_name.get(name).cloned()
+    }
+
+    /// A topic by its id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<LocalTopic>> {
+        self.topics.read().by_id.get(&id).cloned()
+    }
+
+    /// A partition by its topic's name and its number.
+    #[must_use]
+    pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        self.topic(topic)?.partition(partition)
+    }
+
+    /// All topics in the order of their names.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Arc<LocalTopic>> {
+        self.topics.read().by_name.values().cloned().collect()
+    }
+
+    /// All partitions in the order of their names.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        self.topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+            .collect()
+    }
+
+    /// Opens, makes and deletes what a new image asks for. Called for one image at a time, in their order.
+    pub async fn apply(&self, image: &Arc<Image>, deltas: &[Delta]) {
+        if deltas.iter().any(|delta| matches!(delta, Delta::Reset)) {
+            self.reset(image).await;
+            return;
+        }
+        for delta in deltas {
+            match delta {
+                Delta::TopicCreated { id, .. } => {
+                    if let Some(topic) = image.topic_by_id(*id) {
+                        self.bring(image, topic).await;
+                    }
+                }
+                Delta::TopicDeleted { id, .. } => self.delete(*id).await,
+                Delta::PartitionChanged { topic, partition, .. } => {
+                    if let Some(topic) = image.topic_by_id(*topic) {
+                        self.change(image, topic, *partition).await;
+                    }
+                }
+                Delta::ConfigChanged(ConfigResource::Topic(name)) => {
+                    if let Some(topic) = image.topic(name) {
+                        self.configure(image, topic);
+                    }
+                }
+                Delta::ConfigChanged(ConfigResource::Broker(_) | ConfigResource::ClusterDefault) => {
+                    for topic in image.topics() {
+                        self.configure(image, topic);
+                    }
+                }
+                Delta::ConfigChanged(ConfigResource::Group(_))
+                | Delta::ClusterNamed(_)
+                | Delta::BrokerChanged(_)
+                | Delta::FeatureLevelChanged(_)
+                | Delta::Reset => {}
+            }
+        }
+    }
+
+    /// Makes everything as `image` has it: at the start, and after a snapshot.
+    async fn reset(&self, image: &Arc<Image>) {
+        let gone: Vec<TopicId> = self
+            .topics
+            .read()
+            .by_id
+            .keys()
+            .copied()
+            .filter(|id| image.topic_by_id(*id).is_none())
+            .collect();
+        for id in gone {
+            self.delete(id).await;
+        }
+        self.remove_strays(image).await;
+        for topic in image.topics() {
+            self.bring(image, topic).await;
+        }
+    }
+
+    /// Brings a topic's partitions that this broker should have.
+    async fn bring(&self, image: &Arc<Image>, topic: &Arc<Topic>) {
+        let indexes = (0..topic.partitions.len())
+            .filter_map(|index| i32::try_from(index).ok())
+            .map(PartitionIndex);
+        stream::iter(indexes.map(|index| self.change(image, topic, index)))
+            .buffered(OPENED_AT_ONCE)
+            .collect::<Vec<()>>()
+            .await;
+    }
+
+    /// Brings one partition to where the metadata has it.
+    async fn change(&self, image: &Arc<Image>, topic: &Arc<Topic>, index: PartitionIndex) {
+        let Some(metadata) = topic.partition(index) else {
+            return;
+        };
+        if !metadata.replicas.contains(&self.me) {
+            return;
+        }
+        let local = self.local(topic);
+        let assignment = Assignment {
+            leader: metadata.leader,
+            leader_epoch: metadata.leader_epoch,
+            in_sync: metadata.isr.clone(),
+        };
+        let known = local.partition(index.get());
+        let partition = match known {
+            Some(partition) => partition,
+            None => {
+                let settings = self.settings.of(image, topic, metadata);
+                let partition = self.open_or_make(topic, index, settings).await;
+                local.partitions.write().insert(index.get(), partition.clone());
+                partition
+            }
+        };
+        partition.assign(&assignment);
+    }
+
+    fn local(&self, topic: &Topic) -> Arc<LocalTopic> {
+        if let Some(local) = self.topic_by_id(topic.id) {
+            return local;
+        }
+        let local = Arc::new(LocalTopic {
+            name: topic.name.clone(),
+            id: topic.id,
+            internal: crate::topics::is_internal(&topic.name),
+            partitions: RwLock::default(),
+        });
+        let mut topics = self.topics.write();
+        topics.by_name.insert(topic.name.clone(), local.clone());
+        topics.by_id.insert(topic.id, local.clone());
+        local
+    }
+
+    async fn open_or_make(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        settings: Arc<PartitionSettings>,
+    ) -> Arc<Partition> {
+        let name = TopicPartition {
+            topic: topic.name.clone(),
+            partition: index,
+        };
+        let identity = PartitionIdentity {
+            topic: topic.name.clone(),
+            partition: index,
+            topic_id: topic.id,
+        };
+        let opening = Opening {
+            files: self.files.clone(),
+            env: self.env.clone(),
+            dir: self.log_dir.join(name.to_string()),
+            identity,
+            settings: settings.clone(),
+            recovered: self.recovered(&name),
+            shutdown: self.shutdown_was,
+        };
+        let log = self.env.tasks.run_blocking(move || opening.run()).await;
+        if let Err(why) = &log {
+            tracing::error!(partition = %name, why, "the partition is offline");
+        }
+        Partition::new(name, topic.id, self.me, settings, log, self.flushes.clone())
+    }
+
+    fn recovered(&self, name: &TopicPartition) -> Recovered {
+        let checkpoints = self.checkpoints.lock();
+        Recovered {
+            log_start: checkpoints.log_starts.get(name).copied().unwrap_or(Offset::ZERO),
+            recovery_point: checkpoints
+                .recovery_points
+                .get(name)
+                .copied()
+                .unwrap_or(Offset::ZERO),
+            cleaned_until: checkpoints.cleaned.get(name).copied(),
+        }
+    }
+
+    fn configure(&self, image: &Arc<Image>, topic: &Topic) {
+        let Some(local) = self.topic_by_id(topic.id) else {
+            return;
+        };
+        for partition in local.partitions() {
+            if let Some(metadata) = topic.partition(partition.name().partition) {
+                partition.configure(self.settings.of(image, topic, metadata));
+            }
+        }
+    }
+
+    /// Deletes a topic's partitions: at once for all who look, on disk right after.
+    async fn delete(&self, id: TopicId) {
+        let local = {
+            let mut topics = self.topics.write();
+            let Some(local) = topics.by_id.remove(&id) else {
+                return;
+            };
+            // A topic of the same name may have been made again meanwhile.
+            if topics
+                .by_name
+                .get(&local.name)
+                .is_some_and(|known| known.id == id)
+            {
+                topics.by_name.remove(&local.name);
+            }
+            local
+        };
+        for partition in local.partitions() {
+            partition.delete();
+            {
+                let mut checkpoints = self.checkpoints.lock();
+                checkpoints.recovery_points.remove(partition.name());
+                checkpoints.log_starts.remove(partition.name());
+                checkpoints.cleaned.remove(partition.name());
+            }
+            let from = self.log_dir.join(partition.name().to_string());
+            let grave = self
+                .log_dir
+                .join(format!("{id}-{}{DELETED_SUFFIX}", partition.name().partition));
+            self.bury(from, grave).await;
+        }
+    }
+
+    /// Renames a folder, so that its name is free at once, and removes it.
+    async fn bury(&self, from: PathBuf, grave: PathBuf) {
+        let (disk, log_dir) = (self.env.disk.clone(), self.log_dir.clone());
+        let what = from.display().to_string();
+        let result = self
+            .env
+            .tasks
+            .run_blocking(move || {
+                disk.rename(&from, &grave)?;
+                disk.sync_dir(&log_dir)?;
+                disk.remove_dir_all(&grave)
+            })
+            .await;
+        if let Err(error) = result {
+            tracing::warn!(folder = what, %error, "cannot remove a deleted partition's folder; the next start will try again");
+        }
+    }
+
+    /// Removes the folders of partitions that the metadata has deleted: a crash came between the two. A folder that
+    /// is no partition's is left alone.
+    async fn remove_strays(&self, image: &Arc<Image>) {
+        let Ok(entries) = self.env.disk.list(&self.log_dir) else {
+            return;
+        };
+        for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+            let dir = self.log_dir.join(&entry.name);
+            if entry.name.ends_with(DELETED_SUFFIX) {
+                let disk = self.env.disk.clone();
+                let removed = self
+                    .env
+                    .tasks
+                    .run_blocking(move || disk.remove_dir_all(&dir))
+                    .await;
+                if let Err(error) = removed {
+                    tracing::warn!(folder = entry.name, %error, "cannot remove a deleted partition's folder");
+                }
+                continue;
+            }
+            let Some(id) = self.topic_id_of(&dir) else {
+                continue;
+            };
+            if image
+                .topic_by_id(id)
+                .is_none_or(|topic| !entry.name.starts_with(&format!("{}-", topic.name)))
+            {
+                tracing::info!(folder = entry.name, topic_id = %id, "removing a partition whose topic has been deleted");
+                let grave = self
+                    .log_dir
+                    .join(format!("{id}-{}{DELETED_SUFFIX}", entry.name.len()));
+                self.bury(dir, grave).await;
+            }
+        }
+    }
+
+    /// Whose folder it is, by its `partition.metadata`; `None` where it is no partition's.
+    fn topic_id_of(&self, dir: &std::path::Path) -> Option<TopicId> {
+        let path = dir.join("partition.metadata");
+        let bytes = skerry_env::disk::read_file(&*self.env.disk, &path, 4096).ok()??;
+        let text = std::str::from_utf8(&bytes).ok()?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("topic_id: ")?.trim().parse().ok())
+    }
+
+    /// Makes first offsets durable before DeleteRecords moves them: after a crash the records must not come back.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn save_log_start(&self, name: &TopicPartition, log_start: Offset) -> io::Result<()> {
+        self.checkpoints.lock().log_starts.insert(name.clone(), log_start);
+        self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
+            .await
+    }
+
+    /// Writes what recovery will need: from where each log must be walked, where it begins, how far it is cleaned.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn save_checkpoints(&self) -> io::Result<()> {
+        for partition in self.all() {
+            let Some((recovery_point, log_start, cleaned)) =
+                partition.with_log(|log| (log.recovery_point(), log.log_start(), log.cleaned_until()))
+            else {
+                continue;
+            };
+            let mut checkpoints = self.checkpoints.lock();
+            checkpoints
+                .recovery_points
+                .insert(partition.name().clone(), recovery_point);
+            if log_start > Offset::ZERO {
+                checkpoints.log_starts.insert(partition.name().clone(), log_start);
+            }
+            if let Some(cleaned) = cleaned {
+                checkpoints.cleaned.insert(partition.name().clone(), cleaned);
+            }
+        }
+        self.write(RECOVERY_POINTS, |checkpoints| checkpoints.recovery_points.clone())
+            .await?;
+        self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
+            .await?;
+        self.write(CLEANED, |checkpoints| checkpoints.cleaned.clone())
+            .await
+    }
+
+    async fn write(
+        &self,
+        file: &'static str,
+        what: impl Fn(&Checkpoints) -> BTreeMap<TopicPartition, Offset>,
+    ) -> io::Result<()> {
+        let _one_at_a_time = self.writing.lock().await;
+        let offsets = what(&self.checkpoints.lock());
+        let (disk, path) = (self.env.disk.clone(), self.log_dir.join(file));
+        self.env
+            .tasks
+            .run_blocking(move || checkpoint::write(&*disk, &path, &offsets))
+            .await
+    }
+
+    /// Closes every log cleanly, and says so durably if all could be.
+    pub async fn close(&self) {
+        let mut clean = true;
+        for partition in self.all() {
+            let (closing, offline) = (partition.clone(), partition.offline());
+            let closed = self.env.tasks.run_blocking(move || closing.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(partition = %partition.name(), %error, "cannot close the log cleanly");
+                clean = false;
+            }
+            clean &= offline.is_none();
+        }
+        if let Err(error) = self.save_checkpoints().await {
+            tracing::error!(%error, "cannot write the checkpoints");
+            clean = false;
+        }
+        if clean {
+            let (disk, marker) = (self.env.disk.clone(), self.log_dir.join(CLEAN_SHUTDOWN));
+            let written = self
+                .env
+                .tasks
+                .run_blocking(move || skerry_env::disk::replace_file(&*disk, &marker, b"{\"version\":0}\n"))
+                .await;
+            if let Err(error) = written {
+                tracing::warn!(%error, "the next start will check every log: cannot write that this end was clean");
+            }
+        }
+    }
+}
+
+/// Everything that opening a log takes, for a thread that may block.
+struct Opening {
+    files: Arc<FileCache>,
+    env: Env,
+    dir: PathBuf,
+    identity: PartitionIdentity,
+    settings: Arc<PartitionSettings>,
+    recovered: Recovered,
+    shutdown: Shutdown,
+}
+
+impl Opening {
+    fn run(self) -> Result<Log, String> {
+        let config = self.settings.log.clone();
+        let exists = self
+            .env
+            .disk
+            .stat(&self.dir)
+            .map_err(|error| error.to_string())?
+            .is_some();
+        if !exists {
+            return Log::create(&self.files, self.dir, self.identity, config)
+                .map_err(|error| error.to_string());
+        }
+        let now = self.env.clock.wall();
+        let name = format!("{}-{}", self.identity.topic, self.identity.partition);
+        let opened = Log::open(
+            &self.files,
+            self.dir,
+            Some(self.identity),
+            config,
+            self.shutdown,
+            self.recovered,
+            now,
+        );
+        match opened {
+            Ok((log, report)) => {
+                tell(&name, &report);
+                Ok(log)
+            }
+            Err(error @ OpenError::Damaged { .. }) => Err(format!("{error}; nothing was changed on disk")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn tell(name: &str, report: &RecoveryReport) {
+    if let Some(cut) = &report.cut {
+        tracing::info!(
+            partition = name,
+            offset = %cut.offset,
+            bytes = cut.bytes,
+            why = cut.why,
+            evidence = ?cut.evidence,
+            "cut the tail that was never acknowledged as durable"
+        );
+    }
+    for (from, to) in &report.gaps {
+        tracing::warn!(partition = name, %from, %to, "the log has a gap that compaction does not explain");
+    }
+    if !report.rebuilt.is_empty() {
+        tracing::info!(partition = name, files = ?report.rebuilt, "made indexes anew from the log");
+    }
+}
