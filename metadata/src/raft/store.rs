@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    IteratorMode, Options, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, LogLevel,
+    Options, WriteBatch,
 };
 use skerry_proto::quorum as proto;
 
@@ -23,15 +23,24 @@ use crate::wal::WalMark;
 /// The first byte of every value.
 const VALUE_VERSION: u8 = 1;
 
-/// The column family of the raft log; everything else is in the default one.
-const LOG: &str = "log";
-
-/// Persisted: a name is never given to another value.
+/// Persisted: a name is never given to another value. All of them sort before [`LOG`].
 mod key {
     pub(super) const VOTE: &[u8] = b"vote";
     pub(super) const COMMITTED: &[u8] = b"committed";
     pub(super) const PURGED: &[u8] = b"purged";
     pub(super) const SNAPSHOT: &[u8] = b"snapshot";
+}
+
+/// An entry's key is this byte and its index. One column family holds all: a second one costs a start two more files
+/// and their syncs, and a second write buffer.
+const LOG: u8 = b'~';
+/// Sorts after every entry.
+const LOG_END: [u8; 1] = [LOG + 1];
+
+fn log_key(index: u64) -> [u8; 9] {
+    let mut key = [LOG; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
 }
 
 /// The open database.
@@ -81,48 +90,29 @@ impl From<ConvertError> for io::Error {
 impl Store {
     /// Opens or creates the database. Blocks for some milliseconds.
     pub(crate) fn open(dir: &Path, mark: Option<WalMark>) -> Result<Self, StartError> {
-        let cache = Cache::new_lru_cache(256 << 10).map_err(|error| start_error(dir, error))?;
-        let mut options = family_options(&cache);
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        // Group commit: writes stay in memory until `sync` writes and syncs them at once.
-        options.set_manual_wal_flush(true);
-        options.set_max_background_jobs(1);
-        options.set_max_total_wal_size(8 << 20);
-        options.set_max_open_files(64);
-        options.set_keep_log_file_num(2);
-        options.set_max_log_file_size(256 << 10);
-        options.set_stats_dump_period_sec(0);
-        options.set_stats_persist_period_sec(0);
-        // A torn tail was never promised; damage before it stops the replay there and then the log has a gap, which
-        // raft's own log ids show.
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        let families = ["default", LOG].map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
-        let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| start_error(dir, error))?;
+        let options = options().map_err(|error| start_error(dir, error))?;
+        let db = DB::open(&options, dir).map_err(|error| start_error(dir, error))?;
         let store = Self {
             db,
             dir: dir.to_owned(),
             mark,
         };
-        // What the replay found is durable, and what opening wrote is synced by RocksDB itself.
-        store.sync().map_err(|source| StartError::Io {
+        // RocksDB has written what it found in its log to a table, and synced it.
+        store.mark_synced().map_err(|source| StartError::Io {
             path: dir.to_owned(),
             source,
         })?;
         Ok(store)
     }
 
-    fn log(&self) -> &ColumnFamily {
-        self.db.cf_handle(LOG).expect("opened with it")
-    }
-
     /// Makes everything written so far durable. A failure is final: RocksDB refuses every later write.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.db.flush_wal(true).map_err(failed)?;
-        match &self.mark {
-            Some(mark) => mark.record(&self.dir),
-            None => Ok(()),
-        }
+        self.mark_synced()
+    }
+
+    fn mark_synced(&self) -> io::Result<()> {
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.record(&self.dir))
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
@@ -172,27 +162,23 @@ impl Store {
     pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         for entry in entries {
-            batch.put_cf(
-                self.log(),
-                entry.log_id.index.to_be_bytes(),
-                value(&convert::entry(&entry)),
-            );
+            batch.put(log_key(entry.log_id.index), value(&convert::entry(&entry)));
         }
         self.db.write(batch).map_err(failed)
     }
 
     /// Drops the entries from `first` on. May be lost in a crash together with everything written later.
     pub(crate) fn truncate_from(&self, first: u64) -> io::Result<()> {
-        self.db
-            .delete_range_cf(self.log(), first.to_be_bytes(), u64::MAX.to_be_bytes())
-            .map_err(failed)
+        let mut batch = WriteBatch::default();
+        batch.delete_range(&log_key(first)[..], &LOG_END[..]);
+        self.db.write(batch).map_err(failed)
     }
 
     /// Drops the entries up to `last`, which a snapshot covers.
     pub(crate) fn purge(&self, last: &LogId) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         batch.put(key::PURGED, value(&convert::log_id(last)));
-        batch.delete_range_cf(self.log(), 0_u64.to_be_bytes(), (last.index + 1).to_be_bytes());
+        batch.delete_range(log_key(0), log_key(last.index + 1));
         self.db.write(batch).map_err(failed)
     }
 
@@ -203,11 +189,8 @@ impl Store {
             Bound::Unbounded => 0,
         };
         let mut entries = Vec::new();
-        let from = first.to_be_bytes();
-        for item in self
-            .db
-            .iterator_cf(self.log(), IteratorMode::From(&from, rocksdb::Direction::Forward))
-        {
+        let from = log_key(first);
+        for item in self.db.iterator(IteratorMode::From(&from, Direction::Forward)) {
             let (key, bytes) = item.map_err(failed)?;
             let index = log_index(&key)?;
             if !range.contains(&index) {
@@ -219,10 +202,14 @@ impl Store {
     }
 
     pub(crate) fn last_entry(&self) -> io::Result<Option<LogId>> {
-        let Some(item) = self.db.iterator_cf(self.log(), IteratorMode::End).next() else {
+        let newest = IteratorMode::From(&LOG_END, Direction::Reverse);
+        let Some(item) = self.db.iterator(newest).next() else {
             return Ok(None);
         };
         let (key, bytes) = item.map_err(failed)?;
+        if key.first() != Some(&LOG) {
+            return Ok(None);
+        }
         Ok(Some(
             read_entry(log_index(&key)?, bytes.into_vec().into())?.log_id,
         ))
@@ -249,9 +236,10 @@ impl Store {
 }
 
 fn log_index(key: &[u8]) -> io::Result<u64> {
-    key.try_into()
+    key.strip_prefix(&[LOG])
+        .and_then(|index| index.try_into().ok())
         .map(u64::from_be_bytes)
-        .map_err(|_| damaged("the metadata log", "a key is not an index"))
+        .ok_or_else(|| damaged("the metadata log", "a key is not an index"))
 }
 
 fn read_entry(index: u64, bytes: Bytes) -> io::Result<Entry> {
@@ -264,17 +252,32 @@ fn read_entry(index: u64, bytes: Bytes) -> io::Result<Entry> {
     }
 }
 
-/// Metadata is small: so are RocksDB's buffers.
-fn family_options(cache: &Cache) -> Options {
+/// Metadata is small: so are RocksDB's buffers, threads and files.
+fn options() -> Result<Options, rocksdb::Error> {
     let mut options = Options::default();
+    options.create_if_missing(true);
+    // Group commit: writes stay in memory until `sync` writes and syncs them at once.
+    options.set_manual_wal_flush(true);
     options.set_write_buffer_size(1 << 20);
     options.set_max_write_buffer_number(2);
     options.set_arena_block_size(16 << 10);
+    options.set_max_total_wal_size(8 << 20);
+    options.set_max_background_jobs(1);
+    options.set_max_file_opening_threads(1);
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_max_open_files(64);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(256 << 10);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
     options.set_compression_type(DBCompressionType::None);
+    // A torn tail was promised to nobody.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(cache);
+    blocks.set_block_cache(&Cache::new_lru_cache(256 << 10)?);
     options.set_block_based_table_factory(&blocks);
-    options
+    Ok(options)
 }
 
 fn start_error(dir: &Path, error: rocksdb::Error) -> StartError {
