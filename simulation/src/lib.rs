@@ -24,4 +24,6 @@ compile_error!(
 pub mod checker;
 pub mod disk;
 pub mod env;
+pub mod oracle;
+mod record;
 pub mod trace;

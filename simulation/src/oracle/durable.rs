@@ -1,0 +1,185 @@
+//! What the device holds of a partition, by the oracle's own reading.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::wire::{CommitAsked, PartitionName};
+use crate::disk::SimDisk;
+use crate::record::{self, Batch};
+
+const OFFSETS_TOPIC: &str = "__consumer_offsets-";
+
+/// Topics that the workload removes: their folders may be gone when an answer about them leaves.
+pub(crate) const SHORT_LIVED: &str = "churn";
+
+pub(super) struct DurableLogs {
+    disk: SimDisk,
+    dirs: BTreeMap<PartitionName, PathBuf>,
+    /// A batch of each segment and where it begins: the next look starts there.
+    seen: BTreeMap<PathBuf, (i64, usize)>,
+}
+
+impl DurableLogs {
+    pub(super) fn new(disk: SimDisk) -> Self {
+        Self {
+            disk,
+            dirs: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn dir(&mut self, partition: &PartitionName) -> Option<PathBuf> {
+        if let Some(dir) = self.dirs.get(partition) {
+            return Some(dir.clone());
+        }
+        let dir = self.disk.find_dir(&partition.to_string())?;
+        self.dirs.insert(partition.clone(), dir.clone());
+        Some(dir)
+    }
+
+    /// Why the batch is not sure to survive a power cut at this moment.
+    pub(super) fn has_batch(&mut self, partition: &PartitionName, base: i64, crc: u32) -> Result<(), String> {
+        if partition.topic.starts_with(SHORT_LIVED) {
+            return Ok(());
+        }
+        let dir = self.dir(partition).ok_or("there is no folder for it")?;
+        let segments = self.segments(&dir);
+        let Some((_, path)) = segments.iter().rev().find(|(first, _)| *first <= base) else {
+            // Everything up to here was deleted in the meantime; or nothing was ever durable.
+            return if segments.is_empty() {
+                Err("no segment's name is durable".to_owned())
+            } else {
+                Ok(())
+            };
+        };
+        let start = self
+            .seen
+            .get(path)
+            .filter(|(seen, _)| *seen <= base)
+            .map_or(0, |(_, at)| *at);
+        let found = self.disk.with_durable(path, |bytes| {
+            find(bytes, start, base)
+                .or_else(|| find(bytes, 0, base))
+                .ok_or_else(|| end_of(bytes))
+                .map(|(at, batch)| (at, batch.crc, batch.is_whole()))
+        });
+        match found {
+            None => Err(format!("{} is not durable", path.display())),
+            Some(Err(end)) => Err(format!("{} is durable up to offset {end}", path.display())),
+            Some(Ok((at, found, whole))) => {
+                self.seen.insert(path.clone(), (base, at));
+                match (found == crc, whole) {
+                    (true, true) => Ok(()),
+                    (false, _) => Err(format!(
+                        "{} holds another batch there (sum {found:08x}, not {crc:08x})",
+                        path.display()
+                    )),
+                    (true, false) => Err(format!("{} holds only a part of it", path.display())),
+                }
+            }
+        }
+    }
+
+    /// Where the durable log ends, if that is before `high_watermark`.
+    pub(super) fn reaches(&mut self, partition: &PartitionName, high_watermark: i64) -> Result<(), i64> {
+        if high_watermark <= 0 || partition.topic.starts_with(SHORT_LIVED) {
+            return Ok(());
+        }
+        let Some(dir) = self.dir(partition) else {
+            return Err(0);
+        };
+        let segments = self.segments(&dir);
+        let Some((first, path)) = segments.last() else {
+            return Err(0);
+        };
+        // An empty segment begins where the log ends.
+        if *first >= high_watermark {
+            return Ok(());
+        }
+        let start = self.seen.get(path).map_or(0, |(_, at)| *at);
+        let end = self.disk.with_durable(path, |bytes| {
+            let mut end = *first;
+            for batch in record::batches(bytes.get(start..).unwrap_or_default()) {
+                end = end.max(batch.end());
+                if end >= high_watermark {
+                    break;
+                }
+            }
+            end
+        });
+        match end {
+            Some(end) if end >= high_watermark => Ok(()),
+            end => Err(end.unwrap_or(0)),
+        }
+    }
+
+    /// True when a durable record of the group's partition says what was committed.
+    pub(super) fn has_commit(&mut self, commit: &CommitAsked) -> bool {
+        let mut dirs = self.disk.find_dirs(OFFSETS_TOPIC);
+        // The group's own partition first: java.lang.String.hashCode of its name.
+        let hash = commit.group.encode_utf16().fold(0_i32, |hash, unit| {
+            hash.wrapping_mul(31).wrapping_add(unit.into())
+        });
+        let own = usize::try_from(hash & i32::MAX).unwrap_or(0) % dirs.len().max(1);
+        dirs.sort_by_key(|dir| !dir.to_string_lossy().ends_with(&format!("{OFFSETS_TOPIC}{own}")));
+        dirs.iter().any(|dir| {
+            self.segments(dir).iter().rev().any(|(_, path)| {
+                self.disk.with_durable(path, |bytes| {
+                    record::batches(bytes).any(|batch| says(&batch, commit))
+                }) == Some(true)
+            })
+        })
+    }
+
+    fn segments(&self, dir: &Path) -> Vec<(i64, PathBuf)> {
+        let names = self.disk.durable_names(dir);
+        let segments = names
+            .iter()
+            .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, dir.join(name))));
+        segments.collect()
+    }
+}
+
+fn find(bytes: &[u8], start: usize, base: i64) -> Option<(usize, Batch<'_>)> {
+    let mut at = start;
+    for batch in record::batches(bytes.get(start..)?) {
+        if batch.base == base {
+            return Some((at, batch));
+        }
+        if batch.base > base {
+            return None;
+        }
+        at += batch.bytes.len();
+    }
+    None
+}
+
+fn end_of(bytes: &[u8]) -> i64 {
+    record::batches(bytes)
+        .filter(Batch::is_whole)
+        .last()
+        .map_or(0, |batch| batch.end())
+}
+
+/// Kafka's commit records: key = version, group, topic, partition; value = version, offset, …
+fn says(batch: &Batch<'_>, commit: &CommitAsked) -> bool {
+    let mut key = 1_i16.to_be_bytes().to_vec();
+    for text in [&commit.group, &commit.topic] {
+        key.extend_from_slice(&i16::try_from(text.len()).unwrap_or(0).to_be_bytes());
+        key.extend_from_slice(text.as_bytes());
+    }
+    key.extend_from_slice(&commit.partition.to_be_bytes());
+    batch.is_whole()
+        && batch
+            .records()
+            .unwrap_or_default()
+            .iter()
+            .any(|(_, found, value)| {
+                found.get(2..) == key.get(2..)
+                    && value
+                        .get(2..10)
+                        .and_then(|bytes| bytes.try_into().ok())
+                        .map(i64::from_be_bytes)
+                        == Some(commit.offset)
+            })
+}

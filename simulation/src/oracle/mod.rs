@@ -1,0 +1,263 @@
+//! Reads the broker's own sockets: at the moment in which an answer is handed to the network, what it promises must
+//! be durable on the simulated disk.
+//!
+//! So a promise made too early is seen at once, on every seed, whether or not a crash follows. The oracle shares no
+//! code with the broker: it has its own reading of frames, batches and commits.
+
+mod durable;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
+use parking_lot::Mutex;
+
+use self::durable::DurableLogs;
+use self::wire::{Asked, Question};
+use crate::checker::Violation;
+use crate::disk::SimDisk;
+use crate::env::Tap;
+use crate::trace::Trace;
+
+/// A frame longer than this is none: the connection is not looked at any further.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// Broken promises, in the order in which they were seen. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Violations(Arc<Mutex<Vec<(u64, Violation)>>>);
+
+impl Violations {
+    /// Adds one, and writes it into the trace.
+    pub fn add(&self, trace: &Trace, check: &'static str, message: String) {
+        trace.event("VIOLATION", format_args!("{check}: {message}"));
+        self.0
+            .lock()
+            .push((trace.time().micros(), Violation { check, message }));
+    }
+
+    /// All of them, with their times in microseconds.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u64, Violation)> {
+        self.0.lock().clone()
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Conn {
+    inbound: BytesMut,
+    outbound: BytesMut,
+    asked: std::collections::VecDeque<Asked>,
+    /// What was sent is no Kafka: a malformed client. Nothing more is read.
+    lost: bool,
+}
+
+struct Inner {
+    conns: BTreeMap<u64, Conn>,
+    names: BTreeMap<[u8; 16], String>,
+    logs: DurableLogs,
+    answers_checked: u64,
+}
+
+/// The tap on the broker's Kafka listener.
+pub struct WireOracle {
+    port: u16,
+    disk: SimDisk,
+    trace: Trace,
+    violations: Violations,
+    inner: Mutex<Inner>,
+}
+
+impl WireOracle {
+    /// An oracle for the listener on `port` of the host that has `disk`.
+    #[must_use]
+    pub fn new(port: u16, disk: SimDisk, violations: Violations, trace: Trace) -> Self {
+        let inner = Inner {
+            conns: BTreeMap::new(),
+            names: BTreeMap::new(),
+            logs: DurableLogs::new(disk.clone()),
+            answers_checked: 0,
+        };
+        Self {
+            port,
+            disk,
+            trace,
+            violations,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// How many answers were compared with the disk.
+    #[must_use]
+    pub fn answers_checked(&self) -> u64 {
+        self.inner.lock().answers_checked
+    }
+
+    /// The process died: nobody waits for an answer any more.
+    pub fn forget_connections(&self) {
+        self.inner.lock().conns.clear();
+    }
+}
+
+impl Tap for WireOracle {
+    fn opened(&self, conn: u64, port: u16) {
+        if port == self.port {
+            self.inner.lock().conns.insert(conn, Conn::default());
+        }
+    }
+
+    fn received(&self, conn: u64, bytes: &[u8]) {
+        let mut inner = self.inner.lock();
+        let Some(conn) = inner.conns.get_mut(&conn).filter(|conn| !conn.lost) else {
+            return;
+        };
+        conn.inbound.extend_from_slice(bytes);
+        loop {
+            match next_frame(&mut conn.inbound) {
+                Ok(Some(frame)) => match wire::question(frame) {
+                    Ok(asked) => conn.asked.extend(asked),
+                    Err(()) => {
+                        conn.lost = true;
+                        return;
+                    }
+                },
+                Ok(None) => return,
+                Err(()) => {
+                    conn.lost = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn sent(&self, conn: u64, bytes: &[u8]) {
+        if self.disk.has_died() {
+            return;
+        }
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let Some(conn) = inner.conns.get_mut(&conn).filter(|conn| !conn.lost) else {
+            return;
+        };
+        conn.outbound.extend_from_slice(bytes);
+        let mut answers = Vec::new();
+        while let Ok(Some(frame)) = next_frame(&mut conn.outbound) {
+            let Some(correlation) = frame
+                .get(..4)
+                .and_then(|head| head.try_into().ok())
+                .map(i32::from_be_bytes)
+            else {
+                continue;
+            };
+            while let Some(asked) = conn.asked.pop_front() {
+                if asked.correlation == correlation {
+                    answers.push((asked, frame));
+                    break;
+                }
+            }
+        }
+        for (asked, frame) in answers {
+            self.judge(inner, &asked, frame);
+        }
+    }
+
+    fn closed(&self, conn: u64) {
+        self.inner.lock().conns.remove(&conn);
+    }
+}
+
+impl WireOracle {
+    fn judge(&self, inner: &mut Inner, asked: &Asked, frame: Bytes) {
+        let key = asked.api;
+        let add = |check, message| self.violations.add(&self.trace, check, message);
+        match &asked.question {
+            Question::Produce(sent) => {
+                for answer in wire::produce_answers(frame, asked.version, &inner.names) {
+                    let Some(batch) = sent.iter().find(|batch| batch.is_for(&answer, &inner.names)) else {
+                        continue;
+                    };
+                    inner.answers_checked += 1;
+                    if let Err(why) = inner.logs.has_batch(&answer.partition, answer.base, batch.crc) {
+                        add(
+                            "acknowledged-before-durable",
+                            format!(
+                                "acks=all was answered for {} at {} ({} records): {why}",
+                                answer.partition, answer.base, batch.count
+                            ),
+                        );
+                    }
+                }
+            }
+            Question::Fetch => {
+                for answer in wire::fetch_answers(frame, asked.version, &inner.names) {
+                    inner.answers_checked += 1;
+                    let last = answer.last_batch();
+                    if let Some((base, crc)) = last
+                        && let Err(why) = inner.logs.has_batch(&answer.partition, base, crc)
+                    {
+                        add(
+                            "served-before-durable",
+                            format!("a consumer was served {} at {base}: {why}", answer.partition),
+                        );
+                    }
+                    if let Err(end) = inner.logs.reaches(&answer.partition, answer.high_watermark) {
+                        add(
+                            "watermark-beyond-durable",
+                            format!(
+                                "a consumer was told the high watermark {} of {}, which is durable up to {end}",
+                                answer.high_watermark, answer.partition
+                            ),
+                        );
+                    }
+                }
+            }
+            Question::Commit(commits) => {
+                for (topic, partition) in wire::commit_answers(frame, asked.version) {
+                    let asked = commits
+                        .iter()
+                        .find(|commit| commit.topic == topic && commit.partition == partition);
+                    let Some(commit) = asked else { continue };
+                    inner.answers_checked += 1;
+                    if !inner.logs.has_commit(commit) {
+                        add(
+                            "commit-before-durable",
+                            format!(
+                                "the commit of {topic}-{partition} at {} by {} was answered, and no durable record says so",
+                                commit.offset, commit.group
+                            ),
+                        );
+                    }
+                }
+            }
+            Question::Names if key == ApiKey::Metadata => {
+                inner.names.extend(wire::metadata_names(frame, asked.version));
+            }
+            Question::Names => inner.names.extend(wire::created_names(frame, asked.version)),
+            Question::Other => {}
+        }
+    }
+}
+
+/// A whole frame without its length. `Err`: this is no frame.
+fn next_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, ()> {
+    let Some(head) = buffer.get(..4) else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(head.try_into().map_err(|_| ())?);
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|length| *length <= FRAME_BYTES_MAX)
+        .ok_or(())?;
+    if buffer.len() < 4 + length {
+        return Ok(None);
+    }
+    let mut frame = buffer.split_to(4 + length).freeze();
+    Ok(Some(frame.split_off(4)))
+}

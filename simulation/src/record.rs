@@ -1,0 +1,243 @@
+//! Record batches (v2) as the simulated clients write and read them.
+//!
+//! The broker has its own code for this, and so has the client crate: a mistake of one must not hide in the other.
+//! Deliberately absent: compression, headers, control batches.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+use crate::checker::history::Value;
+
+/// Up to and with the batch's length field.
+const PREFIX_BYTES: usize = 12;
+/// The whole header.
+pub(crate) const HEADER_BYTES: usize = 61;
+/// Where the sum's cover begins: the attributes.
+const SUMMED_FROM: usize = 21;
+
+/// Who writes: an idempotent producer has an identity, a plain one has -1, -1, -1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) sequence: i32,
+}
+
+impl Identity {
+    pub(crate) const NONE: Self = Self {
+        id: -1,
+        epoch: -1,
+        sequence: -1,
+    };
+}
+
+/// Encodes a batch. Each record's value is its [`Value`] as text, padded to `padded_bytes`.
+pub(crate) fn encode(values: &[Value], identity: Identity, timestamp: i64, padded_bytes: usize) -> Bytes {
+    let mut body = BytesMut::with_capacity(HEADER_BYTES + values.len() * (padded_bytes + 16));
+    body.put_bytes(0, HEADER_BYTES);
+    for (delta, value) in (0_i64..).zip(values) {
+        let mut text = value.to_string().into_bytes();
+        text.resize(text.len().max(padded_bytes), b'.');
+        let key = value.producer.to_be_bytes();
+        let mut record = BytesMut::with_capacity(text.len() + 16);
+        record.put_i8(0);
+        put_varint(&mut record, 0);
+        put_varint(&mut record, delta);
+        put_varint(&mut record, key.len() as i64);
+        record.put_slice(&key);
+        put_varint(&mut record, text.len() as i64);
+        record.put_slice(&text);
+        put_varint(&mut record, 0);
+        put_varint(&mut body, record.len() as i64);
+        body.put_slice(&record);
+    }
+    let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
+    let length = i32::try_from(body.len() - PREFIX_BYTES).unwrap_or(i32::MAX);
+    let mut header = BytesMut::with_capacity(HEADER_BYTES);
+    header.put_i64(0);
+    header.put_i32(length);
+    header.put_i32(-1);
+    header.put_i8(2);
+    header.put_u32(0);
+    header.put_i16(0);
+    header.put_i32(count - 1);
+    header.put_i64(timestamp);
+    header.put_i64(timestamp);
+    header.put_i64(identity.id);
+    header.put_i16(identity.epoch);
+    header.put_i32(identity.sequence);
+    header.put_i32(count);
+    body[..HEADER_BYTES].copy_from_slice(&header);
+    let sum = crc32c::crc32c(&body[SUMMED_FROM..]);
+    body[17..21].copy_from_slice(&sum.to_be_bytes());
+    body.freeze()
+}
+
+/// A batch where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batch<'a> {
+    pub(crate) base: i64,
+    pub(crate) count: i64,
+    pub(crate) crc: u32,
+    /// The whole batch with its header.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Batch<'_> {
+    /// True where the bytes are those that the sum was made of.
+    pub(crate) fn is_whole(&self) -> bool {
+        crc32c::crc32c(&self.bytes[SUMMED_FROM..]) == self.crc
+    }
+
+    /// Offset after its last record.
+    pub(crate) fn end(&self) -> i64 {
+        self.base + self.count
+    }
+
+    /// Its records as (offset, key, value). `None`: it is compressed, or makes no sense.
+    pub(crate) fn records(&self) -> Option<Vec<(i64, Bytes, Bytes)>> {
+        if self.bytes[22] & 0b111 != 0 {
+            return None;
+        }
+        let mut rest = Bytes::copy_from_slice(&self.bytes[HEADER_BYTES..]);
+        let mut records = Vec::new();
+        for _ in 0..self.count {
+            let length = usize::try_from(varint(&mut rest)?).ok()?;
+            if length > rest.len() {
+                return None;
+            }
+            let mut record = rest.split_to(length);
+            take(&mut record, 1)?;
+            varint(&mut record)?;
+            let delta = varint(&mut record)?;
+            let key = nullable(&mut record)?;
+            let value = nullable(&mut record)?;
+            records.push((self.base + delta, key, value));
+        }
+        Some(records)
+    }
+}
+
+/// The batch at the beginning of `bytes`; `None` where no whole one is.
+pub(crate) fn first(bytes: &[u8]) -> Option<Batch<'_>> {
+    if bytes.len() < HEADER_BYTES {
+        return None;
+    }
+    let base = i64::from_be_bytes(bytes[..8].try_into().ok()?);
+    let length = usize::try_from(i32::from_be_bytes(bytes[8..12].try_into().ok()?)).ok()?;
+    let whole = bytes
+        .get(..PREFIX_BYTES + length)
+        .filter(|whole| whole.len() >= HEADER_BYTES)?;
+    let crc = u32::from_be_bytes(whole[17..21].try_into().ok()?);
+    let last_delta = i32::from_be_bytes(whole[23..27].try_into().ok()?);
+    Some(Batch {
+        base,
+        count: i64::from(last_delta) + 1,
+        crc,
+        bytes: whole,
+    })
+}
+
+/// All whole batches at the beginning of `bytes`.
+pub(crate) fn batches(mut bytes: &[u8]) -> impl Iterator<Item = Batch<'_>> {
+    std::iter::from_fn(move || {
+        let batch = first(bytes)?;
+        bytes = &bytes[batch.bytes.len()..];
+        Some(batch)
+    })
+}
+
+/// The values in `bytes` from offset `from` on. The error says which batch is no batch of the workload.
+pub(crate) fn values(bytes: &[u8], from: i64) -> Result<Vec<(i64, Value)>, String> {
+    let mut values = Vec::new();
+    for batch in batches(bytes) {
+        if !batch.is_whole() {
+            return Err(format!("the batch at {} fails its sum", batch.base));
+        }
+        let records = batch
+            .records()
+            .ok_or_else(|| format!("the batch at {} cannot be read", batch.base))?;
+        for (offset, _, value) in records.into_iter().filter(|(offset, ..)| *offset >= from) {
+            let text = String::from_utf8_lossy(&value);
+            let parsed = text.trim_end_matches('.').parse();
+            values.push((offset, parsed.map_err(|why| format!("offset {offset}: {why}"))?));
+        }
+    }
+    Ok(values)
+}
+
+fn put_varint(out: &mut BytesMut, value: i64) {
+    let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    while zigzag >= 0x80 {
+        out.put_u8((zigzag & 0x7f) as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    out.put_u8(zigzag as u8);
+}
+
+fn varint(bytes: &mut Bytes) -> Option<i64> {
+    let mut zigzag = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.first()?;
+        bytes.advance(1);
+        zigzag |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+        }
+    }
+    None
+}
+
+fn take(bytes: &mut Bytes, len: usize) -> Option<Bytes> {
+    (len <= bytes.len()).then(|| bytes.split_to(len))
+}
+
+fn nullable(bytes: &mut Bytes) -> Option<Bytes> {
+    match varint(bytes)? {
+        -1 => Some(Bytes::new()),
+        len => take(bytes, usize::try_from(len).ok()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_they_were_written() {
+        let sent: Vec<_> = (0..5).map(|serial| Value { producer: 3, serial }).collect();
+        let identity = Identity {
+            id: 7,
+            epoch: 0,
+            sequence: 5,
+        };
+        let batch = encode(&sent, identity, 1, 100);
+        let read = values(&batch, 2).unwrap();
+        assert_eq!(
+            read.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(),
+            [2, 3, 4]
+        );
+        assert_eq!(read[0].1, sent[2]);
+        let mut torn = batch.to_vec();
+        torn[70] ^= 1;
+        assert!(values(&torn, 0).is_err());
+        assert!(
+            values(&batch[..batch.len() - 1], 0).unwrap().is_empty(),
+            "a part of a batch is no batch"
+        );
+    }
+
+    #[test]
+    fn kafka_s_own_codec_reads_what_is_written() {
+        use kafka_protocol::records::RecordBatchDecoder;
+        let sent = [Value {
+            producer: 3,
+            serial: 9,
+        }];
+        let mut batch = encode(&sent, Identity::NONE, 1, 20);
+        let set = RecordBatchDecoder::decode(&mut batch).unwrap();
+        assert_eq!(
+            set.records[0].value.as_ref().unwrap().as_ref(),
+            b"p3.9................"
+        );
+    }
+}
