@@ -21,6 +21,7 @@ import wire
 CACHE = os.environ.get("SKERRY_CLIENTS") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "skerry-clients")
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+OPTIONAL = ("confluent_kafka", "kafka", "aiokafka", "cramjam", "lz4", "zstandard", "snappy", "crc32c")
 HEAP = os.environ.get("SUITE_KAFKA_HEAP", "-Xms512M -Xmx512M")
 
 
@@ -278,8 +279,7 @@ class Context:
         return name
 
     def start_broker(self, **settings: str) -> Broker:
-        broker = Broker(os.path.join(self.directory, f"node-{len(self._brokers)}"), self.suite.binary,
-                        {k.replace("_", "."): v for k, v in settings.items()})
+        broker = Broker(os.path.join(self.directory, f"node-{len(self._brokers)}"), self.suite.binary, settings)
         self._brokers.append(broker)
         return broker.start()
 
@@ -352,10 +352,13 @@ class Suite:
             context = Context(self, one, directory)
             one.run(context)
             status = 0
-        except Skip as e:
+        except (Skip, ModuleNotFoundError) as e:
+            # A codec or client that pip could not install is a test that cannot run, and is reported as one.
+            ours = isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] not in OPTIONAL
             with open(os.path.join(directory, "skipped"), "w", encoding="utf-8") as file:
                 file.write(str(e))
-            status = 77
+            status = 1 if ours else 77
+            traceback.print_exc()
         except BaseException:  # noqa: B902  (whatever it is, the log must show it)
             traceback.print_exc()
         finally:
