@@ -39,6 +39,7 @@ pub struct World {
     out: String,
 }
 
+#[allow(dead_code, reason = "the property tests run no transcript")]
 pub fn check(script: &str, expected: expect_test::Expect) {
     let mut world = World::new();
     world.run(script);
@@ -68,6 +69,7 @@ impl World {
         world
     }
 
+    #[allow(dead_code, reason = "the property tests run no transcript")]
     pub fn run(&mut self, script: &str) {
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
             if let Some(comment) = line.strip_prefix('#') {
@@ -96,9 +98,9 @@ impl World {
             "hold" => self.hold = true,
             "release" => {
                 self.hold = false;
-                while self.report(|base| Ok(base)) {}
+                while self.report(Ok) {}
             }
-            "ok" => assert!(self.report(|base| Ok(base)), "no append waits"),
+            "ok" => assert!(self.report(Ok), "no append waits"),
             "fail" => {
                 let why = failure(words[0]);
                 assert!(self.report(|_| Err(why)), "no append waits");
@@ -111,7 +113,7 @@ impl World {
             "reload" => {
                 let effects = self.shard.unload();
                 self.carry_out(effects);
-                while self.report(|base| Ok(base)) {}
+                while self.report(Ok) {}
                 self.load();
             }
             "start-loading" => self.shard.start_loading(),
@@ -227,7 +229,7 @@ impl World {
             }
         }
         if !self.hold {
-            while self.report(|base| Ok(base)) {}
+            while self.report(Ok) {}
         }
     }
 
