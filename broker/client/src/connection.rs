@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader,
-};
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request, StrBytes};
 use skerry_env::{Env, TaskHandle};
 use skerry_types::Instant;
@@ -205,13 +203,9 @@ impl<T: Decodable + HeaderVersion> Pending<T> {
     }
 }
 
-fn decode_answer<T: Decodable + HeaderVersion>(
-    mut frame: Bytes,
-    version: i16,
-) -> Result<T, CallError> {
+fn decode_answer<T: Decodable + HeaderVersion>(mut frame: Bytes, version: i16) -> Result<T, CallError> {
     let decode = |error: &dyn fmt::Display| CallError::Decode(error.to_string());
-    ResponseHeader::decode(&mut frame, T::header_version(version))
-        .map_err(|error| decode(&error))?;
+    ResponseHeader::decode(&mut frame, T::header_version(version)).map_err(|error| decode(&error))?;
     T::decode(&mut frame, version).map_err(|error| decode(&error))
 }
 
@@ -220,11 +214,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`ConnectError`], within `options.connect_timeout`.
-    pub async fn open(
-        env: &Env,
-        addr: &str,
-        options: &ConnectionOptions,
-    ) -> Result<Self, ConnectError> {
+    pub async fn open(env: &Env, addr: &str, options: &ConnectionOptions) -> Result<Self, ConnectError> {
         let deadline = env.clock.now() + options.connect_timeout;
         let timed_out = || ConnectError::Timeout {
             addr: addr.to_owned(),
@@ -252,10 +242,9 @@ impl Connection {
             "client-read",
             io::read_loop(read, shared.clone(), options.answer_bytes_max),
         );
-        let writer = env.tasks.spawn(
-            "client-write",
-            io::write_loop(write, shared.clone(), queued),
-        );
+        let writer = env
+            .tasks
+            .spawn("client-write", io::write_loop(write, shared.clone(), queued));
         let mut inner = Inner {
             env: env.clone(),
             addr: addr.to_owned(),
@@ -266,17 +255,15 @@ impl Connection {
             reader,
             writer,
         };
-        inner.versions = inner
-            .negotiate(deadline)
-            .await
-            .map_err(|error| match error {
-                CallError::NotSent(ClosedBecause::Unanswered)
-                | CallError::Lost(ClosedBecause::Unanswered) => timed_out(),
-                other => ConnectError::Negotiation {
-                    addr: addr.to_owned(),
-                    reason: other.to_string(),
-                },
-            })?;
+        inner.versions = inner.negotiate(deadline).await.map_err(|error| match error {
+            CallError::NotSent(ClosedBecause::Unanswered) | CallError::Lost(ClosedBecause::Unanswered) => {
+                timed_out()
+            }
+            other => ConnectError::Negotiation {
+                addr: addr.to_owned(),
+                reason: other.to_string(),
+            },
+        })?;
         Ok(Self(Arc::new(inner)))
     }
 
@@ -314,9 +301,7 @@ impl Connection {
         };
         let broker = self.0.versions.get(&R::KEY).copied();
         match broker {
-            Some(range) if range.min.max(ours.min) <= range.max.min(ours.max) => {
-                Ok(range.max.min(ours.max))
-            }
+            Some(range) if range.min.max(ours.min) <= range.max.min(ours.max) => Ok(range.max.min(ours.max)),
             _ => Err(CallError::Unsupported {
                 api: io::api_name(R::KEY),
                 broker,
@@ -329,11 +314,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call<R: Request>(
-        &self,
-        request: &R,
-        timeout: Duration,
-    ) -> Result<R::Response, CallError> {
+    pub async fn call<R: Request>(&self, request: &R, timeout: Duration) -> Result<R::Response, CallError> {
         let version = self.version::<R>()?;
         self.call_version(request, version, timeout).await
     }
@@ -408,9 +389,7 @@ impl Connection {
     ) -> Result<Bytes, CallError> {
         let deadline = self.0.env.clock.now() + timeout;
         let mut frame = BytesMut::with_capacity(body.len() + 4);
-        frame.put_u32(
-            u32::try_from(body.len()).map_err(|error| CallError::Encode(error.to_string()))?,
-        );
+        frame.put_u32(u32::try_from(body.len()).map_err(|error| CallError::Encode(error.to_string()))?);
         frame.put_slice(body);
         let (started, answer) = self
             .0
@@ -466,9 +445,7 @@ impl Inner {
                     Some(error) => Err(CallError::Decode(format!("ApiVersions answered {error}"))),
                 };
             }
-            let spoken = ranges
-                .get(&ApiVersionsRequest::KEY)
-                .map_or(0, |range| range.max);
+            let spoken = ranges.get(&ApiVersionsRequest::KEY).map_or(0, |range| range.max);
             if spoken >= version {
                 return Err(CallError::Decode(format!(
                     "it refuses ApiVersions v{version} and offers v{spoken}"
@@ -493,12 +470,7 @@ impl Inner {
         frame.map(|frame| (correlation, frame))
     }
 
-    fn encode<R: Request>(
-        &self,
-        request: &R,
-        version: i16,
-        correlation: i32,
-    ) -> Result<Bytes, CallError> {
+    fn encode<R: Request>(&self, request: &R, version: i16, correlation: i32) -> Result<Bytes, CallError> {
         let header_version = R::header_version(version);
         let mut header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -535,13 +507,7 @@ impl Inner {
         frame: Bytes,
         correlation: i32,
         deadline: Instant,
-    ) -> Result<
-        (
-            Arc<io::Started>,
-            oneshot::Receiver<Result<Bytes, CallError>>,
-        ),
-        CallError,
-    > {
+    ) -> Result<(Arc<io::Started>, oneshot::Receiver<Result<Bytes, CallError>>), CallError> {
         let (sender, answer) = oneshot::channel();
         let started = Arc::new(io::Started::default());
         let waiting = Waiting {
@@ -600,13 +566,9 @@ fn encode_frame<R: Request>(
     let size = header
         .compute_size(header_version)
         .map_err(|error| error.to_string())?
-        + request
-            .compute_size(version)
-            .map_err(|error| error.to_string())?;
+        + request.compute_size(version).map_err(|error| error.to_string())?;
     let mut frame = BytesMut::with_capacity(size + 4);
-    frame.put_u32(
-        u32::try_from(size).map_err(|_| format!("{size} bytes do not fit in one request"))?,
-    );
+    frame.put_u32(u32::try_from(size).map_err(|_| format!("{size} bytes do not fit in one request"))?);
     header
         .encode(&mut frame, header_version)
         .map_err(|error| error.to_string())?;

@@ -8,10 +8,33 @@
 //! the other.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod batch;
+mod client;
+mod codec;
 pub mod connection;
+mod error;
+mod fetch;
+mod group;
+mod offsets;
+mod produce;
 
+pub use batch::{BadBatch, FetchedBatch, FetchedRecord, Header, Record};
+pub use client::{
+    BrokerMetadata, Client, ClientOptions, ClusterMetadata, Leader, PartitionMetadata, TopicMetadata,
+};
+pub use codec::{Compression, UnknownCompression};
 pub use connection::{
     CallError, ClosedBecause, ConnectError, Connection, ConnectionOptions, Pending, VersionRange,
 };
+pub use error::{ClientError, code_name};
+pub use fetch::{FetchError, FetchOptions, Fetched, Fetcher, FoundOffset, OffsetSpec};
+pub use group::{
+    Assignment, GroupConsumer, GroupEvent, GroupOptions, decode_assignment, decode_subscription, range,
+};
 pub use kafka_protocol::error::ResponseError;
 pub use kafka_protocol::{messages, protocol};
+pub use offsets::{Committed, Membership};
+pub use produce::{
+    Acks, Delivered, Delivery, Outcome, ProduceError, ProduceFailure, Producer, ProducerOptions,
+};

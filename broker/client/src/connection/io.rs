@@ -113,9 +113,7 @@ impl Shared {
         };
         for waiting in waiting {
             // A caller that gave up does not listen any more.
-            let _ = waiting
-                .answer
-                .send(Err(waiting.started.error(because.clone())));
+            let _ = waiting.answer.send(Err(waiting.started.error(because.clone())));
         }
         self.ended.send_replace(true);
     }
@@ -141,13 +139,9 @@ impl Shared {
                 Ok(())
             }
             Some(waiting) => {
-                let because = ClosedBecause::Protocol(format!(
-                    "answer {id} where {} was next",
-                    waiting.correlation
-                ));
-                let _ = waiting
-                    .answer
-                    .send(Err(waiting.started.error(because.clone())));
+                let because =
+                    ClosedBecause::Protocol(format!("answer {id} where {} was next", waiting.correlation));
+                let _ = waiting.answer.send(Err(waiting.started.error(because.clone())));
                 Err(because)
             }
             None => Err(ClosedBecause::Protocol(format!(
@@ -162,11 +156,7 @@ pub(super) fn api_name(key: i16) -> String {
 }
 
 /// Owns the reading half. Ends with the connection.
-pub(super) async fn read_loop(
-    mut read: ReadHalf<Conn>,
-    shared: Arc<Shared>,
-    answer_bytes_max: usize,
-) {
+pub(super) async fn read_loop(mut read: ReadHalf<Conn>, shared: Arc<Shared>, answer_bytes_max: usize) {
     let because = tokio::select! {
         biased;
         () = shared.until_closed() => return,
@@ -175,11 +165,7 @@ pub(super) async fn read_loop(
     shared.close(because);
 }
 
-async fn read_answers(
-    read: &mut ReadHalf<Conn>,
-    shared: &Shared,
-    answer_bytes_max: usize,
-) -> ClosedBecause {
+async fn read_answers(read: &mut ReadHalf<Conn>, shared: &Shared, answer_bytes_max: usize) -> ClosedBecause {
     let mut buffer = BytesMut::with_capacity(16 << 10);
     loop {
         while buffer.len() < 4 {
@@ -227,10 +213,7 @@ pub(super) async fn write_loop(
     shared.close(because);
 }
 
-async fn write_requests(
-    write: &mut WriteHalf<Conn>,
-    queued: &mut mpsc::Receiver<Outgoing>,
-) -> ClosedBecause {
+async fn write_requests(write: &mut WriteHalf<Conn>, queued: &mut mpsc::Receiver<Outgoing>) -> ClosedBecause {
     while let Some(outgoing) = queued.recv().await {
         outgoing.started.set();
         let written = async {
