@@ -15,6 +15,8 @@
 //!         control batch  -> shard.replay_marker(producer_id, end)
 //!         other batches  -> shard.replay(origin, &key, value) for each record; an Err is logged and skipped
 //!     run(shard.finish_loading(now))                    // serves
+//!     gone = shard.topics_with_offsets() that do not exist any more
+//!     run(shard.on_topics_deleted(&gone, now))          // deleted while nobody served the partition
 //! loop {
 //!     biased select:
 //!         stopped or no longer leader -> { run(shard.unload()); break }

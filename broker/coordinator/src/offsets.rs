@@ -330,7 +330,15 @@ impl GroupShard {
         wanted.map(removal).collect()
     }
 
-    /// These topics were deleted: their offsets go, in every group.
+    /// The topics that some group has offsets of, by name. After loading, the shell gives those that do not exist any
+    /// more to [`GroupShard::on_topics_deleted`]: they were deleted while nobody served this partition.
+    #[must_use]
+    pub fn topics_with_offsets(&self) -> BTreeSet<Arc<str>> {
+        let partitions = self.offsets.values().flat_map(GroupOffsets::partitions);
+        partitions.map(|partition| partition.topic.clone()).collect()
+    }
+
+    /// These topics were deleted: their offsets go, in every group. Does nothing while the shard is not serving.
     pub fn on_topics_deleted(&mut self, topics: &BTreeSet<Arc<str>>, now: Now) -> Vec<Effect> {
         self.cx.now = now;
         if self.phase == Phase::Serving {

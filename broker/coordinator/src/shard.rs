@@ -290,7 +290,11 @@ impl GroupShard {
                 partition,
                 value,
             } => {
-                self.group_mut_or_new(&group).0.durable = true;
+                // Not touched if it is there: an offset changes nothing about the members.
+                match self.groups.get_mut(&group) {
+                    Some(known) => known.durable = true,
+                    None => self.group_mut_or_new(&group).0.durable = true,
+                }
                 let offsets = self.offsets.entry(group).or_default();
                 offsets.put(partition, CommittedOffset::from_record(value, at));
             }

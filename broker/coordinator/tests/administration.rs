@@ -1,5 +1,4 @@
 //! DescribeGroups, ListGroups, DeleteGroups, and becoming and no longer being the coordinator, as transcripts.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod support;
 

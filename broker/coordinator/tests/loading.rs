@@ -1,5 +1,4 @@
 //! What the log may hold beside our own records, and the limits that no transcript can show.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::sync::Arc;
 
@@ -85,6 +84,35 @@ fn offsets_of_transactions_wait_for_their_end() {
     shard.replay_marker(ProducerId(7), TransactionEnd::Commit);
     shard.finish_loading(NOW);
     assert_eq!(fetch(&mut shard, 1, true), "0=20");
+}
+
+#[test]
+fn topics_deleted_while_nobody_served_are_found_after_loading() {
+    let mut shard = loading();
+    replay_offset(&mut shard, 0, None, 0, 10);
+    replay_offset(&mut shard, 1, Some(7), 1, 20);
+    let (key, value) = offset_record("h", 0, 1);
+    shard
+        .replay(
+            RecordOrigin {
+                offset: Offset(2),
+                transaction: None,
+            },
+            &key,
+            Some(&value),
+        )
+        .unwrap();
+    shard.finish_loading(NOW);
+    let topics = shard.topics_with_offsets();
+    assert_eq!(topics.iter().map(|topic| &**topic).collect::<Vec<_>>(), ["t"]);
+    let effects = shard.on_topics_deleted(&topics, NOW);
+    let Some(Effect::Append { records, then }) = effects.last() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(records.len(), 3);
+    shard.on_appended(*then, Ok(Offset(3)), NOW);
+    assert!(shard.topics_with_offsets().is_empty());
+    shard.check();
 }
 
 #[test]

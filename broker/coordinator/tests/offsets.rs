@@ -1,5 +1,4 @@
 //! OffsetCommit, OffsetFetch, OffsetDelete, expiry and deleted topics, as transcripts (KAFKA.md 4.5 and 9).
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod support;
 

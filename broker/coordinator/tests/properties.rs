@@ -1,6 +1,5 @@
 //! Members that come, go, fall silent and speak with old names, appends that fail, coordinators that move: in any
 //! order, the rules hold, what is acknowledged stays, and everybody is answered in the end.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! Static members (KIP-345) and assignments that need not be made again (KIP-814), as transcripts.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod support;
 
