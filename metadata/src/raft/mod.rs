@@ -41,11 +41,10 @@ use crate::status::{MemberStatus, QuorumStatus, Role};
 
 /// RocksDB's directory within the quorum's.
 const RAFT_DIR: &str = "raft";
-/// The wait before a proposal looks for the leader again. Right after an election a leader refuses until the first
-/// heartbeat is answered: about a round trip.
-const RETRY_PAUSE: Duration = Duration::from_millis(2);
-/// The same where no leader is known.
-const LEADER_PAUSE: Duration = Duration::from_millis(20);
+/// The first wait before a proposal looks for the leader again; it doubles up to [`RETRY_MAX`]. Right after an
+/// election a leader refuses until its first heartbeat is answered: about a round trip.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(32);
 /// The longest wait of a shutdown for connections to end.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -271,7 +270,7 @@ impl Node {
 
     /// Asks whoever leads until somebody decides. The caller has a deadline.
     async fn propose_anywhere(&self, command: Arc<Command>) -> Result<Outcome, ProposeError> {
-        let mut hint = None;
+        let (mut hint, mut pause) = (None, RETRY_MIN);
         loop {
             let leader = hint.take().or_else(|| self.known_leader());
             let answer = match leader {
@@ -284,13 +283,9 @@ impl Node {
                     return Ok(outcome);
                 }
                 Local::NotLeader { leader } => {
-                    let pause = if leader.is_some() {
-                        RETRY_PAUSE
-                    } else {
-                        LEADER_PAUSE
-                    };
                     hint = leader.filter(|(id, _)| *id != self.raft_id());
                     self.inner.env.clock.sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
                 }
             }
         }
