@@ -81,6 +81,9 @@ impl Maintenance {
             self.checkpoint_at = now + config.flush_offset_checkpoint_interval;
             self.checkpoint(&partitions).await;
         }
+        for (partition, retired) in broker.partitions().take_retired() {
+            self.retire(&partition, retired);
+        }
         self.remove_retired(now).await;
     }
 
@@ -243,8 +246,13 @@ impl Maintenance {
     /// Moves the point from which recovery will walk each log.
     async fn checkpoint(&self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
-            let Some(Some(job)) = partition.with_log(|log| log.start_checkpoint()) else {
-                continue;
+            let job = match partition.with_log(|log| log.start_checkpoint()) {
+                Some(Ok(Some(job))) => job,
+                Some(Ok(None)) | None => continue,
+                Some(Err(error)) => {
+                    tracing::warn!(partition = %partition.name(), %error, "cannot write a checkpoint");
+                    continue;
+                }
             };
             let (job, result) = self
                 .broker

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt as _};
 use parking_lot::{Mutex, RwLock};
 use skerry_env::Env;
 use skerry_log::{
-    FileCache, Log, OpenError, PartitionIdentity, Recovered, RecoveryReport, Shutdown, checkpoint,
+    FileCache, Log, OpenError, PartitionIdentity, Recovered, RecoveryReport, Retired, Shutdown, checkpoint,
 };
 use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
 use skerry_types::{BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
@@ -77,6 +77,8 @@ pub struct Partitions {
     settings: Arc<Settings>,
     topics: RwLock<Topics>,
     checkpoints: Mutex<Checkpoints>,
+    /// Files that DeleteRecords took out of logs, until maintenance comes for them.
+    retired: Mutex<Vec<(Arc<Partition>, Retired)>>,
     /// One writer at a time for each checkpoint file.
     writing: tokio::sync::Mutex<()>,
     shutdown_was: Shutdown,
@@ -142,9 +144,28 @@ impl Partitions {
             settings,
             topics: RwLock::default(),
             checkpoints: Mutex::new(checkpoints),
+            retired: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
             shutdown_was,
         })
+    }
+
+    /// Where the partitions' folders are.
+    #[must_use]
+    pub fn log_dir(&self) -> &std::path::Path {
+        &self.log_dir
+    }
+
+    /// Leaves files that a log has given up to maintenance, which removes them after `file.delete.delay.ms`.
+    pub fn retire(&self, partition: &Arc<Partition>, retired: Retired) {
+        if !retired.is_empty() {
+            self.retired.lock().push((partition.clone(), retired));
+        }
+    }
+
+    /// Takes what was left by [`Self::retire`].
+    pub fn take_retired(&self) -> Vec<(Arc<Partition>, Retired)> {
+        std::mem::take(&mut self.retired.lock())
     }
 
     /// A topic by its name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skerry_metadata_state::{
     Command, ConfigResource, CreateTopic, Image, Outcome, Placement, Refusal, TOPIC_NAME_BYTES_MAX,
 };
-use skerry_types::{PartitionIndex, TopicId};
+use skerry_types::TopicId;
 use thiserror::Error;
 
 use crate::broker::Broker;
@@ -192,23 +192,11 @@ pub async fn ensure(broker: &Broker, name: &str) -> Result<(), ChangeError> {
         broker.wait_applied(image.index()).await;
         return Ok(());
     }
-    let settings = BrokerConfig::resolve(layers(broker, &image));
-    match create(broker, NewTopic::on_first_use(name, &settings, &image)).await {
+    let new = NewTopic::on_first_use(name, &broker.settings().broker(), &image);
+    match create(broker, new).await {
         Ok(_) | Err(ChangeError::Refused(Refusal::TopicExists(_))) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The partition of [`CONSUMER_OFFSETS`] that holds a group, of `partitions`: Java's `String.hashCode` without its sign.
-#[must_use]
-pub fn coordinating_partition(group: &str, partitions: usize) -> PartitionIndex {
-    let hash = group.encode_utf16().fold(0_i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    });
-    // Kafka's `Utils.abs`: the one number without a positive counterpart becomes 0.
-    let positive = hash.checked_abs().unwrap_or(0);
-    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX).max(1);
-    PartitionIndex(positive % partitions)
 }
 
 #[cfg(test)]
@@ -228,16 +216,5 @@ mod tests {
             assert_eq!(validate_name(legal), Ok(()));
         }
         assert_eq!(validate_name(&"x".repeat(249)), Ok(()));
-    }
-
-    #[test]
-    fn a_group_s_partition_is_the_one_that_java_computes() {
-        // "test".hashCode() is 3556498, "polygenelubricants".hashCode() is Integer.MIN_VALUE.
-        assert_eq!(coordinating_partition("test", 50), PartitionIndex(3_556_498 % 50));
-        assert_eq!(
-            coordinating_partition("polygenelubricants", 50),
-            PartitionIndex(0)
-        );
-        assert_eq!(coordinating_partition("", 50), PartitionIndex(0));
     }
 }

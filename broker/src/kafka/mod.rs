@@ -10,6 +10,7 @@ pub mod errors;
 pub mod fetch_answer;
 pub mod frame;
 pub mod listener;
+pub mod resources;
 pub mod sessions;
 pub mod shape;
 pub mod wire;

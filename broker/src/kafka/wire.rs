@@ -1,11 +1,16 @@
 //! Our values as the wire writes them, and back.
 
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use skerry_metadata_state::Refusal;
-use skerry_types::Uuid;
+use skerry_types::{PartitionIndex, Uuid};
 
+use crate::broker::Broker;
+use crate::partition::Partition;
 use crate::topics::{self, ChangeError};
 
 /// A string for the wire.
@@ -30,6 +35,35 @@ pub const fn uuid(id: Uuid) -> uuid::Uuid {
 #[must_use]
 pub const fn id(id: uuid::Uuid) -> Uuid {
     Uuid(id.into_bytes())
+}
+
+/// A partition that this broker has.
+///
+/// # Errors
+/// It does not exist, or is elsewhere.
+pub fn partition(broker: &Broker, topic: &str, index: i32) -> Result<Arc<Partition>, ResponseError> {
+    if let Some(partition) = broker.partitions().get(topic, index) {
+        return Ok(partition);
+    }
+    let known = broker
+        .image()
+        .topic(topic)
+        .is_some_and(|topic| topic.partition(PartitionIndex(index)).is_some());
+    Err(if known {
+        ResponseError::NotLeaderOrFollower
+    } else {
+        ResponseError::UnknownTopicOrPartition
+    })
+}
+
+/// Runs `futures`, `at_once` of them at a time, and gives their outputs in their order.
+pub fn in_order<F: Future>(
+    futures: impl IntoIterator<Item = F>,
+    at_once: usize,
+) -> impl Future<Output = Vec<F::Output>> {
+    // Made before the first is polled: a stream that makes them as it goes cannot borrow from the request.
+    let futures: Vec<F> = futures.into_iter().collect();
+    stream::iter(futures).buffered(at_once).collect()
 }
 
 /// Kafka's numbers of the operations that an authoriser knows (`AclOperation.code`).

@@ -2,11 +2,56 @@
 //! its row of [`ALL`]; the answer of ApiVersions is computed from that table and from nothing else. An API that is
 //! not whole is not in it.
 
+pub mod alter_configs;
 pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_topic_partitions;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod get_telemetry_subscriptions;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_config_resources;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sasl;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use super::dispatch::Api;
 
-/// Every API that this broker answers.
-pub static ALL: &[Api] = &[api_versions::API, fetch::API, produce::API];
+/// Every API that this broker answers, by key.
+pub static ALL: &[Api] = &[
+    produce::API,
+    fetch::API,
+    list_offsets::API,
+    metadata::API,
+    find_coordinator::API,
+    sasl::HANDSHAKE,
+    api_versions::API,
+    create_topics::API,
+    delete_topics::API,
+    delete_records::API,
+    init_producer_id::API,
+    offset_for_leader_epoch::API,
+    describe_configs::API,
+    alter_configs::API,
+    describe_log_dirs::API,
+    sasl::AUTHENTICATE,
+    create_partitions::API,
+    incremental_alter_configs::API,
+    describe_cluster::API,
+    describe_producers::API,
+    get_telemetry_subscriptions::API,
+    list_config_resources::API,
+    describe_topic_partitions::API,
+];

@@ -1,0 +1,97 @@
+//! AlterConfigs (33), v0-v2: what a request does not name goes back to its default (KIP-133; deprecated by KIP-339, and
+//! still sent by older tools).
+
+use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
+use skerry_metadata_state::Image;
+
+use crate::config::validate_replace;
+use crate::gate::Operation;
+use crate::kafka::dispatch::{Context, api};
+use crate::kafka::resources;
+use crate::kafka::wire::{self, ApiError};
+use crate::topics;
+
+api!(AlterConfigs, 0..=2, AlterConfigsRequest, handle);
+
+/// Resources that are changed at a time: they share the quorum's syncs.
+const CHANGED_AT_ONCE: usize = 16;
+
+async fn handle(context: Context, _version: i16, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let image = context.broker.image();
+    let named = request
+        .resources
+        .iter()
+        .map(|resource| (resource.resource_type, resource.resource_name.as_str()));
+    let repeated = resources::repeated(named);
+    let responses = request.resources.iter().map(|resource| {
+        let is_repeated = repeated.contains(&(resource.resource_type, resource.resource_name.as_str()));
+        let (context, image, validate_only) = (&context, &image, request.validate_only);
+        async move {
+            let altered = if is_repeated {
+                Err(resources::repeated_error())
+            } else {
+                alter(context, image, resource, validate_only).await
+            };
+            answer(resource, altered)
+        }
+    });
+    AlterConfigsResponse::default().with_responses(wire::in_order(responses, CHANGED_AT_ONCE).await)
+}
+
+async fn alter(
+    context: &Context,
+    image: &Image,
+    request: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), ApiError> {
+    let broker = &context.broker;
+    let resource = resources::alterable(broker.id(), request.resource_type, &request.resource_name)?;
+    resources::authorise(context, Operation::AlterConfigs, &resource)?;
+    let configs = request
+        .configs
+        .iter()
+        .map(|config| (config.name.as_str(), config.value.as_deref()));
+    let ops = validate_replace(
+        resources::target(&resource),
+        configs,
+        topics::layers(broker, image),
+    )?;
+    resources::alter(context, image, resource, true, ops, validate_only).await
+}
+
+fn answer(request: &AlterConfigsResource, altered: Result<(), ApiError>) -> AlterConfigsResourceResponse {
+    let response = AlterConfigsResourceResponse::default()
+        .with_resource_type(request.resource_type)
+        .with_resource_name(request.resource_name.clone());
+    match altered {
+        Ok(()) => response.with_error_message(None),
+        Err(error) => response
+            .with_error_code(error.code.code())
+            .with_error_message(error.text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::api::testing::encodes;
+
+    #[test]
+    fn every_version_is_told_what_it_can_read() {
+        let request = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(wire::text("t"));
+        let responses = vec![
+            answer(&request, Ok(())),
+            answer(&request, Err(resources::repeated_error())),
+        ];
+        for version in 0..=2 {
+            encodes(
+                version,
+                &AlterConfigsResponse::default().with_responses(responses.clone()),
+            );
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! DeleteRecords (21), v0-v2 (KIP-107).
+//!
+//! The new first offset is durable before the log takes it over and before the answer leaves: after a crash, deleted
+//! records do not come back.
+
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_records_request::DeleteRecordsTopic;
+use kafka_protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use skerry_types::{LeaderEpoch, Offset};
+
+use crate::broker::Broker;
+use crate::gate::{Operation, Resource};
+use crate::kafka::dispatch::{Context, api};
+use crate::kafka::{errors, wire};
+use crate::partition::Partition;
+use crate::topics;
+
+api!(DeleteRecords, 0..=2, DeleteRecordsRequest, handle);
+
+/// "Everything that is acknowledged."
+const HIGH_WATERMARK: i64 = -1;
+/// Partitions that are cut at a time.
+const CUT_AT_ONCE: usize = 16;
+
+async fn handle(context: Context, _version: i16, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let broker = &context.broker;
+    let caller = context.caller();
+    let mut response = DeleteRecordsResponse::default();
+    for topic in &request.topics {
+        let allowed = broker
+            .gate()
+            .allows(&caller, Operation::Delete, Resource::Topic(&topic.name));
+        let partitions = topic.partitions.iter().map(|asked| async move {
+            let deleted = if allowed {
+                delete(broker, topic, asked.partition_index, asked.offset).await
+            } else {
+                Err(ResponseError::TopicAuthorizationFailed)
+            };
+            answer(asked.partition_index, deleted)
+        });
+        let partitions = wire::in_order(partitions, CUT_AT_ONCE).await;
+        response.topics.push(
+            DeleteRecordsTopicResult::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions),
+        );
+    }
+    response
+}
+
+fn answer(index: i32, deleted: Result<Offset, ResponseError>) -> DeleteRecordsPartitionResult {
+    let answer = DeleteRecordsPartitionResult::default().with_partition_index(index);
+    match deleted {
+        Ok(low_watermark) => answer.with_low_watermark(low_watermark.get()),
+        Err(code) => answer.with_low_watermark(-1).with_error_code(code.code()),
+    }
+}
+
+/// Deletes what is below `offset`, and gives the first offset that is left.
+async fn delete(
+    broker: &Broker,
+    topic: &DeleteRecordsTopic,
+    index: i32,
+    offset: i64,
+) -> Result<Offset, ResponseError> {
+    let partition = match wire::partition(broker, &topic.name, index) {
+        Ok(_) | Err(ResponseError::NotLeaderOrFollower) if topics::is_internal(&topic.name) => {
+            return Err(ResponseError::InvalidTopicException);
+        }
+        found => found?,
+    };
+    let (log_start, first_kept) = partition
+        .with_leader(LeaderEpoch::UNKNOWN, |log, leader| {
+            let first_kept = first_kept(
+                offset,
+                leader.high_watermark(),
+                log.config().cleanup_policy.delete,
+            );
+            (log.log_start(), first_kept)
+        })
+        .map_err(|error| errors::not_serving(&error))?;
+    let first_kept = first_kept?;
+    if first_kept <= log_start {
+        return Ok(log_start);
+    }
+    cut(broker, &partition, first_kept).await
+}
+
+/// Where the log shall begin. The checks and their order are Kafka's (`Partition.deleteRecordsOnLeader`).
+fn first_kept(offset: i64, high_watermark: Offset, deletable: bool) -> Result<Offset, ResponseError> {
+    if !deletable {
+        return Err(ResponseError::PolicyViolation);
+    }
+    let offset = if offset == HIGH_WATERMARK {
+        high_watermark
+    } else {
+        Offset(offset)
+    };
+    if offset < Offset::ZERO || offset > high_watermark {
+        return Err(ResponseError::OffsetOutOfRange);
+    }
+    Ok(offset)
+}
+
+async fn cut(
+    broker: &Broker,
+    partition: &Arc<Partition>,
+    first_kept: Offset,
+) -> Result<Offset, ResponseError> {
+    if let Err(error) = broker
+        .partitions()
+        .save_log_start(partition.name(), first_kept)
+        .await
+    {
+        tracing::error!(partition = %partition.name(), %error, "cannot make the log's new start durable");
+        return Err(ResponseError::KafkaStorageError);
+    }
+    let subject = partition.clone();
+    let cut = broker.env().tasks.run_blocking(move || {
+        subject.change_log(|log, _| {
+            log.set_log_start(first_kept)
+                .map(|retired| (log.log_start(), retired))
+        })
+    });
+    match cut.await {
+        Some(Ok((log_start, retired))) => {
+            broker.partitions().retire(partition, retired);
+            Ok(log_start)
+        }
+        Some(Err(error)) => {
+            tracing::warn!(partition = %partition.name(), %error, "cannot delete records");
+            Err(ResponseError::KafkaStorageError)
+        }
+        None => Err(ResponseError::NotLeaderOrFollower),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::api::testing::encodes;
+
+    #[test]
+    fn only_what_is_acknowledged_can_be_deleted() {
+        let judged = |offset| first_kept(offset, Offset(10), true);
+        assert_eq!(judged(0), Ok(Offset(0)));
+        assert_eq!(judged(10), Ok(Offset(10)));
+        assert_eq!(judged(-1), Ok(Offset(10)), "all of it");
+        assert_eq!(judged(11), Err(ResponseError::OffsetOutOfRange));
+        assert_eq!(judged(-2), Err(ResponseError::OffsetOutOfRange));
+        assert_eq!(
+            first_kept(5, Offset(10), false),
+            Err(ResponseError::PolicyViolation),
+            "only compacted"
+        );
+    }
+
+    #[test]
+    fn every_version_is_told_what_it_can_read() {
+        let partitions = vec![
+            answer(0, Ok(Offset(5))),
+            answer(1, Err(ResponseError::PolicyViolation)),
+        ];
+        assert_eq!(partitions[1].low_watermark, -1);
+        let topic = DeleteRecordsTopicResult::default()
+            .with_name(wire::topic_name("t"))
+            .with_partitions(partitions);
+        for version in 0..=2 {
+            encodes(
+                version,
+                &DeleteRecordsResponse::default().with_topics(vec![topic.clone()]),
+            );
+        }
+    }
+}
