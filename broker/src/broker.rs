@@ -79,7 +79,7 @@ pub struct Broker {
     pub(crate) sessions: FetchSessions,
     pub(crate) limits: ConnectionLimits,
     pub(crate) anonymous: Arc<str>,
-    /// The index of the last image whose partitions are open here.
+    /// How many changes of the metadata this broker has acted on.
     pub(crate) applied: watch::Sender<u64>,
     /// Bytes free on a nearly full disk, plus one; 0: there is room.
     pub(crate) disk_low: AtomicU64,
@@ -134,15 +134,15 @@ impl Broker {
     /// The quorum did not answer; the change may still come.
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         let outcome = self.quorum.propose(command).await?;
-        self.wait_applied(self.image().index()).await;
+        self.wait_applied(self.quorum.changes()).await;
         Ok(outcome)
     }
 
-    /// Waits until the partitions of the image with this index are open here.
-    pub async fn wait_applied(&self, index: u64) {
+    /// Waits until this broker has acted on so many changes of the metadata.
+    pub async fn wait_applied(&self, changes: u64) {
         let mut applied = self.applied.subscribe();
         // The sender lives in `self`.
-        let _ = applied.wait_for(|applied| *applied >= index).await;
+        let _ = applied.wait_for(|applied| *applied >= changes).await;
     }
 
     /// Waits until `reached` holds; it is looked at after each image that this broker has acted on.

@@ -176,7 +176,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     let (broker, mut tasks) = build(&env, &config, quorum, &stop)?;
     let watch = broker.quorum.watch();
     let image = watch.image();
-    follow(&broker, &image, &[Delta::Reset]).await;
+    follow(&broker, &image, &[Delta::Reset], watch.seen()).await;
     let follower = broker.clone();
     let follow_stop = stop.back.clone();
     tasks.push(
@@ -338,11 +338,11 @@ fn build(
 }
 
 /// Acts on one image.
-async fn follow(broker: &Arc<Broker>, image: &Arc<Image>, deltas: &[Delta]) {
+async fn follow(broker: &Arc<Broker>, image: &Arc<Image>, deltas: &[Delta], changes: u64) {
     broker.settings.follow(image);
     broker.partitions.apply(image, deltas).await;
     broker.groups.follow(broker, deltas).await;
-    broker.applied.send_replace(image.index());
+    broker.applied.send_replace(changes);
 }
 
 async fn follow_all(broker: Arc<Broker>, mut watch: ImageWatch, stop: CancellationToken) {
@@ -352,7 +352,7 @@ async fn follow_all(broker: Arc<Broker>, mut watch: ImageWatch, stop: Cancellati
             () = stop.cancelled() => return,
             changed = watch.changed() => changed,
         };
-        follow(&broker, &image, &deltas).await;
+        follow(&broker, &image, &deltas, watch.seen()).await;
     }
 }
 

@@ -189,7 +189,7 @@ pub async fn create(broker: &Broker, topic: NewTopic) -> Result<TopicId, ChangeE
 pub async fn ensure(broker: &Broker, name: &str) -> Result<(), ChangeError> {
     let image = broker.image();
     if image.topic(name).is_some() {
-        broker.wait_applied(image.index()).await;
+        broker.wait_applied(broker.quorum().changes()).await;
         return Ok(());
     }
     let new = NewTopic::on_first_use(name, &broker.settings().broker(), &image);

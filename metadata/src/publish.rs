@@ -71,6 +71,11 @@ impl Publisher {
         }
     }
 
+    /// How many entries have changed something.
+    pub(crate) fn changes(&self) -> u64 {
+        self.recent.lock().changes
+    }
+
     /// Waits until the entry at `index` is visible.
     pub(crate) async fn wait_applied(&self, index: u64) {
         let mut applied = self.applied.subscribe();
@@ -115,6 +120,12 @@ impl ImageWatch {
         let (image, deltas, changes) = self.publisher.since(self.seen);
         self.seen = changes;
         (image, deltas)
+    }
+
+    /// How many changes `changed` has told so far, in the count of [`crate::Quorum::changes`].
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// The newest image, changes that `changed` has not told yet included.

@@ -93,6 +93,12 @@ impl Quorum {
         self.node.publisher().watch()
     }
 
+    /// How many entries have changed something, counted as [`ImageWatch::seen`] counts them.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.node.publisher().changes()
+    }
+
     /// Lets the quorum decide on a command: here if this node leads, otherwise through the leader. On return the
     /// command is applied here: [`Quorum::image`] shows what it did.
     ///
