@@ -21,7 +21,10 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<BTreeMap<TopicPartition,
         return Ok(BTreeMap::new());
     };
     parse(&bytes).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{} is not an offset checkpoint", path.display()))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is not an offset checkpoint", path.display()),
+        )
     })
 }
 
@@ -36,7 +39,10 @@ pub fn write(disk: &dyn Disk, path: &Path, offsets: &BTreeMap<TopicPartition, Of
 fn render(offsets: &BTreeMap<TopicPartition, Offset>) -> String {
     let mut text = format!("{VERSION}\n{}\n", offsets.len());
     for (partition, offset) in offsets {
-        text.push_str(&format!("{} {} {}\n", partition.topic, partition.partition, offset));
+        text.push_str(&format!(
+            "{} {} {}\n",
+            partition.topic, partition.partition, offset
+        ));
     }
     text
 }
@@ -54,7 +60,11 @@ fn parse(bytes: &[u8]) -> Option<BTreeMap<TopicPartition, Offset>> {
     let mut offsets = BTreeMap::new();
     for line in lines {
         let mut parts = line.split(' ');
-        let (topic, partition, offset) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (topic, partition, offset) = (
+            parts.next()?,
+            parts.next()?.parse().ok()?,
+            parts.next()?.parse().ok()?,
+        );
         if parts.next().is_some() || topic.is_empty() {
             return None;
         }
@@ -77,7 +87,15 @@ mod tests {
         assert_eq!(text, "0\n2\na.b_c-d 12 0\norders 0 17\n");
         assert_eq!(parse(text.as_bytes()), Some(offsets));
         assert_eq!(parse(b""), Some(BTreeMap::new()));
-        for bad in ["1\n0\n", "0\n2\na 0 1\n", "0\n1\na 0\n", "0\n1\na 0 x\n", "0\n", "0\n1\na 0 1 2\n", "\u{1}"] {
+        for bad in [
+            "1\n0\n",
+            "0\n2\na 0 1\n",
+            "0\n1\na 0\n",
+            "0\n1\na 0 x\n",
+            "0\n",
+            "0\n1\na 0 1 2\n",
+            "\u{1}",
+        ] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }
     }

@@ -98,7 +98,10 @@ impl Default for LogConfig {
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
             min_cleanable_dirty_ratio: 0.5,
-            cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            cleanup_policy: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
             compression: TargetCompression::Producer,
             producer_id_expiration_ms: 86_400_000,
             file_delete_delay_ms: 60_000,

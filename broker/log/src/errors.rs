@@ -6,7 +6,9 @@ use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Bytes that were durable are not what was written. Not a torn tail: never cut away, repaired from peers.
-    #[error("segment {segment} is damaged at byte {position} (offset {offset}), below what was durable: {why}")]
+    #[error(
+        "segment {segment} is damaged at byte {position} (offset {offset}), below what was durable: {why}"
+    )]
     Damaged {
         /// Base offset of the segment.
         segment: Offset,

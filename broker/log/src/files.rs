@@ -59,7 +59,11 @@ impl FileCache {
     }
 
     /// The file `key`, opened at `path` for reading and writing where it is not open.
-    pub(crate) fn get(&self, key: FileKey, path: impl FnOnce() -> std::path::PathBuf) -> io::Result<Arc<dyn File>> {
+    pub(crate) fn get(
+        &self,
+        key: FileKey,
+        path: impl FnOnce() -> std::path::PathBuf,
+    ) -> io::Result<Arc<dyn File>> {
         if let Some(file) = self.open.lock().touch(key) {
             return Ok(file);
         }
@@ -96,7 +100,9 @@ impl OpenFiles {
         self.files.insert(key, (file, self.tick));
         self.by_use.insert(self.tick, key);
         while self.files.len() > self.capacity {
-            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            let Some((_, oldest)) = self.by_use.pop_first() else {
+                break;
+            };
             self.files.remove(&oldest);
         }
     }

@@ -7,14 +7,30 @@
 
 pub mod batch;
 pub mod checkpoint;
+mod compaction;
 mod config;
+mod epochs;
 mod errors;
 mod files;
+mod identity;
+mod index;
 mod log;
+mod producers;
+mod segment;
+mod timestamps;
 mod validate;
+mod walk;
 
+pub use compaction::{CompactionJob, CompactionResult, DirtyRatio};
 pub use config::{CleanupPolicy, LogConfig, TargetCompression, TimestampType};
+pub use epochs::EpochEnd;
 pub use errors::{AppendError, ChangeError, OpenError, Poisoned, ReadError};
 pub use files::FileCache;
-pub use log::*;
+pub use identity::{PartitionIdentity, parse_dir_name, read_topic_id};
+pub use index::AbortedTxn;
+pub use log::{
+    Appended, CheckpointJob, FlushJob, Log, ReadPlan, Recovered, RecoveryReport, Retired, Shutdown, TailCut,
+};
+pub use producers::ProducerSnapshot;
+pub use timestamps::{TimestampPlan, TimestampQuery};
 pub use validate::{InvalidBatch, RecordError, ValidBatch, ValidationRules};

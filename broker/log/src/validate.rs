@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use skerry_types::{LeaderEpoch, Offset, WallMs};
 
 use crate::batch::{
-    BatchHeader, BrokenRecords, Codec, Compression, HEADER_BYTES, LENGTH_OVERHEAD, MAGIC, RecordShape, unpack,
-    walk_records,
+    BatchHeader, BrokenRecords, Codec, Compression, HEADER_BYTES, LENGTH_OVERHEAD, MAGIC, RecordShape,
+    unpack, walk_records,
 };
 use crate::config::{TargetCompression, TimestampType};
 
@@ -100,7 +100,9 @@ impl ValidBatch {
         let batch = only_batch(records)?;
         check_head(&batch.header, batch.size_bytes(), rules)?;
         if batch.header.compute_crc(&batch.records) != batch.header.crc() {
-            return Err(InvalidBatch::Corrupt("the batch's checksum does not fit its bytes".to_owned()));
+            return Err(InvalidBatch::Corrupt(
+                "the batch's checksum does not fit its bytes".to_owned(),
+            ));
         }
         let max_timestamp = check_records(&batch, rules)?;
         batch.stored_form(max_timestamp, rules)
@@ -113,7 +115,9 @@ impl ValidBatch {
     pub fn internal(records: Bytes) -> Result<Self, InvalidBatch> {
         let batch = only_batch(records)?;
         if batch.header.compute_crc(&batch.records) != batch.header.crc() {
-            return Err(InvalidBatch::Corrupt("the batch's checksum does not fit its bytes".to_owned()));
+            return Err(InvalidBatch::Corrupt(
+                "the batch's checksum does not fit its bytes".to_owned(),
+            ));
         }
         Ok(batch)
     }
@@ -177,12 +181,17 @@ impl ValidBatch {
         let codec = self.header.codec().unwrap_or(Codec::None);
         let corrupt = |error: std::io::Error| InvalidBatch::Corrupt(error.to_string());
         let plain = unpack(codec, &self.records).map_err(corrupt)?;
-        self.records = if target == Compression::None { plain } else { target.pack(&plain).map_err(corrupt)?.into() };
+        self.records = if target == Compression::None {
+            plain
+        } else {
+            target.pack(&plain).map_err(corrupt)?.into()
+        };
         let length = HEADER_BYTES - LENGTH_OVERHEAD + self.records.len();
-        let length =
-            i32::try_from(length).map_err(|_| InvalidBatch::Corrupt("unpacks to more than 2 GiB".to_owned()))?;
+        let length = i32::try_from(length)
+            .map_err(|_| InvalidBatch::Corrupt("unpacks to more than 2 GiB".to_owned()))?;
         self.header.set_length(length);
-        self.header.set_attributes(BatchHeader::with_codec(self.header.attributes(), target.codec()));
+        self.header
+            .set_attributes(BatchHeader::with_codec(self.header.attributes(), target.codec()));
         Ok(())
     }
 }
@@ -196,16 +205,24 @@ fn only_batch(mut records: Bytes) -> Result<ValidBatch, InvalidBatch> {
     if matches!(first_batch(&after), Ok(Some(_))) {
         return Err(invalid("exactly one record batch is allowed for each partition"));
     }
-    Ok(ValidBatch { header, records: records.split_off(HEADER_BYTES) })
+    Ok(ValidBatch {
+        header,
+        records: records.split_off(HEADER_BYTES),
+    })
 }
 
 fn first_batch(bytes: &[u8]) -> Result<Option<(BatchHeader, usize)>, InvalidBatch> {
-    let Some(length) = bytes.get(8..LENGTH_OVERHEAD).and_then(|raw| raw.first_chunk::<4>()) else {
+    let Some(length) = bytes
+        .get(8..LENGTH_OVERHEAD)
+        .and_then(|raw| raw.first_chunk::<4>())
+    else {
         return Ok(None);
     };
     let length = i32::from_be_bytes(*length);
     if length < LENGTH_MIN {
-        return Err(InvalidBatch::Corrupt(format!("a batch of length {length} is too short")));
+        return Err(InvalidBatch::Corrupt(format!(
+            "a batch of length {length} is too short"
+        )));
     }
     let Some(magic) = bytes.get(16).map(|raw| *raw as i8) else {
         return Ok(None);
@@ -222,19 +239,29 @@ fn first_batch(bytes: &[u8]) -> Result<Option<(BatchHeader, usize)>, InvalidBatc
     }
     match BatchHeader::read(bytes) {
         Some(header) if size >= HEADER_BYTES => Ok(Some((header, size))),
-        _ => Err(InvalidBatch::Corrupt(format!("a batch of {size} bytes is shorter than its head"))),
+        _ => Err(InvalidBatch::Corrupt(format!(
+            "a batch of {size} bytes is shorter than its head"
+        ))),
     }
 }
 
 fn check_head(header: &BatchHeader, size: usize, rules: &ValidationRules) -> Result<(), InvalidBatch> {
     if header.codec() == Some(Codec::Zstd) && !rules.zstd_allowed {
-        return Err(InvalidBatch::UnsupportedCompression("zstd needs version 7 of Produce".to_owned()));
+        return Err(InvalidBatch::UnsupportedCompression(
+            "zstd needs version 7 of Produce".to_owned(),
+        ));
     }
     if header.base_offset() != Offset::ZERO {
-        return Err(invalid(&format!("the base offset must be 0, but it is {}", header.base_offset())));
+        return Err(invalid(&format!(
+            "the base offset must be 0, but it is {}",
+            header.base_offset()
+        )));
     }
     if size > rules.max_message_bytes as usize {
-        return Err(InvalidBatch::TooLarge { size_bytes: size, max_bytes: rules.max_message_bytes });
+        return Err(InvalidBatch::TooLarge {
+            size_bytes: size,
+            max_bytes: rules.max_message_bytes,
+        });
     }
     let count = header.record_count();
     if count <= 0 {
@@ -286,10 +313,13 @@ fn check_records(batch: &ValidBatch, rules: &ValidationRules) -> Result<WallMs, 
             });
         }
         let at = record.timestamp.get();
-        if create_time && at != -1 && !(earliest..=latest).contains(&at) && bad_time.len() < RECORD_ERRORS_MAX {
+        if create_time && at != -1 && !(earliest..=latest).contains(&at) && bad_time.len() < RECORD_ERRORS_MAX
+        {
             bad_time.push(RecordError {
                 index: record.index,
-                message: format!("Timestamp {at} is out of range: it should be within [{earliest}, {latest}]"),
+                message: format!(
+                    "Timestamp {at} is out of range: it should be within [{earliest}, {latest}]"
+                ),
             });
         }
     })
@@ -310,7 +340,10 @@ fn check_records(batch: &ValidBatch, rules: &ValidationRules) -> Result<WallMs, 
     }
     if !no_key.is_empty() {
         return Err(InvalidBatch::InvalidRecord {
-            message: format!("One or more records have been rejected due to {} record errors in total", no_key.len()),
+            message: format!(
+                "One or more records have been rejected due to {} record errors in total",
+                no_key.len()
+            ),
             record_errors: no_key,
         });
     }
@@ -330,5 +363,8 @@ fn recompression(target: TargetCompression, source: Option<Codec>) -> Option<Com
 }
 
 fn invalid(message: &str) -> InvalidBatch {
-    InvalidBatch::InvalidRecord { record_errors: Vec::new(), message: message.to_owned() }
+    InvalidBatch::InvalidRecord {
+        record_errors: Vec::new(),
+        message: message.to_owned(),
+    }
 }

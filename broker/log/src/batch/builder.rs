@@ -56,21 +56,24 @@ impl BatchBuilder {
     /// Written by an idempotent producer.
     #[must_use]
     pub fn producer(mut self, producer: ProducerIdentity, base_sequence: Sequence) -> Self {
-        self.header.set_producer(producer.id, producer.epoch, base_sequence);
+        self.header
+            .set_producer(producer.id, producer.epoch, base_sequence);
         self
     }
 
     /// Part of a transaction.
     #[must_use]
     pub fn transactional(mut self) -> Self {
-        self.header.set_attributes(self.header.attributes() | BatchHeader::flags(true, false));
+        self.header
+            .set_attributes(self.header.attributes() | BatchHeader::flags(true, false));
         self
     }
 
     /// Holds control records.
     #[must_use]
     pub fn control(mut self) -> Self {
-        self.header.set_attributes(self.header.attributes() | BatchHeader::flags(false, true));
+        self.header
+            .set_attributes(self.header.attributes() | BatchHeader::flags(false, true));
         self
     }
 
@@ -90,24 +93,14 @@ impl BatchBuilder {
     ) {
         let base = *self.base_timestamp.get_or_insert(timestamp);
         let timestamp_delta = timestamp.get().wrapping_sub(base.get());
-        let len = 1
-            + varlong_len(timestamp_delta)
-            + varint_len(offset_delta)
-            + nullable_len(key)
-            + nullable_len(value)
-            + varint_len(len_i32(headers.len()))
-            + headers.iter().map(|h| nullable_len(Some(&h.key)) + nullable_len(h.value.as_deref())).sum::<usize>();
-        put_varint(&mut self.plain, len_i32(len));
-        self.plain.put_i8(0);
-        put_varlong(&mut self.plain, timestamp_delta);
-        put_varint(&mut self.plain, offset_delta);
-        put_nullable(&mut self.plain, key);
-        put_nullable(&mut self.plain, value);
-        put_varint(&mut self.plain, len_i32(headers.len()));
-        for header in headers {
-            put_nullable(&mut self.plain, Some(&header.key));
-            put_nullable(&mut self.plain, header.value.as_deref());
-        }
+        encode_record(
+            &mut self.plain,
+            timestamp_delta,
+            offset_delta,
+            key,
+            value,
+            headers,
+        );
         self.count += 1;
         self.last_offset_delta = offset_delta;
         self.max_timestamp = self.max_timestamp.max(timestamp);
@@ -131,7 +124,15 @@ impl BatchBuilder {
     /// Over 2 GiB of packed records.
     #[must_use]
     pub fn build(self) -> Bytes {
-        let Self { mut header, compression, plain, count, last_offset_delta, base_timestamp, max_timestamp } = self;
+        let Self {
+            mut header,
+            compression,
+            plain,
+            count,
+            last_offset_delta,
+            base_timestamp,
+            max_timestamp,
+        } = self;
         let packed = compression.pack(&plain).expect("packing into memory cannot fail");
         let length = HEADER_BYTES - LENGTH_OVERHEAD + packed.len();
         header.set_length(i32::try_from(length).expect("a batch is smaller than 2 GiB"));
@@ -165,9 +166,44 @@ pub fn end_transaction_marker(
     let mut value = Vec::with_capacity(6);
     value.put_i16(0);
     value.put_i32(coordinator_epoch);
-    let mut builder = BatchBuilder::default().producer(producer, Sequence::NONE).transactional().control();
+    let mut builder = BatchBuilder::default()
+        .producer(producer, Sequence::NONE)
+        .transactional()
+        .control();
     builder.push(now, Some(&key), Some(&value), &[]);
     builder.build()
+}
+
+/// Appends one record in its framing.
+pub(crate) fn encode_record(
+    out: &mut Vec<u8>,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[Header],
+) {
+    let len = 1
+        + varlong_len(timestamp_delta)
+        + varint_len(offset_delta)
+        + nullable_len(key)
+        + nullable_len(value)
+        + varint_len(len_i32(headers.len()))
+        + headers
+            .iter()
+            .map(|h| nullable_len(Some(&h.key)) + nullable_len(h.value.as_deref()))
+            .sum::<usize>();
+    put_varint(out, len_i32(len));
+    out.put_i8(0);
+    put_varlong(out, timestamp_delta);
+    put_varint(out, offset_delta);
+    put_nullable(out, key);
+    put_nullable(out, value);
+    put_varint(out, len_i32(headers.len()));
+    for header in headers {
+        put_nullable(out, Some(&header.key));
+        put_nullable(out, header.value.as_deref());
+    }
 }
 
 fn len_i32(len: usize) -> i32 {
@@ -208,7 +244,9 @@ fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
 }
 
 fn nullable_len(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(varint_len(-1), |bytes| varint_len(len_i32(bytes.len())) + bytes.len())
+    bytes.map_or(varint_len(-1), |bytes| {
+        varint_len(len_i32(bytes.len())) + bytes.len()
+    })
 }
 
 fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {

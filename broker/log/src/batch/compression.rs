@@ -99,7 +99,8 @@ impl Compression {
         match self {
             Self::None => Ok(plain.to_vec()),
             Self::Gzip(level) => {
-                let level = u32::try_from(level).map_or(flate2::Compression::default(), flate2::Compression::new);
+                let level =
+                    u32::try_from(level).map_or(flate2::Compression::default(), flate2::Compression::new);
                 let mut out = flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 2), level);
                 out.write_all(plain)?;
                 out.finish()
@@ -110,7 +111,8 @@ impl Compression {
                 let info = lz4_flex::frame::FrameInfo::new()
                     .block_size(lz4_flex::frame::BlockSize::Max64KB)
                     .block_mode(lz4_flex::frame::BlockMode::Independent);
-                let mut out = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::with_capacity(plain.len() / 2));
+                let mut out =
+                    lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::with_capacity(plain.len() / 2));
                 out.write_all(plain)?;
                 out.finish().map_err(io::Error::other)
             }
@@ -137,7 +139,9 @@ pub(crate) fn unpack(codec: Codec, packed: &Bytes) -> io::Result<Bytes> {
         Codec::Snappy => unpack_snappy(packed).map(Bytes::from),
         Codec::Gzip | Codec::Lz4 | Codec::Zstd => {
             let mut plain = Vec::with_capacity(packed.len().saturating_mul(3).min(1 << 20));
-            unpacking(codec, packed)?.take(PLAIN_BYTES_MAX as u64 + 1).read_to_end(&mut plain)?;
+            unpacking(codec, packed)?
+                .take(PLAIN_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut plain)?;
             if plain.len() > PLAIN_BYTES_MAX {
                 return Err(broken("a batch unpacks to more than 1 GiB"));
             }
@@ -177,16 +181,23 @@ fn unpack_snappy(packed: &[u8]) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     let mut rest = &packed[XERIAL_HEAD_BYTES..];
     while !rest.is_empty() {
-        let (len, after) = rest.split_first_chunk::<4>().ok_or_else(|| broken("snappy block without a length"))?;
-        let len = usize::try_from(i32::from_be_bytes(*len)).map_err(|_| broken("snappy block of a negative length"))?;
-        let block = after.get(..len).ok_or_else(|| broken("snappy block past the end"))?;
+        let (len, after) = rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| broken("snappy block without a length"))?;
+        let len = usize::try_from(i32::from_be_bytes(*len))
+            .map_err(|_| broken("snappy block of a negative length"))?;
+        let block = after
+            .get(..len)
+            .ok_or_else(|| broken("snappy block past the end"))?;
         let block_plain = snap::raw::decompress_len(block).map_err(io::Error::other)?;
         let start = plain.len();
         if block_plain > PLAIN_BYTES_MAX - start {
             return Err(broken("a batch unpacks to more than 1 GiB"));
         }
         plain.resize(start + block_plain, 0);
-        decoder.decompress(block, &mut plain[start..]).map_err(io::Error::other)?;
+        decoder
+            .decompress(block, &mut plain[start..])
+            .map_err(io::Error::other)?;
         rest = &after[len..];
     }
     Ok(plain)
@@ -215,9 +226,16 @@ mod tests {
         for compression in ALL {
             for plain in [&plain[..], &plain[..10], &[]] {
                 let packed = Bytes::from(compression.pack(plain).unwrap());
-                assert_eq!(unpack(compression.codec(), &packed).unwrap(), plain, "{compression:?}");
+                assert_eq!(
+                    unpack(compression.codec(), &packed).unwrap(),
+                    plain,
+                    "{compression:?}"
+                );
                 let mut streamed = Vec::new();
-                unpacking(compression.codec(), &packed).unwrap().read_to_end(&mut streamed).unwrap();
+                unpacking(compression.codec(), &packed)
+                    .unwrap()
+                    .read_to_end(&mut streamed)
+                    .unwrap();
                 assert_eq!(streamed, plain, "{compression:?}");
             }
         }
@@ -225,8 +243,13 @@ mod tests {
 
     #[test]
     fn raw_snappy_and_two_frames_of_zstd_and_gzip_are_understood() {
-        let raw = snap::raw::Encoder::new().compress_vec(b"raw raw raw raw").unwrap();
-        assert_eq!(unpack(Codec::Snappy, &raw.into()).unwrap(), &b"raw raw raw raw"[..]);
+        let raw = snap::raw::Encoder::new()
+            .compress_vec(b"raw raw raw raw")
+            .unwrap();
+        assert_eq!(
+            unpack(Codec::Snappy, &raw.into()).unwrap(),
+            &b"raw raw raw raw"[..]
+        );
         for compression in [Compression::Zstd(1), Compression::Gzip(1)] {
             let mut two = compression.pack(b"one ").unwrap();
             two.extend(compression.pack(b"two").unwrap());
@@ -237,10 +260,19 @@ mod tests {
     #[test]
     fn broken_bytes_are_an_error() {
         for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-            assert!(unpack(codec, &Bytes::from_static(b"\xff\xff\xff\xffnonsense, not packed")).is_err(), "{codec:?}");
+            assert!(
+                unpack(
+                    codec,
+                    &Bytes::from_static(b"\xff\xff\xff\xffnonsense, not packed")
+                )
+                .is_err(),
+                "{codec:?}"
+            );
         }
         let mut huge = XERIAL_MAGIC.to_vec();
-        huge.extend([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 6, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
+        huge.extend([
+            0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 6, 0xff, 0xff, 0xff, 0xff, 0x0f, 0,
+        ]);
         assert!(unpack(Codec::Snappy, &huge.into()).is_err());
     }
 }

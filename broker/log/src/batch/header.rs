@@ -122,7 +122,11 @@ impl BatchHeader {
     /// The last offset that it covers.
     #[must_use]
     pub fn last_offset(&self) -> Offset {
-        Offset(self.base_offset().get().wrapping_add(i64::from(self.last_offset_delta())))
+        Offset(
+            self.base_offset()
+                .get()
+                .wrapping_add(i64::from(self.last_offset_delta())),
+        )
     }
 
     /// The offset after it.
@@ -220,7 +224,11 @@ impl BatchHeader {
     }
 
     pub(crate) fn with_log_append_time(attributes: i16, on: bool) -> i16 {
-        if on { attributes | LOG_APPEND_TIME } else { attributes & !LOG_APPEND_TIME }
+        if on {
+            attributes | LOG_APPEND_TIME
+        } else {
+            attributes & !LOG_APPEND_TIME
+        }
     }
 
     pub(crate) fn with_codec(attributes: i16, codec: Codec) -> i16 {
@@ -261,7 +269,13 @@ impl BatchHeader {
 
 impl std::fmt::Debug for BatchHeader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "batch {}..={} epoch {}", self.base_offset(), self.last_offset(), self.leader_epoch())
+        write!(
+            f,
+            "batch {}..={} epoch {}",
+            self.base_offset(),
+            self.last_offset(),
+            self.leader_epoch()
+        )
     }
 }
 
@@ -317,6 +331,9 @@ impl Iterator for Batches {
         if header.magic() != MAGIC || size > self.rest.len() {
             return None;
         }
-        Some(Batch { header, bytes: self.rest.split_to(size) })
+        Some(Batch {
+            header,
+            bytes: self.rest.split_to(size),
+        })
     }
 }

@@ -5,6 +5,7 @@ mod compression;
 mod header;
 mod records;
 
+pub(crate) use builder::encode_record;
 pub use builder::{BatchBuilder, MarkerType, end_transaction_marker};
 pub(crate) use compression::unpack;
 pub use compression::{Codec, Compression};

@@ -58,7 +58,11 @@ impl Records {
         let codec = known_codec(&batch.header)?;
         let packed = batch.bytes.slice(super::HEADER_BYTES..);
         let plain = unpack(codec, &packed).map_err(|error| BrokenRecords::Unpack(error.to_string()))?;
-        Ok(Self { header: batch.header, plain, left: batch.header.record_count() })
+        Ok(Self {
+            header: batch.header,
+            plain,
+            left: batch.header.record_count(),
+        })
     }
 
     /// All of them, or the first mistake.
@@ -88,7 +92,10 @@ impl Records {
         let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
             let key = nullable(&mut rest)?.ok_or_else(|| invalid("a header without a name"))?;
-            headers.push(Header { key, value: nullable(&mut rest)? });
+            headers.push(Header {
+                key,
+                value: nullable(&mut rest)?,
+            });
         }
         if rest.has_remaining() {
             return Err(invalid("a record is shorter than it says"));
@@ -98,8 +105,22 @@ impl Records {
         } else {
             WallMs(self.header.base_timestamp().get().wrapping_add(timestamp_delta))
         };
-        let offset = Offset(self.header.base_offset().get().wrapping_add(i64::from(offset_delta)));
-        Ok((Record { offset, timestamp, key, value, headers }, raw))
+        let offset = Offset(
+            self.header
+                .base_offset()
+                .get()
+                .wrapping_add(i64::from(offset_delta)),
+        );
+        Ok((
+            Record {
+                offset,
+                timestamp,
+                key,
+                value,
+                headers,
+            },
+            raw,
+        ))
     }
 }
 
@@ -164,7 +185,8 @@ pub(crate) fn walk_records(
     match known_codec(header)? {
         Codec::None => walk(header, &mut SliceInput(packed), &mut look),
         codec => {
-            let stream = unpacking(codec, packed).map_err(|error| BrokenRecords::Unpack(error.to_string()))?;
+            let stream =
+                unpacking(codec, packed).map_err(|error| BrokenRecords::Unpack(error.to_string()))?;
             walk(header, &mut StreamInput::new(stream), &mut look)
         }
     }
@@ -217,13 +239,26 @@ fn walk<I: Input>(
             return Err(invalid("a record's parts do not add up to its length"));
         }
         let timestamp = log_append_time.unwrap_or(WallMs(base_timestamp.wrapping_add(timestamp_delta)));
-        look(RecordShape { index, timestamp, offset_delta, has_key });
+        look(RecordShape {
+            index,
+            timestamp,
+            offset_delta,
+            has_key,
+        });
     }
-    if input.at_end()? { Ok(()) } else { Err(invalid("bytes remain after the last record")) }
+    if input.at_end()? {
+        Ok(())
+    } else {
+        Err(invalid("bytes remain after the last record"))
+    }
 }
 
 fn check_fits(left: i64) -> Result<(), BrokenRecords> {
-    if left < 0 { Err(invalid("a record's parts are longer than it says")) } else { Ok(()) }
+    if left < 0 {
+        Err(invalid("a record's parts are longer than it says"))
+    } else {
+        Ok(())
+    }
 }
 
 fn skip_nullable<I: Input>(input: &mut I) -> Result<i64, BrokenRecords> {
@@ -235,7 +270,9 @@ fn skip_nullable<I: Input>(input: &mut I) -> Result<i64, BrokenRecords> {
 }
 
 fn known_codec(header: &BatchHeader) -> Result<Codec, BrokenRecords> {
-    header.codec().ok_or_else(|| BrokenRecords::Unpack("unknown codec".to_owned()))
+    header
+        .codec()
+        .ok_or_else(|| BrokenRecords::Unpack("unknown codec".to_owned()))
 }
 
 fn invalid(why: &str) -> BrokenRecords {
@@ -279,14 +316,20 @@ struct SliceInput<'a>(&'a [u8]);
 impl Input for SliceInput<'_> {
     #[inline]
     fn byte(&mut self) -> Result<u8, BrokenRecords> {
-        let (byte, rest) = self.0.split_first().ok_or_else(|| invalid("fewer records than counted"))?;
+        let (byte, rest) = self
+            .0
+            .split_first()
+            .ok_or_else(|| invalid("fewer records than counted"))?;
         self.0 = rest;
         Ok(*byte)
     }
 
     #[inline]
     fn skip(&mut self, count: usize) -> Result<(), BrokenRecords> {
-        self.0 = self.0.get(count..).ok_or_else(|| invalid("a record is longer than its batch"))?;
+        self.0 = self
+            .0
+            .get(count..)
+            .ok_or_else(|| invalid("a record is longer than its batch"))?;
         Ok(())
     }
 
@@ -305,17 +348,27 @@ struct StreamInput<R> {
 
 impl<R: Read> StreamInput<R> {
     fn new(stream: R) -> Self {
-        Self { stream, buffer: vec![0; 32 * 1024], at: 0, filled: 0, total: 0 }
+        Self {
+            stream,
+            buffer: vec![0; 32 * 1024],
+            at: 0,
+            filled: 0,
+            total: 0,
+        }
     }
 
     /// Reads on; false at the end.
     fn fill(&mut self) -> Result<bool, BrokenRecords> {
         self.at = 0;
-        self.filled =
-            self.stream.read(&mut self.buffer).map_err(|error| BrokenRecords::Unpack(error.to_string()))?;
+        self.filled = self
+            .stream
+            .read(&mut self.buffer)
+            .map_err(|error| BrokenRecords::Unpack(error.to_string()))?;
         self.total += self.filled;
         if self.total > PLAIN_BYTES_MAX {
-            return Err(BrokenRecords::Unpack("a batch unpacks to more than 1 GiB".to_owned()));
+            return Err(BrokenRecords::Unpack(
+                "a batch unpacks to more than 1 GiB".to_owned(),
+            ));
         }
         Ok(self.filled > 0)
     }
@@ -349,7 +402,11 @@ impl<R: Read> Input for StreamInput<R> {
 }
 
 fn take_byte(rest: &mut Bytes) -> Result<u8, BrokenRecords> {
-    if rest.has_remaining() { Ok(rest.get_u8()) } else { Err(invalid("a record ends early")) }
+    if rest.has_remaining() {
+        Ok(rest.get_u8())
+    } else {
+        Err(invalid("a record ends early"))
+    }
 }
 
 fn with_slice<T>(

@@ -1,132 +1,375 @@
-#![allow(clippy::all, unused, missing_docs)]
-// API draft: the bodies follow within the hour.
+//! A partition's log: its segments in order, and what is known about them.
+
+mod append;
+mod change;
+mod clean;
+mod flush;
+mod open;
+mod read;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
-use skerry_env::disk::{Disk, DynDisk};
-use skerry_types::*;
+use skerry_env::disk::File;
+use skerry_types::{LeaderEpoch, Offset, WallMs};
 
-use crate::*;
+use crate::config::LogConfig;
+use crate::epochs::{EpochEnd, Epochs};
+use crate::errors::{AppendError, OpenError, Poisoned};
+use crate::files::FileCache;
+use crate::identity::{self, PartitionIdentity};
+use crate::producers::{ProducerSnapshot, Producers};
+use crate::segment::{FileKind, Place, Segment};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionIdentity { pub topic: Arc<str>, pub partition: PartitionIndex, pub topic_id: TopicId }
+pub use append::Appended;
+pub use change::Retired;
+pub use flush::{CheckpointJob, FlushJob};
+pub use open::{RecoveryReport, TailCut};
+pub use read::ReadPlan;
 
-/// What the shell's checkpoint files say. A missing line: the default.
+/// What the node's checkpoint files say of a log. A missing line: the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
+    /// Where the log begins (`log-start-offset-checkpoint`).
     pub log_start: Offset,
-    /// Everything below was durable (write `Log::recovery_point()` there).
+    /// Everything below was durable (`recovery-point-offset-checkpoint`): [`Log::recovery_point`], or any durable
+    /// end. Damage below it is not a torn tail.
     pub recovery_point: Offset,
-    /// `cleaner-offset-checkpoint`: compaction has seen everything below (`Log::cleaned_until()`).
+    /// Compaction has seen everything below (`cleaner-offset-checkpoint`): [`Log::cleaned_until`].
     pub cleaned_until: Option<Offset>,
 }
-impl Default for Recovered { fn default() -> Self { Self { log_start: Offset::ZERO, recovery_point: Offset::ZERO, cleaned_until: None } } }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shutdown { Clean, Unclean }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveryReport {
-    pub walked_bytes: u64,
-    /// Where an unsynced tail was cut, what was lost with it.
-    pub cut: Option<TailCut>,
-    /// Offsets that sealed segments do not hold and compaction does not explain.
-    pub gaps: Vec<(Offset, Offset)>,
-    /// Files that were made anew from the log.
-    pub rebuilt: Vec<String>,
-}
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TailCut { pub segment: Offset, pub position: u64, pub offset: Offset, pub bytes: u64, pub why: String, pub evidence: Vec<PathBuf> }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
-    New { base: Offset, last: Offset, /** NONE for CreateTime */ log_append_time: WallMs, max_timestamp: WallMs },
-    Duplicate { base: Offset, last: Offset, log_append_time: WallMs },
+impl Default for Recovered {
+    fn default() -> Self {
+        Self {
+            log_start: Offset::ZERO,
+            recovery_point: Offset::ZERO,
+            cleaned_until: None,
+        }
+    }
 }
 
-pub struct Log { }
-
-pub struct ReadPlan { }
-impl ReadPlan {
-    pub fn is_empty(&self) -> bool { unimplemented() }
-    /// None: would wait for the device
-    pub fn run_cached(&self) -> Result<Option<Bytes>, ReadError> { unimplemented() }
-    pub fn run(&self) -> Result<Bytes, ReadError> { unimplemented() }
+/// How the node ended last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Every log was closed ([`Log::close`]).
+    Clean,
+    /// By a crash or a power cut.
+    Unclean,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestampQuery { At(WallMs), Max }
-pub struct TimestampPlan { }
-impl TimestampPlan { pub fn run(&self) -> Result<Option<(Offset, WallMs, LeaderEpoch)>, ReadError> { unimplemented() } }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochEnd { pub epoch: LeaderEpoch, pub end_offset: Offset }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProducerSnapshot { pub producer: ProducerIdentity, pub last_sequence: Sequence, pub last_timestamp: WallMs, pub coordinator_epoch: i32, pub current_txn_first_offset: Option<Offset> }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AbortedTxn { pub producer_id: ProducerId, pub first_offset: Offset, pub last_offset: Offset, pub last_stable_offset: Offset }
 
-pub struct FlushJob { }
-impl FlushJob { pub fn run(&self) -> io::Result<()> { unimplemented() } pub fn end(&self) -> Offset { unimplemented() } }
-/// Makes durable everything that recovery would otherwise work out again: data, indexes, epochs, producer state.
-pub struct CheckpointJob { }
-impl CheckpointJob { pub fn run(&self) -> io::Result<()> { unimplemented() } }
-
-/// Files that left the log under the name `*.deleted`. Remove them after `file.delete.delay.ms`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Retired { pub files: Vec<PathBuf>, pub bytes: u64, pub segments: usize }
-impl Retired { pub fn is_empty(&self) -> bool { self.files.is_empty() } pub fn remove(&self, disk: &dyn Disk) -> io::Result<()> { unimplemented() } }
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DirtyRatio { pub ratio: f64, pub dirty_bytes: u64, pub clean_bytes: u64, pub overdue: bool }
-pub struct CompactionJob { }
-pub struct CompactionResult { }
-impl CompactionJob { pub fn run(self) -> Result<CompactionResult, ChangeError> { unimplemented() } }
-
-fn unimplemented() -> ! { unreachable!() }
+/// One partition's log. The holder of its lock calls it; it never waits for anyone.
+///
+/// `log_start <= log_end`, `recovery_point <= durable_end <= log_end`; offsets grow from segment to segment; the last
+/// segment takes the appends.
+pub struct Log {
+    place: Place,
+    identity: PartitionIdentity,
+    config: LogConfig,
+    /// In order of their base offsets; never empty.
+    segments: Vec<Segment>,
+    log_start: Offset,
+    log_end: Offset,
+    durable_end: Offset,
+    recovery_point: Offset,
+    cleaned_until: Option<Offset>,
+    epochs: Epochs,
+    /// The checkpoint file lags behind `epochs`.
+    epochs_dirty: bool,
+    producers: Producers,
+    /// Producer snapshots on disk.
+    snapshots: Vec<Offset>,
+    /// Counts writes and changed names.
+    writes: u64,
+    /// The last write that changed a name; above `synced_names` it is not durable.
+    names_changed: u64,
+    synced_names: u64,
+    /// Files beside the data that the next flush makes durable, with their last write.
+    side_files: Vec<(u64, Arc<dyn File>)>,
+    /// Counts truncations: a flush that began before one proves nothing after it.
+    generation: u64,
+    known_high_watermark: AtomicI64,
+    /// Lives as long as a round of compaction is under way.
+    compacting: Weak<()>,
+    poison: Option<String>,
+}
 
 impl Log {
-    pub fn create(files: &Arc<FileCache>, dir: PathBuf, id: PartitionIdentity, config: LogConfig) -> Result<Log, OpenError> { unimplemented() }
-    pub fn open(files: &Arc<FileCache>, dir: PathBuf, id: Option<PartitionIdentity>, config: LogConfig, shutdown: Shutdown, recovered: Recovered, now: WallMs) -> Result<(Log, RecoveryReport), OpenError> { unimplemented() }
-    pub fn identity(&self) -> &PartitionIdentity { unimplemented() }
-    pub fn dir(&self) -> &Path { unimplemented() }
-    pub fn config(&self) -> &LogConfig { unimplemented() }
-    pub fn set_config(&mut self, config: LogConfig) { unimplemented() }
-    pub fn log_start(&self) -> Offset { unimplemented() }
-    pub fn log_end(&self) -> Offset { unimplemented() }
-    pub fn durable_end(&self) -> Offset { unimplemented() }
-    /// What the shell writes to `recovery-point-offset-checkpoint`: the last finished checkpoint.
-    pub fn recovery_point(&self) -> Offset { unimplemented() }
-    pub fn cleaned_until(&self) -> Option<Offset> { unimplemented() }
-    pub fn last_epoch(&self) -> Option<LeaderEpoch> { unimplemented() }
-    pub fn size_bytes(&self) -> u64 { unimplemented() }
-    pub fn segment_count(&self) -> usize { unimplemented() }
-    pub fn poisoned(&self) -> Option<&str> { unimplemented() }
+    /// Makes the log of a new partition in `dir` (named `topic-partition`). Durable on return: files, their names and
+    /// the directory's.
+    ///
+    /// # Errors
+    /// `Exists` where a segment is there already; the disk's.
+    pub fn create(
+        files: &Arc<FileCache>,
+        dir: PathBuf,
+        id: PartitionIdentity,
+        config: LogConfig,
+    ) -> Result<Self, OpenError> {
+        let place = Place {
+            files: files.clone(),
+            dir: dir.into(),
+        };
+        Self::create_at(place, id, config, Offset::ZERO)
+    }
 
-    pub fn append_as_leader(&mut self, batch: ValidBatch, epoch: LeaderEpoch, now: WallMs) -> Result<Appended, AppendError> { unimplemented() }
-    pub fn append_as_follower(&mut self, batches: Bytes, now: WallMs) -> Result<Offset, AppendError> { unimplemented() }
+    fn create_at(
+        place: Place,
+        id: PartitionIdentity,
+        config: LogConfig,
+        base: Offset,
+    ) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: place.dir.display().to_string(),
+            source,
+        };
+        if place
+            .disk()
+            .stat(&place.path(base, FileKind::Log))
+            .map_err(io)?
+            .is_some()
+        {
+            return Err(OpenError::Exists(place.dir.display().to_string()));
+        }
+        let segment = make_durable_dir(&place, &id, base).map_err(io)?;
+        let log = Self::assemble(place, id, config, vec![segment], base);
+        log.check();
+        Ok(log)
+    }
 
-    pub fn plan_read(&self, from: Offset, upper: Offset, max_bytes: u32, min_one_batch: bool) -> Result<ReadPlan, ReadError> { unimplemented() }
-    pub fn plan_timestamp_lookup(&self, query: TimestampQuery, upper: Offset) -> TimestampPlan { unimplemented() }
-    pub fn epoch_end(&self, requested: LeaderEpoch) -> EpochEnd { unimplemented() }
-    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> { unimplemented() }
-    pub fn producers(&self) -> impl Iterator<Item = ProducerSnapshot> + '_ { std::iter::empty() }
-    pub fn last_stable(&self, high_watermark: Offset) -> Offset { unimplemented() }
-    pub fn aborted(&self, from: Offset, upper: Offset) -> Result<Vec<AbortedTxn>, ReadError> { unimplemented() }
+    /// A log that ends at `end`, all of it durable.
+    fn assemble(
+        place: Place,
+        identity: PartitionIdentity,
+        config: LogConfig,
+        segments: Vec<Segment>,
+        end: Offset,
+    ) -> Self {
+        let log_start = segments.first().map_or(end, |first| first.base);
+        Self {
+            place,
+            identity,
+            config,
+            segments,
+            log_start,
+            log_end: end,
+            durable_end: end,
+            recovery_point: log_start,
+            cleaned_until: None,
+            epochs: Epochs::default(),
+            epochs_dirty: false,
+            producers: Producers::default(),
+            snapshots: Vec::new(),
+            writes: 0,
+            names_changed: 0,
+            synced_names: 0,
+            side_files: Vec::new(),
+            generation: 0,
+            known_high_watermark: AtomicI64::new(0),
+            compacting: Weak::new(),
+            poison: None,
+        }
+    }
 
-    pub fn start_flush(&mut self) -> Option<FlushJob> { unimplemented() }
-    pub fn finish_flush(&mut self, job: FlushJob, result: io::Result<()>) -> Result<Offset, Poisoned> { unimplemented() }
-    /// Once a minute or so; None: nothing new. Then write recovery_point().
-    pub fn start_checkpoint(&mut self) -> Option<CheckpointJob> { unimplemented() }
-    pub fn finish_checkpoint(&mut self, job: CheckpointJob, result: io::Result<()>) -> Result<Offset, Poisoned> { unimplemented() }
+    /// Whose log this is.
+    #[must_use]
+    pub fn identity(&self) -> &PartitionIdentity {
+        &self.identity
+    }
 
-    /// The shell has lowered its recovery-point checkpoint to `offset` first where it was higher (durably).
-    pub fn truncate_to(&mut self, offset: Offset) -> Result<Retired, ChangeError> { unimplemented() }
-    pub fn set_log_start(&mut self, offset: Offset) -> Result<Retired, ChangeError> { unimplemented() }
-    pub fn apply_retention(&mut self, high_watermark: Offset, now: WallMs) -> Result<Retired, ChangeError> { unimplemented() }
-    pub fn roll_if_due(&mut self, now: WallMs) -> Result<bool, AppendError> { unimplemented() }
-    pub fn compaction_candidate(&self, last_stable: Offset, now: WallMs) -> Option<DirtyRatio> { unimplemented() }
-    pub fn start_compaction(&mut self, last_stable: Offset, now: WallMs, budget_bytes: usize) -> Option<CompactionJob> { unimplemented() }
-    pub fn finish_compaction(&mut self, result: CompactionResult) -> Result<Retired, ChangeError> { unimplemented() }
-    pub fn expire_producers(&mut self, now: WallMs) { unimplemented() }
-    pub fn close(&mut self) -> io::Result<()> { unimplemented() }
-    pub fn check(&self) { }
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.place.dir
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Changes its settings; they hold from the next call on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// The first offset that may be read.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    /// Everything below survives a power cut.
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
+        self.durable_end
+    }
+
+    /// What belongs into `recovery-point-offset-checkpoint`: recovery need not look below it.
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    /// What belongs into `cleaner-offset-checkpoint`, if the log was ever compacted.
+    #[must_use]
+    pub fn cleaned_until(&self) -> Option<Offset> {
+        self.cleaned_until
+    }
+
+    /// The epoch of the last batch.
+    #[must_use]
+    pub fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.latest()
+    }
+
+    /// Bytes in all segments.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.size)).sum()
+    }
+
+    /// How many segments.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Why the log takes no more writes: an earlier write or sync failed, which is final.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poison.as_deref()
+    }
+
+    /// OffsetForLeaderEpoch: where `requested`, or the largest known epoch below it, ends (KIP-101, KIP-279).
+    #[must_use]
+    pub fn epoch_end(&self, requested: LeaderEpoch) -> EpochEnd {
+        self.epochs.end_of(requested, self.log_end)
+    }
+
+    /// The epoch in which the record at `offset` was written.
+    #[must_use]
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.epochs.at(offset)
+    }
+
+    /// The producers that the log knows, by id.
+    pub fn producers(&self) -> impl Iterator<Item = ProducerSnapshot> + '_ {
+        self.producers.snapshots()
+    }
+
+    /// Where a reader of committed records stops: at the first transaction that is open, or whose end is not below
+    /// the high watermark yet.
+    #[must_use]
+    pub fn last_stable(&self, high_watermark: Offset) -> Offset {
+        self.known_high_watermark
+            .fetch_max(high_watermark.get(), Ordering::Relaxed);
+        self.producers
+            .first_unstable(high_watermark)
+            .map_or(high_watermark, |first| first.min(high_watermark))
+    }
+
+    /// Forgets producers that have not written for `producer.id.expiration.ms`.
+    pub fn expire_producers(&mut self, now: WallMs) {
+        self.producers.expire(now, self.config.producer_id_expiration_ms);
+    }
+
+    /// Panics where an order of DESIGN.md section 9, or one of this crate, does not hold.
+    ///
+    /// # Panics
+    /// On a bug of ours.
+    pub fn check(&self) {
+        self.check_ends();
+        for pair in self.segments.windows(2) {
+            assert!(
+                pair[0].base < pair[1].base,
+                "{}: segment {} before {}",
+                self.identity,
+                pair[0].base,
+                pair[1].base
+            );
+        }
+        self.epochs.check(self.log_end);
+        self.producers.check(self.log_end);
+    }
+
+    /// The part of `check` that costs nothing; the end of each append.
+    fn check_ends(&self) {
+        let active = self.active();
+        assert!(
+            self.log_start <= self.log_end && self.durable_end <= self.log_end && active.base <= self.log_end,
+            "{}: start {}, durable {}, active segment {}, end {}",
+            self.identity,
+            self.log_start,
+            self.durable_end,
+            active.base,
+            self.log_end
+        );
+    }
+
+    fn active(&self) -> &Segment {
+        self.segments.last().expect("a log always has a segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments.last_mut().expect("a log always has a segment")
+    }
+
+    /// The place of the segment that holds `offset`, or would.
+    fn floor(&self, offset: Offset) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base <= offset)
+            .saturating_sub(1)
+    }
+
+    fn poison(&mut self, what: &str, error: &io::Error) {
+        if self.poison.is_none() {
+            let why = format!("{what}: {error}");
+            tracing::error!(partition = %self.identity, %why, "the log takes no more writes");
+            self.poison = Some(why);
+        }
+    }
+
+    fn writable(&self) -> Result<(), Poisoned> {
+        self.poison
+            .as_ref()
+            .map_or(Ok(()), |why| Err(Poisoned(why.clone())))
+    }
+
+    fn names_changed(&mut self) {
+        self.writes += 1;
+        self.names_changed = self.writes;
+    }
+}
+
+impl From<Poisoned> for AppendError {
+    fn from(Poisoned(why): Poisoned) -> Self {
+        Self::Poisoned(why)
+    }
+}
+
+/// Makes `place` with its first segment at `base`, and everything durable.
+fn make_durable_dir(place: &Place, id: &PartitionIdentity, base: Offset) -> io::Result<Segment> {
+    let disk = place.disk();
+    disk.create_dir_all(&place.dir)?;
+    identity::write_topic_id(&**disk, &place.dir, id.topic_id)?;
+    let segment = Segment::create(place, base, WallMs::NONE)?;
+    for kind in [FileKind::Log, FileKind::OffsetIndex, FileKind::TimeIndex] {
+        segment.file(kind)?.sync()?;
+    }
+    disk.sync_dir(&place.dir)?;
+    // A new name is durable only when the directory that holds it is: Kafka leaves this out.
+    if let Some(parent) = place.dir.parent() {
+        disk.sync_dir(parent)?;
+    }
+    Ok(segment)
 }

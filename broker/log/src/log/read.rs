@@ -1,0 +1,334 @@
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use skerry_env::disk::File;
+use skerry_types::Offset;
+
+use super::Log;
+use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::errors::ReadError;
+use crate::index::{AbortedTxn, OffsetEntry, floor_in_file};
+use crate::segment::{FileKind, Segment};
+use crate::timestamps::{TimedSegment, TimestampPlan, TimestampQuery};
+use crate::walk::{plausible_size, read_up_to};
+
+/// The least that a read asks of a file: a sparse index leads to within this of its target.
+const READ_BYTES_MIN: u64 = 8 * 1024;
+
+/// A read that was decided on under the log's lock and is done without it.
+pub struct ReadPlan {
+    from: Offset,
+    upper: Offset,
+    max_bytes: u32,
+    min_one_batch: bool,
+    /// The segment that covers `from`, and the one after it: compaction may have left nothing in the first.
+    views: [Option<SegmentView>; 2],
+}
+
+/// A segment as it was when the read was planned. The open file outlives a removal.
+pub(crate) struct SegmentView {
+    pub(crate) base: Offset,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) size: u32,
+    pub(crate) hint: Hint,
+}
+
+/// Where to begin.
+pub(crate) enum Hint {
+    /// At this byte.
+    Position(u32),
+    /// Where the index file says, among its first `count` entries.
+    Search {
+        index: Arc<dyn File>,
+        count: u32,
+        relative: u32,
+    },
+}
+
+impl SegmentView {
+    pub(crate) fn of(segment: &Segment, from: Offset) -> io::Result<Self> {
+        let hint = if from <= segment.base {
+            Hint::Position(0)
+        } else {
+            let relative = u32::try_from(from.get() - segment.base.get()).unwrap_or(u32::MAX);
+            match segment.offsets.floor_in_tail(i64::from(relative)) {
+                Ok(entry) => Hint::Position(entry.map_or(0, |entry| entry.position)),
+                Err(count) => Hint::Search {
+                    index: segment.file(FileKind::OffsetIndex)?,
+                    count,
+                    relative,
+                },
+            }
+        };
+        Ok(Self {
+            base: segment.base,
+            file: segment.file(FileKind::Log)?,
+            size: segment.size,
+            hint,
+        })
+    }
+
+    /// The position to begin at. `None`: would wait for the device.
+    pub(crate) fn start(&self, cached: bool) -> Result<Option<u32>, ReadError> {
+        let (index, count, relative) = match &self.hint {
+            Hint::Position(position) => return Ok(Some(*position)),
+            Hint::Search {
+                index,
+                count,
+                relative,
+            } => (index, *count, *relative),
+        };
+        let read = |file: &dyn File, buf: &mut [u8], position: u64| read_some(file, buf, position, cached);
+        let entry = match floor_in_file::<OffsetEntry>(&**index, count, i64::from(relative), &read)? {
+            None => return Ok(None),
+            Some(None) => return Ok(Some(0)),
+            Some(Some(entry)) => entry,
+        };
+        // An index is a hint: the batch there must be the one that the entry speaks of.
+        let mut raw = [0; HEADER_BYTES];
+        if u64::from(entry.position) + HEADER_BYTES as u64 > u64::from(self.size) {
+            return Ok(Some(0));
+        }
+        match read_some(&*self.file, &mut raw, u64::from(entry.position), cached)? {
+            None => return Ok(None),
+            Some(len) if len < raw.len() => return if cached { Ok(None) } else { Ok(Some(0)) },
+            Some(_) => {}
+        }
+        let last = BatchHeader::read(&raw).map(|header| header.last_offset());
+        if last == Some(self.base.plus(i64::from(entry.relative))) {
+            return Ok(Some(entry.position));
+        }
+        tracing::warn!(segment = %self.base, ?entry, "an index entry does not fit its segment");
+        Ok(Some(0))
+    }
+
+    pub(crate) fn damaged(&self, position: u64, why: impl Into<String>) -> ReadError {
+        ReadError::Damaged {
+            segment: self.base,
+            position,
+            why: why.into(),
+        }
+    }
+}
+
+fn read_some(file: &dyn File, buf: &mut [u8], position: u64, cached: bool) -> io::Result<Option<usize>> {
+    if cached {
+        file.read_cached_at(buf, position)
+    } else {
+        read_up_to(file, buf, position).map(Some)
+    }
+}
+
+/// What a segment has for a read.
+enum Found {
+    Batches(Bytes),
+    /// Nothing at or after the offset.
+    Nothing,
+    WouldWait,
+}
+
+impl Log {
+    /// Plans a read of whole batches from the one that contains `from` (it may begin before it), all below `upper`.
+    /// `max_bytes` holds but for the first batch where `min_one_batch` is set (KIP-74). One segment at a time.
+    ///
+    /// # Errors
+    /// Where `from` is outside of the log, or a file cannot be opened.
+    pub fn plan_read(
+        &self,
+        from: Offset,
+        upper: Offset,
+        max_bytes: u32,
+        min_one_batch: bool,
+    ) -> Result<ReadPlan, ReadError> {
+        if from < self.log_start || from > self.log_end {
+            return Err(ReadError::OutOfRange {
+                offset: from,
+                log_start: self.log_start,
+                log_end: self.log_end,
+            });
+        }
+        let upper = upper.min(self.log_end);
+        let mut views = [None, None];
+        if from < upper {
+            let floor = self.floor(from);
+            views[0] = Some(SegmentView::of(&self.segments[floor], from)?);
+            let next = self.segments[floor + 1..].iter().find(|segment| segment.size > 0);
+            views[1] = next.map(|segment| SegmentView::of(segment, from)).transpose()?;
+        }
+        Ok(ReadPlan {
+            from,
+            upper,
+            max_bytes,
+            min_one_batch,
+            views,
+        })
+    }
+
+    /// Plans a lookup of a record by its time, below `upper`.
+    ///
+    /// # Errors
+    /// Where a file cannot be opened.
+    pub fn plan_timestamp_lookup(
+        &self,
+        query: TimestampQuery,
+        upper: Offset,
+    ) -> Result<TimestampPlan, ReadError> {
+        let segments = self.segments[self.floor(self.log_start)..]
+            .iter()
+            .map(TimedSegment::of);
+        Ok(TimestampPlan {
+            query,
+            log_start: self.log_start,
+            upper: upper.min(self.log_end),
+            segments: segments.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Aborted transactions that a reader of committed records must skip in `from..upper`, by first offset.
+    ///
+    /// # Errors
+    /// Where an index file cannot be read.
+    pub fn aborted(&self, from: Offset, upper: Offset) -> Result<Vec<AbortedTxn>, ReadError> {
+        let mut found = Vec::new();
+        for segment in &self.segments[self.floor(from)..] {
+            let entries = segment.aborted()?;
+            // Behind such an entry no transaction can begin before `upper`.
+            let complete = entries.iter().any(|txn| txn.last_stable_offset >= upper);
+            found.extend(
+                entries
+                    .into_iter()
+                    .filter(|txn| txn.last_offset >= from && txn.first_offset < upper),
+            );
+            if complete {
+                break;
+            }
+        }
+        found.sort_by_key(|txn| txn.first_offset);
+        Ok(found)
+    }
+}
+
+impl ReadPlan {
+    /// Nothing to read: the reader has everything below the bound.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.views[0].is_none()
+    }
+
+    /// Reads what the page cache holds; `None`: `run` would wait for the device.
+    ///
+    /// # Errors
+    /// Where the file fails or is damaged.
+    pub fn run_cached(&self) -> Result<Option<Bytes>, ReadError> {
+        self.read(true)
+    }
+
+    /// Reads, and waits for the device where it must.
+    ///
+    /// # Errors
+    /// Where the file fails or is damaged.
+    pub fn run(&self) -> Result<Bytes, ReadError> {
+        Ok(self.read(false)?.unwrap_or_default())
+    }
+
+    fn read(&self, cached: bool) -> Result<Option<Bytes>, ReadError> {
+        for view in self.views.iter().flatten() {
+            match self.read_segment(view, cached)? {
+                Found::Batches(bytes) => return Ok(Some(bytes)),
+                Found::WouldWait => return Ok(None),
+                Found::Nothing => {}
+            }
+        }
+        Ok(Some(Bytes::new()))
+    }
+
+    fn read_segment(&self, view: &SegmentView, cached: bool) -> Result<Found, ReadError> {
+        let Some(start) = view.start(cached)? else {
+            return Ok(Found::WouldWait);
+        };
+        let size = u64::from(view.size);
+        let mut position = u64::from(start);
+        while position < size {
+            let want = (u64::from(self.max_bytes).max(READ_BYTES_MIN) + READ_BYTES_MIN).min(size - position);
+            let Some(buffer) = read_buffer(&*view.file, position, want, cached)? else {
+                return Ok(Found::WouldWait);
+            };
+            let mut at = 0;
+            while let Some(header) = BatchHeader::read(&buffer[at..]) {
+                let here = position + at as u64;
+                let batch_size = plausible_size(&header, view.base, view.base, size - here)
+                    .map_err(|why| view.damaged(here, why))?;
+                if header.last_offset() >= self.from {
+                    return self.take(view, header, batch_size, buffer.slice(at..), here, cached);
+                }
+                at += batch_size;
+                if at >= buffer.len() {
+                    break;
+                }
+            }
+            if at == 0 {
+                // Not even a head, where a whole batch was.
+                return if cached {
+                    Ok(Found::WouldWait)
+                } else {
+                    Err(view.damaged(position, "the file is too short"))
+                };
+            }
+            position += at as u64;
+        }
+        Ok(Found::Nothing)
+    }
+
+    /// `bytes` begin with the first batch that is asked for, or with a part of it.
+    fn take(
+        &self,
+        view: &SegmentView,
+        first: BatchHeader,
+        first_size: usize,
+        mut bytes: Bytes,
+        position: u64,
+        cached: bool,
+    ) -> Result<Found, ReadError> {
+        let max_bytes = self.max_bytes as usize;
+        if first.next_offset() > self.upper || first_size > max_bytes && !self.min_one_batch {
+            return Ok(Found::Batches(Bytes::new()));
+        }
+        if bytes.len() < first_size {
+            let want = (first_size.max(max_bytes) as u64).min(u64::from(view.size) - position);
+            match read_buffer(&*view.file, position, want, cached)? {
+                Some(more) => bytes = more,
+                None => return Ok(Found::WouldWait),
+            }
+            if bytes.len() < first_size {
+                return if cached {
+                    Ok(Found::WouldWait)
+                } else {
+                    Err(view.damaged(position, "the file is too short"))
+                };
+            }
+        }
+        let mut end = first_size;
+        while let Some(header) = BatchHeader::read(&bytes[end..]) {
+            let room = (bytes.len() - end) as u64;
+            let Ok(size) = plausible_size(&header, view.base, first.base_offset(), room) else {
+                break;
+            };
+            if end + size > max_bytes || header.next_offset() > self.upper {
+                break;
+            }
+            end += size;
+        }
+        Ok(Found::Batches(bytes.slice(..end)))
+    }
+}
+
+/// Up to `want` bytes; fewer where the file ends, or where only so much is cached.
+fn read_buffer(file: &dyn File, position: u64, want: u64, cached: bool) -> Result<Option<Bytes>, ReadError> {
+    let mut buffer = BytesMut::zeroed(want as usize);
+    let Some(read) = read_some(file, &mut buffer, position, cached)? else {
+        return Ok(None);
+    };
+    buffer.truncate(read);
+    Ok(Some(buffer.freeze()))
+}
