@@ -9,6 +9,7 @@
 pub mod admin_http;
 pub mod broker;
 pub mod budget;
+pub mod cli;
 pub mod config;
 pub mod flusher;
 pub mod gate;

@@ -1,1 +1,8 @@
-fn main() {}
+//! The `skerry` binary. Everything is in the library.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skerry::cli::main()
+}

@@ -118,6 +118,13 @@ impl GroupConsumer {
         self.fetcher.positions()
     }
 
+    /// Goes on reading `partition` at `offset`, which is then also what the next commit says.
+    pub fn seek(&mut self, partition: TopicPartition, offset: Offset) {
+        if self.fetcher.positions().contains_key(&partition) {
+            self.fetcher.seek(partition, offset);
+        }
+    }
+
     /// Waits for what happens next. A call says that everything returned before is dealt with, and may be committed.
     ///
     /// # Errors

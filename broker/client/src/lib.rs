@@ -17,6 +17,7 @@ mod error;
 mod fetch;
 mod group;
 mod offsets;
+mod partitioner;
 mod produce;
 
 pub use batch::{BadBatch, FetchedBatch, FetchedRecord, Header, Record};
@@ -35,6 +36,7 @@ pub use group::{
 pub use kafka_protocol::error::ResponseError;
 pub use kafka_protocol::{messages, protocol};
 pub use offsets::{Committed, Membership};
+pub use partitioner::partition_of;
 pub use produce::{
     Acks, Delivered, Delivery, Outcome, ProduceError, ProduceFailure, Producer, ProducerOptions,
 };
