@@ -41,10 +41,6 @@ async fn main() {
             .await
             .expect("decided");
         println!("{round}: after a pause in {:?}", env.clock.now() - before);
-        let status = std::process::Command::new("grep")
-            .args(["VmRSS", &format!("/proc/{}/status", std::process::id())])
-            .output();
-        println!("{}", String::from_utf8_lossy(&status.expect("grep runs").stdout));
         let before = env.clock.now();
         quorum.shutdown().await;
         println!("{round}: shutdown in {:?}", env.clock.now() - before);

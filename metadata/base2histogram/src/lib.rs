@@ -69,7 +69,6 @@ impl AsciiChart {
 
     /// Does nothing.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "the name that openraft calls")]
     pub fn add(self, _name: &str, _histogram: Histogram) -> Self {
         self
     }

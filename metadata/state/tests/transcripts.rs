@@ -1,0 +1,730 @@
+//! What the metadata does, as transcripts: a command a line, and what became of it.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use skerry_metadata_state::{
+    AlterConfigs, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource, CreatePartitions,
+    CreateTopic, Delta, ElectLeader, Election, FeatureRange, HostPort, Outcome, Placement, RegisterBroker,
+    State,
+};
+use skerry_types::{
+    BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, Uuid, WallMs,
+};
+
+/// Runs a script: each line is a command, `show` prints the state.
+fn check(script: &str, expect: Expect) {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut transcript = String::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(name) = line.strip_prefix("show ") {
+            show(&state, name, &mut transcript);
+            continue;
+        }
+        index += 1;
+        let command = parse(&state, line);
+        let decoded = Command::decode(&command.encode());
+        assert_eq!(decoded, Ok(command.clone()), "a command survives its encoding");
+        assert_eq!(
+            state.image().dry_run(&command),
+            state.clone().apply(index, &command).outcome
+        );
+        let applied = state.apply(index, &command);
+        state
+            .image()
+            .check()
+            .unwrap_or_else(|broken| panic!("after {line}: {broken}"));
+        let decoded = Outcome::decode(&applied.outcome.encode());
+        assert_eq!(
+            decoded.as_ref(),
+            Ok(&applied.outcome),
+            "an outcome survives its encoding"
+        );
+        let outcome = match applied.outcome {
+            Outcome::Refused(refusal) => format!("refused: {refusal}"),
+            outcome => format!("{outcome:?}"),
+        };
+        writeln!(transcript, "{index}: {line} -> {outcome}").unwrap();
+        for delta in applied.deltas {
+            writeln!(transcript, "     {}", tell(&delta)).unwrap();
+        }
+    }
+    expect.assert_eq(&transcript);
+}
+
+fn tell(delta: &Delta) -> String {
+    match delta {
+        Delta::PartitionChanged { name, partition, .. } => format!("changed {name}-{partition}"),
+        Delta::TopicCreated { name, .. } => format!("created {name}"),
+        Delta::TopicDeleted { name, .. } => format!("deleted {name}"),
+        Delta::BrokerChanged(id) => format!("broker {id}"),
+        Delta::ConfigChanged(resource) => format!("config of {resource:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn show(state: &State, name: &str, out: &mut String) {
+    let image = state.image();
+    let Some(topic) = image.topic(name) else {
+        writeln!(out, "   {name}: no such topic").unwrap();
+        return;
+    };
+    if !topic.configs.is_empty() {
+        writeln!(out, "   {name}: {:?}", topic.configs).unwrap();
+    }
+    for (index, p) in topic.partitions.iter().enumerate() {
+        let list = |brokers: &[BrokerId]| {
+            brokers
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let leader = p.leader.map_or("nobody".to_owned(), |id| id.to_string());
+        write!(
+            out,
+            "   {name}-{index}: replicas [{}] isr [{}]",
+            list(&p.replicas),
+            list(&p.isr)
+        )
+        .unwrap();
+        if !p.elr.is_empty() {
+            write!(out, " elr [{}]", list(&p.elr)).unwrap();
+        }
+        writeln!(
+            out,
+            " leader {leader} epoch {} version {}",
+            p.leader_epoch, p.partition_epoch
+        )
+        .unwrap();
+    }
+}
+
+fn id_of(name: &str) -> TopicId {
+    let mut bytes = [0; 16];
+    for (place, byte) in name.bytes().enumerate() {
+        bytes[place % 16] ^= byte;
+    }
+    Uuid(bytes)
+}
+
+fn guard(state: &State, broker: i32) -> BrokerGuard {
+    let id = BrokerId(broker);
+    BrokerGuard {
+        broker: id,
+        epoch: state
+            .image()
+            .broker(id)
+            .map_or(BrokerEpoch(-1), |broker| broker.epoch),
+    }
+}
+
+fn lists(text: &str) -> Vec<Vec<BrokerId>> {
+    text.split('/')
+        .map(|list| list.split(',').map(|id| BrokerId(id.parse().unwrap())).collect())
+        .collect()
+}
+
+fn parse(state: &State, line: &str) -> Command {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let option = |key: &str| {
+        words
+            .iter()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    };
+    let number = |text: &str| text.parse::<i32>().unwrap();
+    match words[0] {
+        "init" => Command::InitCluster {
+            cluster_id: id_of(words[1]),
+            feature_level: 1,
+        },
+        "register" => Command::RegisterBroker(RegisterBroker {
+            broker: BrokerId(number(words[1])),
+            incarnation: id_of(words[2]),
+            kafka: HostPort::new("host", 9092),
+            cluster: HostPort::new("::1", 9093),
+            rack: option("rack").map(Into::into),
+            features: option("features").map_or(FeatureRange::OURS, |max| FeatureRange {
+                min: 1,
+                max: max.parse().unwrap(),
+            }),
+            at: WallMs(1),
+        }),
+        "unfence" => Command::UnfenceBroker(guard(state, number(words[1]))),
+        "fence" => Command::FenceBroker(guard(state, number(words[1]))),
+        "fence-stale" => Command::FenceBroker(BrokerGuard {
+            broker: BrokerId(number(words[1])),
+            epoch: BrokerEpoch(0),
+        }),
+        "forget" => Command::UnregisterBroker {
+            broker: BrokerId(number(words[1])),
+        },
+        "create" => Command::CreateTopic(CreateTopic {
+            id: option("id").map_or_else(|| id_of(words[1]), id_of),
+            name: words[1].into(),
+            placement: match option("at") {
+                Some(text) => Placement::Manual(lists(text)),
+                None => Placement::Automatic {
+                    partitions: option("p").map_or(1, number),
+                    replication_factor: option("rf").map_or(1, |rf| rf.parse().unwrap()),
+                },
+            },
+            configs: option("min")
+                .map(|min| ("min.insync.replicas".into(), min.into()))
+                .into_iter()
+                .collect(),
+            at: WallMs(2),
+        }),
+        "delete" => Command::DeleteTopic {
+            topic: id_of(words[1]),
+        },
+        "grow" => Command::CreatePartitions(CreatePartitions {
+            topic: id_of(words[1]),
+            count: number(words[2]),
+            assignments: option("at").map(lists),
+        }),
+        "isr" => {
+            let partition = state
+                .image()
+                .topic_by_id(id_of(words[1]))
+                .map(|topic| topic.partitions[0].clone())
+                .unwrap();
+            let members = words[3].split(',').map(|member| match member.split_once('@') {
+                Some((id, epoch)) => BrokerGuard {
+                    broker: BrokerId(number(id)),
+                    epoch: BrokerEpoch(epoch.parse().unwrap()),
+                },
+                None => guard(state, number(member)),
+            });
+            Command::ChangePartition(ChangePartition {
+                topic: id_of(words[1]),
+                partition: PartitionIndex(0),
+                leader: guard(state, number(words[2])),
+                leader_epoch: option("epoch")
+                    .map_or(partition.leader_epoch, |epoch| LeaderEpoch(number(epoch))),
+                partition_epoch: option("version")
+                    .map_or(partition.partition_epoch, |v| PartitionEpoch(number(v))),
+                isr: members.collect(),
+            })
+        }
+        "elect" | "elect-unclean" => Command::ElectLeader(ElectLeader {
+            topic: id_of(words[1]),
+            partition: PartitionIndex(option("of").map_or(0, number)),
+            election: if words[0] == "elect" {
+                Election::Preferred
+            } else {
+                Election::Unclean
+            },
+        }),
+        "config" | "replace-config" => {
+            let resource = match words[1].split_once(':') {
+                Some(("topic", name)) => ConfigResource::Topic(name.into()),
+                Some(("group", name)) => ConfigResource::Group(name.into()),
+                Some(("broker", id)) => ConfigResource::Broker(BrokerId(number(id))),
+                _ => ConfigResource::ClusterDefault,
+            };
+            let ops = words[2..].iter().map(|change| {
+                if let Some((key, values)) = change.split_once("+=") {
+                    let values = values.split(',').map(Into::into).collect();
+                    (
+                        key.into(),
+                        ConfigOp::Append {
+                            values,
+                            default: "delete".into(),
+                        },
+                    )
+                } else if let Some((key, values)) = change.split_once("-=") {
+                    let values = values.split(',').map(Into::into).collect();
+                    (
+                        key.into(),
+                        ConfigOp::Subtract {
+                            values,
+                            default: "delete".into(),
+                        },
+                    )
+                } else if let Some((key, value)) = change.split_once('=') {
+                    (key.into(), ConfigOp::Set(value.into()))
+                } else {
+                    ((*change).into(), ConfigOp::Delete)
+                }
+            });
+            Command::AlterConfigs(AlterConfigs {
+                resource,
+                replace: words[0] == "replace-config",
+                ops: ops.collect(),
+            })
+        }
+        "producer-ids" => Command::AllocateProducerIds(guard(state, number(words[1]))),
+        "level" => Command::SetFeatureLevel {
+            level: words[1].parse().unwrap(),
+        },
+        other => panic!("no command {other}"),
+    }
+}
+
+#[test]
+fn a_restarted_broker_leads_in_a_new_epoch() {
+    check(
+        "init skerry
+         register 1 first
+         unfence 1
+         create orders p=2
+         show orders
+         register 1 first
+         register 1 second
+         show orders
+         unfence 1
+         show orders
+         fence-stale 1",
+        expect![[r#"
+            1: init skerry -> ClusterId(c2tlcnJ5AAAAAAAAAAAAAA)
+                 ClusterNamed(c2tlcnJ5AAAAAAAAAAAAAA)
+                 FeatureLevelChanged(1)
+            2: register 1 first -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: create orders p=2 -> TopicCreated { id: b3JkZXJzAAAAAAAAAAAAAA }
+                 created orders
+               orders-0: replicas [1] isr [1] leader 1 epoch 0 version 0
+               orders-1: replicas [1] isr [1] leader 1 epoch 0 version 0
+            5: register 1 first -> BrokerRegistered { epoch: 2 }
+            6: register 1 second -> BrokerRegistered { epoch: 6 }
+                 broker 1
+                 changed orders-0
+                 changed orders-1
+               orders-0: replicas [1] isr [] elr [1] leader nobody epoch 0 version 1
+               orders-1: replicas [1] isr [] elr [1] leader nobody epoch 0 version 1
+            7: unfence 1 -> Done
+                 broker 1
+                 changed orders-0
+                 changed orders-1
+               orders-0: replicas [1] isr [1] leader 1 epoch 1 version 2
+               orders-1: replicas [1] isr [1] leader 1 epoch 1 version 2
+            8: fence-stale 1 -> refused: broker 1 has epoch 6, not 0
+        "#]],
+    );
+}
+
+#[test]
+fn the_last_in_sync_replica_stays_eligible() {
+    check(
+        "register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         register 3 a
+         unfence 3
+         create t at=1,2,3 min=2
+         fence 1
+         show t
+         fence 3
+         show t
+         fence 2
+         show t
+         unfence 1
+         show t
+         unfence 3
+         show t
+         isr t 3 3,1
+         show t
+         elect t
+         show t",
+        expect![[r#"
+            1: register 1 a -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: register 2 a -> BrokerRegistered { epoch: 3 }
+                 broker 2
+            4: unfence 2 -> Done
+                 broker 2
+            5: register 3 a -> BrokerRegistered { epoch: 5 }
+                 broker 3
+            6: unfence 3 -> Done
+                 broker 3
+            7: create t at=1,2,3 min=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            8: fence 1 -> Done
+                 broker 1
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2 3] leader 2 epoch 1 version 1
+            9: fence 3 -> Done
+                 broker 3
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2] elr [3] leader 2 epoch 1 version 2
+            10: fence 2 -> Done
+                 broker 2
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [] elr [2 3] leader nobody epoch 1 version 3
+            11: unfence 1 -> Done
+                 broker 1
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [] elr [2 3] leader nobody epoch 1 version 3
+            12: unfence 3 -> Done
+                 broker 3
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [3] elr [2] leader 3 epoch 2 version 4
+            13: isr t 3 3,1 -> PartitionChanged { leader_epoch: 2, partition_epoch: 5 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [1 3] leader 3 epoch 2 version 5
+            14: elect t -> PartitionChanged { leader_epoch: 3, partition_epoch: 6 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [1 3] leader 1 epoch 3 version 6
+        "#]],
+    );
+}
+
+#[test]
+fn unclean_election_happens_only_where_it_is_asked_for() {
+    check(
+        "register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         create t at=1,2
+         isr t 1 1
+         fence 1
+         show t
+         elect t
+         elect-unclean t
+         show t
+         create u at=1,2
+         unfence 1
+         isr u 2 1,2
+         isr u 2 2
+         config topic:u unclean.leader.election.enable=true
+         fence 2
+         show u",
+        expect![[r#"
+            1: register 1 a -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: register 2 a -> BrokerRegistered { epoch: 3 }
+                 broker 2
+            4: unfence 2 -> Done
+                 broker 2
+            5: create t at=1,2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            6: isr t 1 1 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed t-0
+            7: fence 1 -> Done
+                 broker 1
+                 changed t-0
+               t-0: replicas [1 2] isr [] elr [1] leader nobody epoch 0 version 2
+            8: elect t -> refused: the preferred replica is not available
+            9: elect-unclean t -> PartitionChanged { leader_epoch: 1, partition_epoch: 3 }
+                 changed t-0
+               t-0: replicas [1 2] isr [2] leader 2 epoch 1 version 3
+            10: create u at=1,2 -> TopicCreated { id: dQAAAAAAAAAAAAAAAAAAAA }
+                 created u
+            11: unfence 1 -> Done
+                 broker 1
+            12: isr u 2 1,2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed u-0
+            13: isr u 2 2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 2 }
+                 changed u-0
+            14: config topic:u unclean.leader.election.enable=true -> Done
+                 config of Topic("u")
+            15: fence 2 -> Done
+                 broker 2
+                 changed t-0
+                 changed u-0
+               u: {"unclean.leader.election.enable": "true"}
+               u-0: replicas [1 2] isr [1] leader 1 epoch 1 version 3
+        "#]],
+    );
+}
+
+#[test]
+fn a_leader_changes_its_in_sync_set_under_three_epochs() {
+    check(
+        "register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         register 3 a
+         create t at=1,2,3
+         show t
+         isr t 1 1,3
+         isr t 1 1,4
+         isr t 1 2
+         isr t 2 1,2
+         isr t 1 1 epoch=1
+         isr t 1 1 epoch=-1
+         isr t 1 1 version=7
+         isr t 1 1
+         isr t 1 1,2 version=0
+         register 2 b
+         unfence 2
+         isr t 1 1,2@3
+         isr t 1 1,2
+         show t",
+        expect![[r#"
+            1: register 1 a -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: register 2 a -> BrokerRegistered { epoch: 3 }
+                 broker 2
+            4: unfence 2 -> Done
+                 broker 2
+            5: register 3 a -> BrokerRegistered { epoch: 5 }
+                 broker 3
+            6: create t at=1,2,3 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+               t-0: replicas [1 2 3] isr [1 2] leader 1 epoch 0 version 0
+            7: isr t 1 1,3 -> refused: broker 3 cannot be in sync
+            8: isr t 1 1,4 -> refused: broker 4 has no replica
+            9: isr t 1 2 -> refused: the leader 1 is missing
+            10: isr t 2 1,2 -> refused: broker 2 does not lead the partition
+            11: isr t 1 1 epoch=1 -> refused: the epochs are leader 0, partition 0: the request is ahead of them
+            12: isr t 1 1 epoch=-1 -> refused: the leader epoch is 0, not -1
+            13: isr t 1 1 version=7 -> refused: the epochs are leader 0, partition 0: the request is ahead of them
+            14: isr t 1 1 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed t-0
+            15: isr t 1 1,2 version=0 -> refused: the partition epoch is 1, not 0
+            16: register 2 b -> BrokerRegistered { epoch: 16 }
+                 broker 2
+            17: unfence 2 -> Done
+                 broker 2
+            18: isr t 1 1,2@3 -> refused: broker 2 cannot be in sync
+            19: isr t 1 1,2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 2 }
+                 changed t-0
+               t-0: replicas [1 2 3] isr [1 2] leader 1 epoch 0 version 2
+        "#]],
+    );
+}
+
+#[test]
+fn topics_have_lawful_names_and_identities() {
+    check(
+        "create early
+         register 1 a
+         unfence 1
+         create a.b_c
+         create a_b.c
+         create a.b_c
+         create a.b_c id=other
+         create ..
+         create ö
+         create t p=0
+         create t p=10001
+         create t rf=0
+         create t rf=2
+         create t at=1,1
+         create t at=2
+         create t at=1/2
+         create t at=1
+         grow t 1
+         grow t 3 at=1
+         grow t 3
+         show t
+         delete a.b_c
+         delete a.b_c
+         create a_b.c
+         forget 1
+         fence 1
+         forget 1
+         delete t
+         delete a_b.c
+         forget 1
+         show t",
+        expect![[r#"
+            1: create early -> refused: replication factor 1: 0 brokers are available
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: create a.b_c -> TopicCreated { id: YS5iX2MAAAAAAAAAAAAAAA }
+                 created a.b_c
+            5: create a_b.c -> refused: topic 'a_b.c' differs from the existing 'a.b_c' only in '.' and '_'
+            6: create a.b_c -> TopicCreated { id: YS5iX2MAAAAAAAAAAAAAAA }
+            7: create a.b_c id=other -> refused: topic 'a.b_c' exists already
+            8: create .. -> refused: '..' cannot be a topic's name: 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', not '.' or '..'
+            9: create ö -> refused: 'ö' cannot be a topic's name: 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', not '.' or '..'
+            10: create t p=0 -> refused: the number of partitions must be larger than 0
+            11: create t p=10001 -> refused: 10001 partitions: at most 10000 are allowed for a topic
+            12: create t rf=0 -> refused: replication factor 0: 1 brokers are available
+            13: create t rf=2 -> refused: replication factor 2: 1 brokers are available
+            14: create t at=1,1 -> refused: the manual partition assignment includes the broker 1 more than once
+            15: create t at=2 -> refused: the manual partition assignment includes broker 2, but no such broker is registered
+            16: create t at=1/2 -> refused: the manual partition assignment includes broker 2, but no such broker is registered
+            17: create t at=1 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            18: grow t 1 -> refused: the topic t currently has 1 partition(s); 1 would not be an increase
+            19: grow t 3 at=1 -> refused: 2 partition(s) are added, 1 assignment(s) were given
+            20: grow t 3 -> Done
+                 changed t-1
+                 changed t-2
+               t-0: replicas [1] isr [1] leader 1 epoch 0 version 0
+               t-1: replicas [1] isr [1] leader 1 epoch 0 version 0
+               t-2: replicas [1] isr [1] leader 1 epoch 0 version 0
+            21: delete a.b_c -> Done
+                 deleted a.b_c
+            22: delete a.b_c -> refused: no such topic
+            23: create a_b.c -> TopicCreated { id: YV9iLmMAAAAAAAAAAAAAAA }
+                 created a_b.c
+            24: forget 1 -> refused: broker 1 is alive or has replicas
+            25: fence 1 -> Done
+                 broker 1
+                 changed a_b.c-0
+                 changed t-0
+                 changed t-1
+                 changed t-2
+            26: forget 1 -> refused: broker 1 is alive or has replicas
+            27: delete t -> Done
+                 deleted t
+            28: delete a_b.c -> Done
+                 deleted a_b.c
+            29: forget 1 -> Done
+                 broker 1
+               t: no such topic
+        "#]],
+    );
+}
+
+#[test]
+fn replicas_spread_over_brokers_and_racks() {
+    check(
+        "register 1 a rack=x
+         unfence 1
+         register 2 a rack=x
+         unfence 2
+         register 3 a rack=y
+         unfence 3
+         register 4 a rack=y
+         unfence 4
+         register 5 a rack=y
+         create t p=8 rf=2
+         show t
+         create u p=2 rf=4
+         show u",
+        expect![[r#"
+            1: register 1 a rack=x -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: register 2 a rack=x -> BrokerRegistered { epoch: 3 }
+                 broker 2
+            4: unfence 2 -> Done
+                 broker 2
+            5: register 3 a rack=y -> BrokerRegistered { epoch: 5 }
+                 broker 3
+            6: unfence 3 -> Done
+                 broker 3
+            7: register 4 a rack=y -> BrokerRegistered { epoch: 7 }
+                 broker 4
+            8: unfence 4 -> Done
+                 broker 4
+            9: register 5 a rack=y -> BrokerRegistered { epoch: 9 }
+                 broker 5
+            10: create t p=8 rf=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+               t-0: replicas [1 3] isr [1 3] leader 1 epoch 0 version 0
+               t-1: replicas [3 2] isr [3 2] leader 3 epoch 0 version 0
+               t-2: replicas [2 4] isr [2 4] leader 2 epoch 0 version 0
+               t-3: replicas [4 1] isr [4 1] leader 4 epoch 0 version 0
+               t-4: replicas [1 4] isr [1 4] leader 1 epoch 0 version 0
+               t-5: replicas [3 1] isr [3 1] leader 3 epoch 0 version 0
+               t-6: replicas [2 3] isr [2 3] leader 2 epoch 0 version 0
+               t-7: replicas [4 2] isr [4 2] leader 4 epoch 0 version 0
+            11: create u p=2 rf=4 -> TopicCreated { id: dQAAAAAAAAAAAAAAAAAAAA }
+                 created u
+               u-0: replicas [1 3 2 4] isr [1 3 2 4] leader 1 epoch 0 version 0
+               u-1: replicas [3 2 4 1] isr [3 2 4 1] leader 3 epoch 0 version 0
+        "#]],
+    );
+}
+
+#[test]
+fn configurations_change_key_by_key() {
+    check(
+        "register 1 a
+         unfence 1
+         config topic:t a=1
+         create t
+         config topic:t retention.ms=5 cleanup.policy+=compact
+         show t
+         config topic:t cleanup.policy+=compact
+         config topic:t cleanup.policy-=delete,nothing retention.ms
+         show t
+         replace-config topic:t segment.bytes=7
+         show t
+         config cluster min.insync.replicas=2
+         config broker:1 log.cleaner.threads=2
+         config group:g share.auto.offset.reset=earliest
+         config group:g share.auto.offset.reset
+         config group:g share.auto.offset.reset",
+        expect![[r#"
+            1: register 1 a -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: config topic:t a=1 -> refused: no such topic
+            4: create t -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            5: config topic:t retention.ms=5 cleanup.policy+=compact -> Done
+                 config of Topic("t")
+               t: {"cleanup.policy": "delete,compact", "retention.ms": "5"}
+               t-0: replicas [1] isr [1] leader 1 epoch 0 version 0
+            6: config topic:t cleanup.policy+=compact -> Done
+            7: config topic:t cleanup.policy-=delete,nothing retention.ms -> Done
+                 config of Topic("t")
+               t: {"cleanup.policy": "compact"}
+               t-0: replicas [1] isr [1] leader 1 epoch 0 version 0
+            8: replace-config topic:t segment.bytes=7 -> Done
+                 config of Topic("t")
+               t: {"segment.bytes": "7"}
+               t-0: replicas [1] isr [1] leader 1 epoch 0 version 0
+            9: config cluster min.insync.replicas=2 -> Done
+                 config of ClusterDefault
+            10: config broker:1 log.cleaner.threads=2 -> Done
+                 config of Broker(BrokerId(1))
+            11: config group:g share.auto.offset.reset=earliest -> Done
+                 config of Group("g")
+            12: config group:g share.auto.offset.reset -> Done
+                 config of Group("g")
+            13: config group:g share.auto.offset.reset -> Done
+        "#]],
+    );
+}
+
+#[test]
+fn ids_and_levels_are_handed_out_once() {
+    check(
+        "init one
+         init two
+         register 1 a
+         producer-ids 1
+         producer-ids 1
+         producer-ids 2
+         level 0
+         level 1
+         level 2
+         register 2 a features=0",
+        expect![[r#"
+            1: init one -> ClusterId(b25lAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(b25lAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(1)
+            2: init two -> ClusterId(b25lAAAAAAAAAAAAAAAAAA)
+            3: register 1 a -> BrokerRegistered { epoch: 3 }
+                 broker 1
+            4: producer-ids 1 -> ProducerIds { first: 0 }
+            5: producer-ids 1 -> ProducerIds { first: 1000 }
+            6: producer-ids 2 -> refused: broker 2 is not registered
+            7: level 0 -> refused: the feature level is 1: it cannot become 0
+            8: level 1 -> Done
+            9: level 2 -> refused: feature level 2 is not spoken by broker 1
+            10: register 2 a features=0 -> refused: feature level 1 is not spoken by broker 2
+        "#]],
+    );
+}
