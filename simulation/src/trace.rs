@@ -139,6 +139,12 @@ impl Trace {
         }
     }
 
+    /// True where every small thing gets a line.
+    #[must_use]
+    pub fn is_detailed(&self) -> bool {
+        self.inner.lock().detail == Detail::Everything
+    }
+
     /// One number over everything so far.
     #[must_use]
     pub fn hash(&self) -> u64 {

@@ -15,6 +15,8 @@ struct Topic {
     creation_open: bool,
     deleted_at: Option<u64>,
     deletion_asked_at: Option<u64>,
+    /// A deletion may still happen, or have happened late.
+    deletion_open: bool,
 }
 
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
@@ -40,6 +42,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                 let entry = topics.entry(topic).or_default();
                 entry.deleted_at = done_at.or(entry.deleted_at);
                 entry.deletion_asked_at = Some(operation.invoked_at);
+                entry.deletion_open |= done_at.is_none();
             }
             Op::SetConfig { topic, name, value } if !refused => {
                 settings.entry((topic, name)).or_default().push((

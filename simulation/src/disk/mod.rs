@@ -191,6 +191,11 @@ impl SimDisk {
         self.0.lock().dies_in = Some((kind, count.max(1)));
     }
 
+    /// Forgets an earlier [`Self::die_in`].
+    pub fn die_in_nothing(&self) {
+        self.0.lock().dies_in = None;
+    }
+
     /// True when the process has died in an operation. The world then kills the rest of it.
     #[must_use]
     pub fn has_died(&self) -> bool {

@@ -56,6 +56,12 @@ impl SimDisk {
         }
     }
 
+    /// Where the machine's file system has `path` for a library that keeps its own files.
+    #[must_use]
+    pub fn external(&self, path: &Path) -> PathBuf {
+        self.0.lock().external.path(path)
+    }
+
     /// Where a directory of this name is, as programs see it. The first of several, in the order of their paths.
     #[must_use]
     pub fn find_dir(&self, name: &str) -> Option<PathBuf> {

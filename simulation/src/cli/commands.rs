@@ -1,0 +1,346 @@
+//! What each command does.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use skerry_simulation::checker::{self, history::History};
+use skerry_simulation::plants::{self, PLANTS};
+use skerry_simulation::scenario::Scenario;
+
+use super::one::{self, SCENARIOS};
+use super::pool::{self, Surroundings};
+use super::report::{Progress, Summary, print_failure, print_success};
+use super::{OneArgs, Plant, Seeds, files, html};
+
+/// Failures shown in full; of the others only the seeds.
+const FAILURES_SHOWN: usize = 3;
+
+fn status(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn again(seed: u64, plant: &Plant, more: &str) -> String {
+    let plant = plant
+        .plant
+        .as_ref()
+        .map_or_else(String::new, |bug| format!(" --plant {bug}"));
+    format!("skerry-sim replay {seed}{plant}{more} --trace trace.txt --html timeline.html")
+}
+
+pub(super) fn run(seeds: Seeds, jobs: Option<usize>, plant: &Plant) -> anyhow::Result<ExitCode> {
+    let began = files::now();
+    let mut summary = Summary::default();
+    let mut progress = Progress::new(seeds.last - seeds.first + 1);
+    let all = (seeds.first..=seeds.last).map(|seed| OneArgs {
+        seed,
+        plant: plant.clone(),
+        ..OneArgs::default()
+    });
+    pool::run_all(all, jobs.unwrap_or_else(pool::default_jobs), |result| {
+        summary.add(&result);
+        if !result.violations.is_empty() && summary.failed.len() <= FAILURES_SHOWN {
+            print_failure(&result, &again(result.seed, plant, ""));
+        }
+        progress.show(&summary, began.elapsed());
+        true
+    })?;
+    summary.print(began.elapsed());
+    Ok(status(summary.failed.is_empty()))
+}
+
+pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let scenario = one::scenario(args)?;
+    for (index, timed) in scenario.faults.iter().enumerate() {
+        println!("fault {index} at {:>6} ms: {:?}", timed.at_ms, timed.fault);
+    }
+    let mut args = args.clone();
+    let temporary = std::env::temp_dir().join(format!("skerry-sim-trace-{}", std::process::id()));
+    if timeline.is_some() && args.trace.is_none() {
+        args.trace = Some(temporary.clone());
+    }
+    let result = pool::run_one(&args, Surroundings::default())?;
+    if let (Some(path), Some(trace)) = (timeline, &args.trace) {
+        html::write(path, trace, &scenario, &result)?;
+        println!("timeline: {}", path.display());
+    }
+    if args.trace.as_ref() == Some(&temporary) {
+        files::remove(&temporary);
+    } else if let Some(trace) = &args.trace {
+        println!("trace: {}", trace.display());
+    }
+    if result.violations.is_empty() {
+        print_success(&result);
+    } else {
+        print_failure(&result, &again(args.seed, &args.plant, ""));
+    }
+    Ok(status(result.violations.is_empty()))
+}
+
+pub(super) fn determinism(seeds: Seeds) -> anyhow::Result<ExitCode> {
+    let id = std::process::id();
+    let paths: [PathBuf; 2] =
+        [1, 2].map(|number| std::env::temp_dir().join(format!("skerry-sim-determinism-{id}-{number}")));
+    let root = Path::new("/");
+    let other = Surroundings {
+        dir: Some(root),
+        variables: &[
+            ("LANG", "C"),
+            ("SKERRY_SIM_ELSEWHERE", "yes"),
+            ("TZ", "Asia/Tokyo"),
+        ],
+    };
+    let mut differ = 0;
+    for seed in seeds.first..=seeds.last {
+        let mut hashes = Vec::new();
+        for (path, surroundings) in paths.iter().zip([Surroundings::default(), other]) {
+            let args = OneArgs {
+                seed,
+                trace: Some(path.clone()),
+                ..OneArgs::default()
+            };
+            hashes.push(pool::run_one(&args, surroundings)?.hash);
+        }
+        match first_difference(&paths[0], &paths[1])? {
+            None if hashes[0] == hashes[1] && !hashes[0].is_empty() => {
+                println!("seed {seed}: the same trace twice ({})", hashes[0]);
+            }
+            None => {
+                differ += 1;
+                println!(
+                    "seed {seed}: the same lines, and {} is not {}",
+                    hashes[0], hashes[1]
+                );
+            }
+            Some((number, one, two)) => {
+                differ += 1;
+                println!("seed {seed} DIFFERS from line {number} on:\n  one: {one}\n  two: {two}");
+            }
+        }
+    }
+    for path in &paths {
+        files::remove(path);
+    }
+    println!("{} seeds, {differ} differ", seeds.last - seeds.first + 1);
+    Ok(status(differ == 0))
+}
+
+fn first_difference(one: &Path, two: &Path) -> anyhow::Result<Option<(usize, String, String)>> {
+    let (mut one, mut two) = (files::open(one)?.lines(), files::open(two)?.lines());
+    for number in 1.. {
+        let end = || "(its end)".to_owned();
+        let pair = (one.next().transpose()?, two.next().transpose()?);
+        match pair {
+            (None, None) => break,
+            (first, second) if first != second => {
+                return Ok(Some((
+                    number,
+                    first.unwrap_or_else(end),
+                    second.unwrap_or_else(end),
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn shrink(seed: u64, plant: &Plant) -> anyhow::Result<ExitCode> {
+    let whole = OneArgs {
+        seed,
+        plant: plant.clone(),
+        ..OneArgs::default()
+    };
+    let first = pool::run_one(&whole, Surroundings::default())?;
+    let Some(wanted) = first.violations.first().map(|violation| violation.check.clone()) else {
+        println!("seed {seed} keeps every promise: there is nothing to shrink");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let scenario = Scenario::draw(seed);
+    let mut kept: Vec<usize> = (0..scenario.faults.len()).collect();
+    println!("seed {seed} breaks {wanted} with {} faults", kept.len());
+    let mut runs = 1;
+    // Halves first, then single faults: what can go goes.
+    let mut chunk = kept.len().div_ceil(2).max(1);
+    loop {
+        let mut start = 0;
+        while start < kept.len() {
+            let mut fewer = kept.clone();
+            fewer.drain(start..(start + chunk).min(kept.len()));
+            let args = OneArgs {
+                keep: Some(fewer.clone()),
+                ..whole.clone()
+            };
+            runs += 1;
+            let result = pool::run_one(&args, Surroundings::default())?;
+            if result
+                .violations
+                .iter()
+                .any(|violation| violation.check == wanted)
+            {
+                println!("  {} faults are enough (run {runs})", fewer.len());
+                kept = fewer;
+            } else {
+                start += chunk;
+            }
+        }
+        if chunk == 1 {
+            break;
+        }
+        chunk = chunk.div_ceil(2);
+    }
+    println!(
+        "{wanted} needs {} of {} faults ({runs} runs):",
+        kept.len(),
+        scenario.faults.len()
+    );
+    for index in &kept {
+        let timed = &scenario.faults[*index];
+        println!("  fault {index} at {:>6} ms: {:?}", timed.at_ms, timed.fault);
+    }
+    let keep: Vec<_> = kept.iter().map(ToString::to_string).collect();
+    println!(
+        "see it again:  {}",
+        again(seed, plant, &format!(" --keep={}", keep.join(",")))
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+pub(super) fn list_plants() -> anyhow::Result<ExitCode> {
+    for plant in PLANTS {
+        println!("{:<32} {}", plant.name, plant.mistake);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn plant(
+    name: Option<&str>,
+    budget: Option<u64>,
+    jobs: Option<usize>,
+) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        cfg!(debug_assertions),
+        "bugs cannot be planted in a release build: build without --release"
+    );
+    let wanted: Vec<&plants::Planted> = match name {
+        None => PLANTS.iter().collect(),
+        Some(name) => {
+            let found = PLANTS.iter().find(|plant| plant.name == name);
+            vec![found.with_context(|| {
+                format!("no bug is called {name}; `skerry-sim plant --list` has the names")
+            })?]
+        }
+    };
+    println!("{:<32} {:>6}  {:<30} seconds", "bug", "seeds", "caught by");
+    let mut missed = Vec::new();
+    let mut needed = Vec::new();
+    for plant in wanted {
+        let began = files::now();
+        let budget = budget.unwrap_or(plant.budget);
+        let with = Plant {
+            plant: Some(plant.name.to_owned()),
+        };
+        let all = (1..=budget).map(|seed| OneArgs {
+            seed,
+            scenario: plant.scenario.map(str::to_owned),
+            plant: with.clone(),
+            ..OneArgs::default()
+        });
+        let mut found: Option<(u64, String)> = None;
+        pool::run_all(all, jobs.unwrap_or_else(pool::default_jobs), |result| {
+            // Seeds that ran at the same time: the smallest counts.
+            if let Some(violation) = result.violations.first()
+                && found.as_ref().is_none_or(|(seed, _)| result.seed < *seed)
+            {
+                found = Some((result.seed, violation.check.clone()));
+            }
+            found.is_none()
+        })?;
+        let seconds = began.elapsed().as_secs_f64();
+        match found {
+            Some((seed, check)) => {
+                needed.push(seed);
+                println!("{:<32} {seed:>6}  {check:<30} {seconds:.0}", plant.name);
+            }
+            None => {
+                missed.push(plant.name);
+                println!(
+                    "{:<32} {:>6}  {:<30} {seconds:.0}",
+                    plant.name,
+                    "-",
+                    format!("NOT FOUND in {budget} seeds")
+                );
+            }
+        }
+    }
+    needed.sort_unstable();
+    let median = needed.get(needed.len() / 2).copied().unwrap_or(0);
+    println!(
+        "{} found, {} missed; median {median} seeds",
+        needed.len(),
+        missed.len()
+    );
+    Ok(status(missed.is_empty()))
+}
+
+pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
+    let history = History::read(&mut *files::open(path)?)
+        .map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
+    let began = files::now();
+    let violations = checker::check(&history);
+    for violation in &violations {
+        println!("{violation}");
+    }
+    let counts = history.counts();
+    let operations: u64 = counts.values().map(|(asked, _)| asked).sum();
+    println!(
+        "{operations} operations, {} broken promises, judged in {:.2} s",
+        violations.len(),
+        began.elapsed().as_secs_f64()
+    );
+    Ok(status(violations.is_empty()))
+}
+
+pub(super) fn list_scenarios() -> anyhow::Result<ExitCode> {
+    for (name, text) in SCENARIOS {
+        let scenario: Scenario =
+            serde_json::from_str(text).with_context(|| format!("{name} is no scenario"))?;
+        println!("{name:<20} {}", scenario.about);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn run_scenario(
+    name: String,
+    seed: Option<u64>,
+    trace: Option<PathBuf>,
+    plant: Plant,
+) -> anyhow::Result<ExitCode> {
+    let args = OneArgs {
+        seed: seed.unwrap_or(0),
+        scenario: Some(name.clone()),
+        trace,
+        plant,
+        ..OneArgs::default()
+    };
+    // A wrong name is told here, not by a child.
+    one::scenario(&args)?;
+    let result = pool::run_one(&args, Surroundings::default())?;
+    if result.violations.is_empty() {
+        print_success(&result);
+    } else {
+        print_failure(
+            &result,
+            &format!(
+                "skerry-sim scenario run {name} --seed {} --trace trace.txt",
+                result.seed
+            ),
+        );
+    }
+    Ok(status(result.violations.is_empty()))
+}

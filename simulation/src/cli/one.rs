@@ -1,0 +1,127 @@
+//! One simulation, in this process.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use skerry_simulation::scenario::Scenario;
+use skerry_simulation::trace::{Detail, SimTime, Trace};
+use skerry_simulation::world;
+
+use super::{OneArgs, files};
+
+/// Lines before the end that a failure shows.
+const LAST_LINES: usize = 24;
+
+/// What a child tells its parent: one line of JSON.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Result {
+    pub(super) seed: u64,
+    pub(super) hash: String,
+    pub(super) sim_ms: u64,
+    pub(super) starts: u64,
+    pub(super) answers_checked: u64,
+    /// Operations asked for, and those that succeeded, by kind.
+    pub(super) operations: BTreeMap<String, (u64, u64)>,
+    pub(super) faults: BTreeMap<String, u64>,
+    pub(super) violations: Vec<Broken>,
+    pub(super) last_lines: Vec<String>,
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Broken {
+    /// Microseconds; 0: found when everything was over.
+    pub(super) at: u64,
+    pub(super) check: String,
+    pub(super) message: String,
+}
+
+/// The scenarios that come with the program.
+pub(super) const SCENARIOS: [(&str, &str); 5] = [
+    (
+        "three-power-cuts",
+        include_str!("../../scenarios/three-power-cuts.json"),
+    ),
+    ("fsyncgate", include_str!("../../scenarios/fsyncgate.json")),
+    ("disk-full", include_str!("../../scenarios/disk-full.json")),
+    ("kill-loop", include_str!("../../scenarios/kill-loop.json")),
+    ("late-answers", include_str!("../../scenarios/late-answers.json")),
+];
+
+/// The scenario that the arguments name.
+pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
+    let scenario = match &args.scenario {
+        None => Scenario::draw(args.seed),
+        Some(name) => {
+            let known = SCENARIOS.iter().find(|(known, _)| known == name);
+            let text = match known {
+                Some((_, text)) => (*text).to_owned(),
+                None => files::read_text(Path::new(name))?,
+            };
+            let mut scenario: Scenario =
+                serde_json::from_str(&text).with_context(|| format!("{name} is no scenario"))?;
+            if args.seed != 0 {
+                scenario.seed = args.seed;
+            }
+            scenario
+        }
+    };
+    Ok(match &args.keep {
+        Some(keep) => scenario.keeping(keep),
+        None => scenario,
+    })
+}
+
+pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
+    let scenario = scenario(args)?;
+    if let Some(bug) = &args.plant.plant {
+        skerry_types::plant(bug);
+    }
+    let trace = match &args.trace {
+        Some(path) => Trace::new(SimTime::default(), Detail::Everything, Some(files::create(path)?)),
+        None => Trace::new(SimTime::default(), Detail::Events, None),
+    };
+    let report = world::run(&scenario, trace.clone());
+    if let Some(path) = &args.history {
+        report.history.write(&mut *files::create(path)?)?;
+    }
+    let operations = report.history.counts();
+    let result = Result {
+        seed: scenario.seed,
+        hash: format!("{:016x}", report.hash),
+        sim_ms: report.sim_ms,
+        starts: report.starts,
+        answers_checked: report.answers_checked,
+        operations: operations
+            .into_iter()
+            .map(|(kind, counts)| (kind.to_owned(), counts))
+            .collect(),
+        faults: report
+            .faults
+            .into_iter()
+            .map(|(kind, count)| (kind.to_owned(), count))
+            .collect(),
+        last_lines: if report.violations.is_empty() {
+            Vec::new()
+        } else {
+            trace.last_lines(LAST_LINES)
+        },
+        violations: report
+            .violations
+            .into_iter()
+            .map(|(at, violation)| Broken {
+                at,
+                check: violation.check.to_owned(),
+                message: violation.message,
+            })
+            .collect(),
+    };
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, &result)?;
+    writeln!(out)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,156 @@
+//! Children: one process for each simulation.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::one::{Broken, Result};
+use super::{OneArgs, files};
+
+/// A simulation that takes longer than this of real time turns in a circle.
+const LASTS_AT_MOST: Duration = Duration::from_secs(180);
+const POLL: Duration = Duration::from_millis(5);
+
+struct Running {
+    child: Child,
+    seed: u64,
+    since: Instant,
+}
+
+/// How a child's surroundings differ from its parent's, to prove that they do not matter.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Surroundings<'a> {
+    pub(super) dir: Option<&'a Path>,
+    pub(super) variables: &'a [(&'a str, &'a str)],
+}
+
+fn start(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Running> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(program);
+    command.arg("one").arg(args.seed.to_string());
+    if let Some(scenario) = &args.scenario {
+        command.arg("--scenario").arg(scenario);
+    }
+    if let Some(keep) = &args.keep {
+        let keep: Vec<_> = keep.iter().map(ToString::to_string).collect();
+        command.arg(format!("--keep={}", keep.join(",")));
+    }
+    if let Some(trace) = &args.trace {
+        command.arg("--trace").arg(trace);
+    }
+    if let Some(history) = &args.history {
+        command.arg("--history").arg(history);
+    }
+    if let Some(bug) = &args.plant.plant {
+        command.arg("--plant").arg(bug);
+    }
+    if let Some(dir) = surroundings.dir {
+        command.current_dir(dir);
+    }
+    command.envs(surroundings.variables.iter().copied());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().context("cannot start a child")?;
+    Ok(Running {
+        child,
+        seed: args.seed,
+        since: files::now(),
+    })
+}
+
+/// Runs one simulation in a child.
+pub(super) fn run_one(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Result> {
+    let mut running = start(args, surroundings)?;
+    loop {
+        if let Some(result) = poll(&mut running)? {
+            return Ok(result);
+        }
+        files::sleep(POLL);
+    }
+}
+
+/// Runs simulations, `jobs` at a time, until there are no more or `each` says that it is enough.
+pub(super) fn run_all(
+    all: impl IntoIterator<Item = OneArgs>,
+    jobs: usize,
+    mut each: impl FnMut(Result) -> bool,
+) -> anyhow::Result<()> {
+    let mut waiting = all.into_iter();
+    let mut running: Vec<Running> = Vec::new();
+    let mut enough = false;
+    loop {
+        while running.len() < jobs && !enough {
+            let Some(args) = waiting.next() else { break };
+            running.push(start(&args, Surroundings::default())?);
+        }
+        if running.is_empty() {
+            return Ok(());
+        }
+        let mut index = 0;
+        while index < running.len() {
+            match poll(&mut running[index])? {
+                Some(result) => {
+                    running.remove(index);
+                    enough |= !each(result);
+                }
+                None => index += 1,
+            }
+        }
+        files::sleep(POLL);
+    }
+}
+
+fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
+    let failed = |check: &str, message: String| Result {
+        seed: running.seed,
+        violations: vec![Broken {
+            at: 0,
+            check: check.to_owned(),
+            message,
+        }],
+        ..Result::default()
+    };
+    match running.child.try_wait().context("cannot wait for a child")? {
+        None if running.since.elapsed() < LASTS_AT_MOST => Ok(None),
+        None => {
+            // Ours alone, by its handle.
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+            Ok(Some(failed(
+                "runs-for-ever",
+                format!("no end after {LASTS_AT_MOST:?} of real time"),
+            )))
+        }
+        Some(status) => {
+            let mut output = String::new();
+            if let Some(stdout) = &mut running.child.stdout {
+                stdout.read_to_string(&mut output)?;
+            }
+            if let Some(result) = output
+                .lines()
+                .last()
+                .and_then(|line| serde_json::from_str(line).ok())
+            {
+                return Ok(Some(result));
+            }
+            let mut errors = String::new();
+            if let Some(stderr) = &mut running.child.stderr {
+                stderr.read_to_string(&mut errors)?;
+            }
+            Ok(Some(failed(
+                "process-died",
+                format!("{status}: {}", errors.trim()),
+            )))
+        }
+    }
+}
+
+/// As many as there are processors.
+pub(super) fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

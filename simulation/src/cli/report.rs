@@ -1,0 +1,138 @@
+//! What a person reads.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use super::one::Result;
+
+/// What many seeds came to.
+#[derive(Default)]
+pub(super) struct Summary {
+    pub(super) seeds: u64,
+    pub(super) failed: Vec<u64>,
+    sim_ms: u64,
+    starts: u64,
+    answers_checked: u64,
+    operations: u64,
+    faults: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    pub(super) fn add(&mut self, result: &Result) {
+        self.seeds += 1;
+        self.sim_ms += result.sim_ms;
+        self.starts += result.starts;
+        self.answers_checked += result.answers_checked;
+        self.operations += result.operations.values().map(|(_, done)| done).sum::<u64>();
+        for (kind, count) in &result.faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
+        }
+        if !result.violations.is_empty() {
+            self.failed.push(result.seed);
+        }
+    }
+
+    pub(super) fn print(&mut self, took: Duration) {
+        let simulated = self.sim_ms as f64 / 1_000.0;
+        let speed = simulated / took.as_secs_f64().max(0.001);
+        println!(
+            "{} seeds, {} broken | {simulated:.0} simulated seconds in {:.0} s ({speed:.0}x) | {} operations done, {} \
+             answers compared with the disk, {} starts of the broker",
+            self.seeds,
+            self.failed.len(),
+            took.as_secs_f64(),
+            self.operations,
+            self.answers_checked,
+            self.starts
+        );
+        let faults: Vec<_> = self
+            .faults
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        println!("faults: {}", faults.join(", "));
+        self.failed.sort_unstable();
+        if !self.failed.is_empty() {
+            let seeds: Vec<_> = self.failed.iter().map(ToString::to_string).collect();
+            println!("broken: {}", seeds.join(" "));
+        }
+    }
+}
+
+/// One line that overwrites itself on a terminal, and one line for each tenth elsewhere.
+pub(super) struct Progress {
+    total: u64,
+    terminal: bool,
+    tenths: u64,
+}
+
+impl Progress {
+    pub(super) fn new(total: u64) -> Self {
+        Self {
+            total,
+            terminal: std::io::stderr().is_terminal(),
+            tenths: 0,
+        }
+    }
+
+    pub(super) fn show(&mut self, summary: &Summary, took: Duration) {
+        let mut error = std::io::stderr().lock();
+        let line = format!(
+            "{}/{} seeds, {} broken, {:.0} s",
+            summary.seeds,
+            self.total,
+            summary.failed.len(),
+            took.as_secs_f64()
+        );
+        // Nobody is helped by the news that a progress line cannot be written.
+        if self.terminal {
+            let _ = write!(error, "\r{line}   ");
+            if summary.seeds == self.total {
+                let _ = writeln!(error);
+            }
+        } else if summary.seeds * 10 / self.total.max(1) > self.tenths {
+            self.tenths = summary.seeds * 10 / self.total.max(1);
+            let _ = writeln!(error, "{line}");
+        }
+        let _ = error.flush();
+    }
+}
+
+/// Says what was broken, what happened before, and how to see it again.
+pub(super) fn print_failure(result: &Result, again: &str) {
+    let Some(first) = result.violations.first() else {
+        return;
+    };
+    let at = if first.at == 0 {
+        "the end".to_owned()
+    } else {
+        format!("{:.3} s", first.at as f64 / 1e6)
+    };
+    println!("\nseed {} BREAKS A PROMISE at {at}: {}", result.seed, first.check);
+    for violation in &result.violations {
+        println!("  {}: {}", violation.check, violation.message);
+    }
+    if !result.last_lines.is_empty() {
+        println!("  the last lines of its trace ([milliseconds] who what):");
+        for line in &result.last_lines {
+            println!("    {line}");
+        }
+    }
+    println!("  see it again:  {again}");
+}
+
+pub(super) fn print_success(result: &Result) {
+    println!(
+        "seed {} keeps every promise: {:.1} simulated seconds, {} starts of the broker, {} answers compared with the \
+         disk, trace {}",
+        result.seed,
+        result.sim_ms as f64 / 1_000.0,
+        result.starts,
+        result.answers_checked,
+        result.hash
+    );
+    for (kind, (asked, done)) in &result.operations {
+        println!("  {kind}: {done} of {asked}");
+    }
+}

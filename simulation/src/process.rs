@@ -1,0 +1,125 @@
+//! The broker's process: the shipped node, started as `skerry start` starts it, with another environment.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use skerry::config::NodeConfig;
+use skerry::node::{self, Hooks};
+use skerry_metadata::{WalMark, cut_unsynced_wal};
+use tokio::sync::Notify;
+
+use crate::env::Host;
+
+const DATA_DIR: &str = "/data";
+/// Where the quorum's own store is, under the data directory.
+const RAFT_DIR: &str = "metadata/raft";
+
+/// How the process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// There is none.
+    Down,
+    /// It has begun.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It was told to end.
+    Stopping,
+    /// It has ended as it was told.
+    Stopped,
+    /// It has ended by itself.
+    Exited(String),
+}
+
+/// The broker's process as the world sees it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Process {
+    host: Host,
+    wal_mark: WalMark,
+    state: Arc<Mutex<State>>,
+    stop: Arc<Mutex<Arc<Notify>>>,
+}
+
+impl Process {
+    pub(crate) fn new(host: Host) -> Self {
+        Self {
+            host,
+            wal_mark: WalMark::default(),
+            state: Arc::new(Mutex::new(State::Down)),
+            stop: Arc::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        *self.state.lock() = state;
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.set_state(State::Stopping);
+        self.stop.lock().notify_one();
+    }
+
+    /// Runs the node until it ends. The body of the turmoil host.
+    pub(crate) async fn run(self) {
+        let stop = Arc::new(Notify::new());
+        *self.stop.lock() = stop.clone();
+        self.set_state(State::Starting);
+        let trace = self.host.trace.clone();
+        let config = match NodeConfig::from_pairs(SETTINGS) {
+            Ok(config) => config,
+            Err(errors) => return self.set_state(State::Exited(format!("settings: {errors:?}"))),
+        };
+        let hooks = Hooks {
+            wal_mark: Some(self.wal_mark.clone()),
+        };
+        let mut node = match node::start_with(self.host.boot(), config, hooks).await {
+            Ok(node) => node,
+            Err(error) => return self.set_state(State::Exited(format!("does not start: {error}"))),
+        };
+        trace.event("broker", format_args!("serves"));
+        if self.state() == State::Starting {
+            self.set_state(State::Serving);
+        }
+        tokio::select! {
+            biased;
+            () = stop.notified() => {
+                node.shutdown().await;
+                self.set_state(State::Stopped);
+            }
+            why = node.failed() => self.set_state(State::Exited(why)),
+        }
+    }
+
+    /// What a crash, of the power or of the process, takes from RocksDB: closing it has written what only its memory
+    /// held.
+    pub(crate) fn cut_metadata(&self) {
+        let dir: PathBuf = self.host.disk.external(&Path::new(DATA_DIR).join(RAFT_DIR));
+        if let Err(error) = cut_unsynced_wal(&dir, &self.wal_mark) {
+            self.host
+                .trace
+                .event("broker", format_args!("its metadata cannot be cut: {error}"));
+        }
+    }
+}
+
+/// The shipped defaults but for the addresses, and for times that would outlast a simulation.
+const SETTINGS: [(&str, &str); 12] = [
+    ("node.id", "1"),
+    ("log.dirs", DATA_DIR),
+    ("listeners", "0.0.0.0:9092"),
+    ("advertised.listeners", "broker:9092"),
+    ("cluster.listen", "0.0.0.0:9093"),
+    ("cluster.advertise", "broker:9093"),
+    ("admin.listen", "0.0.0.0:9644"),
+    ("disk.reserve", "1MiB"),
+    ("offsets.topic.num.partitions", "4"),
+    ("group.min.session.timeout.ms", "1000"),
+    ("group.initial.rebalance.delay.ms", "200"),
+    ("log.segment.delete.delay.ms", "1000"),
+];

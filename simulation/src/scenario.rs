@@ -1,0 +1,411 @@
+//! What happens in a simulation, as data: drawn from the seed by swarm, editable by hand, shrinkable.
+//!
+//! Every concern draws from a stream of its own, so that leaving a fault out does not move the others.
+
+use serde::{Deserialize, Serialize};
+use skerry_env::Rng;
+
+use crate::disk::OpKind;
+
+/// A whole simulation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows; empty for a drawn one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+    /// Every draw that is not written here comes from it.
+    pub seed: u64,
+    /// How long faults happen.
+    pub faults_ms: u64,
+    /// The step of turmoil's clock.
+    pub tick_ms: u64,
+    /// Messages take between these.
+    pub latency_ms: (u64, u64),
+    /// One of so many cached reads finds nothing in the cache; 0 = all find it.
+    pub cold_read_one_in: u64,
+    /// The last restart before everything is read is a power cut, not a kill.
+    pub ends_with_power_cut: bool,
+    /// Who works.
+    pub workload: Workload,
+    /// What goes wrong.
+    pub faults: Vec<Timed>,
+}
+
+/// Who works.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Each on one of the client hosts.
+    pub workers: Vec<Worker>,
+}
+
+/// One client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// `client-a` or `client-b`.
+    pub host: String,
+    /// What it does.
+    pub kind: WorkerKind,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerKind {
+    /// Makes the topics.
+    Setup,
+    /// Produces with an identity, several batches on their way.
+    Idempotent,
+    /// Produces without one.
+    Plain { acks: i16 },
+    /// Reads what it assigned to itself.
+    Consumer,
+    /// Reads as a member of a group.
+    Member { group: String },
+    /// Asks where partitions end.
+    Ends,
+    /// Makes and removes topics.
+    Churn,
+    /// Changes settings.
+    Settings,
+    /// Deletes records.
+    Trim,
+    /// Sends what no client sends.
+    Malformed,
+}
+
+impl WorkerKind {
+    /// The name in the history, before its number.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Idempotent => "idem",
+            Self::Plain { .. } => "plain",
+            Self::Consumer => "reader",
+            Self::Member { .. } => "member",
+            Self::Ends => "ends",
+            Self::Churn => "churn",
+            Self::Settings => "settings",
+            Self::Trim => "trim",
+            Self::Malformed => "raw",
+        }
+    }
+}
+
+/// A fault and its moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    /// Milliseconds since the start.
+    pub at_ms: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+}
+
+/// What goes wrong. The faults of the broker's process are ignored while it is down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// SIGKILL, and a start later.
+    Kill { down_ms: u64 },
+    /// The power goes, and comes back later.
+    PowerCut { down_ms: u64 },
+    /// The power goes again while the broker recovers from the first cut.
+    DoublePowerCut { down_ms: u64, again_after_ms: u64 },
+    /// SIGTERM, and a start later.
+    Restart { down_ms: u64 },
+    /// Death inside the so-many-th operation of a kind on the disk; by SIGKILL or by a power cut.
+    DieIn {
+        op: OpKind,
+        count: u64,
+        power: bool,
+        down_ms: u64,
+    },
+    /// The broker's wall clock jumps.
+    ClockJump { by_ms: i64 },
+    /// The broker's clocks run fast or slow.
+    ClockDrift { ppm: i64 },
+    /// Messages between a client host and the broker take up to this long.
+    SlowLink { host: String, max_ms: u64, for_ms: u64 },
+    /// Nothing moves between them, and nothing is lost.
+    HeldLink { host: String, for_ms: u64 },
+    /// Nothing passes between them, and what was on its way is lost.
+    CutLink { host: String, for_ms: u64 },
+    /// Messages between a client host and the broker are lost now and then, and with them their connections.
+    FlappingLink {
+        host: String,
+        per_mille: u64,
+        for_ms: u64,
+    },
+    /// Connections of a host break, also in the middle of a frame, or carry a few bytes at a time.
+    BadConnections {
+        host: String,
+        reset_one_in: u64,
+        cut_one_in: u64,
+        chop_one_in: u64,
+        for_ms: u64,
+    },
+    /// The disk does nothing for a while.
+    DiskStall { for_ms: u64 },
+    /// The disk is slow.
+    SlowDisk { latency_ms: u64, for_ms: u64 },
+    /// The disk has little room left.
+    DiskFull { room_bytes: u64, for_ms: u64 },
+    /// Syncs fail; at the end a person restarts the broker.
+    SyncFails { one_in: u64, for_ms: u64 },
+}
+
+impl Fault {
+    /// The kind's name.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill { .. } => "kill",
+            Self::PowerCut { .. } => "power-cut",
+            Self::DoublePowerCut { .. } => "double-power-cut",
+            Self::Restart { .. } => "restart",
+            Self::DieIn { .. } => "die-in",
+            Self::ClockJump { .. } => "clock-jump",
+            Self::ClockDrift { .. } => "clock-drift",
+            Self::SlowLink { .. } => "slow-link",
+            Self::HeldLink { .. } => "held-link",
+            Self::CutLink { .. } => "cut-link",
+            Self::FlappingLink { .. } => "flapping-link",
+            Self::BadConnections { .. } => "bad-connections",
+            Self::DiskStall { .. } => "disk-stall",
+            Self::SlowDisk { .. } => "slow-disk",
+            Self::DiskFull { .. } => "disk-full",
+            Self::SyncFails { .. } => "sync-fails",
+        }
+    }
+}
+
+/// The client hosts.
+pub const CLIENT_HOSTS: [&str; 2] = ["client-a", "client-b"];
+
+impl Scenario {
+    /// The scenario of a seed. Each kind of fault is on with a probability of one half.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let rng = Rng::seeded(seed ^ 0x5ce7_a210);
+        let faults_ms = 6_000 + rng.below(6_000);
+        Self {
+            about: String::new(),
+            seed,
+            faults_ms,
+            tick_ms: [1, 1, 2][below(&rng, 3)],
+            latency_ms: (rng.below(2), [3, 10, 40][below(&rng, 3)]),
+            cold_read_one_in: [0, 2, 10][below(&rng, 3)],
+            ends_with_power_cut: rng.chance(2, 3),
+            workload: draw_workload(&Rng::seeded(seed ^ 0x0077_0417)),
+            faults: draw_faults(seed, faults_ms),
+        }
+    }
+
+    /// The same, with only those faults.
+    #[must_use]
+    pub fn keeping(&self, faults: &[usize]) -> Self {
+        let kept = self
+            .faults
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| faults.contains(index));
+        Self {
+            faults: kept.map(|(_, fault)| fault.clone()).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The groups of the workload.
+    #[must_use]
+    pub fn groups(&self) -> Vec<String> {
+        let groups = self
+            .workload
+            .workers
+            .iter()
+            .filter_map(|worker| match &worker.kind {
+                WorkerKind::Member { group } => Some(group.clone()),
+                _ => None,
+            });
+        let mut groups: Vec<_> = groups.collect();
+        groups.sort();
+        groups.dedup();
+        groups
+    }
+}
+
+fn below(rng: &Rng, bound: u64) -> usize {
+    usize::try_from(rng.below(bound)).unwrap_or(0)
+}
+
+fn draw_workload(rng: &Rng) -> Workload {
+    let mut kinds = vec![WorkerKind::Setup, WorkerKind::Idempotent, WorkerKind::Consumer];
+    let mut maybe = |of_100: u64, kind: WorkerKind| {
+        if rng.below(100) < of_100 {
+            kinds.push(kind);
+        }
+    };
+    maybe(60, WorkerKind::Idempotent);
+    maybe(50, WorkerKind::Plain { acks: -1 });
+    maybe(50, WorkerKind::Plain { acks: 1 });
+    maybe(50, WorkerKind::Consumer);
+    maybe(50, WorkerKind::Ends);
+    maybe(40, WorkerKind::Churn);
+    maybe(40, WorkerKind::Settings);
+    maybe(40, WorkerKind::Trim);
+    maybe(40, WorkerKind::Malformed);
+    if rng.chance(2, 3) {
+        for _ in 0..1 + rng.below(3) {
+            kinds.push(WorkerKind::Member {
+                group: "readers".to_owned(),
+            });
+        }
+    }
+    if rng.chance(1, 4) {
+        kinds.push(WorkerKind::Member {
+            group: "others".to_owned(),
+        });
+    }
+    let host = || CLIENT_HOSTS[below(rng, 2)].to_owned();
+    Workload {
+        workers: kinds
+            .into_iter()
+            .map(|kind| Worker { host: host(), kind })
+            .collect(),
+    }
+}
+
+/// The kinds of fault and how many of each a seed has at most.
+const KINDS: [(&str, u64); 16] = [
+    ("kill", 3),
+    ("power-cut", 3),
+    ("double-power-cut", 1),
+    ("restart", 2),
+    ("die-in", 4),
+    ("clock-jump", 2),
+    ("clock-drift", 1),
+    ("slow-link", 2),
+    ("held-link", 3),
+    ("cut-link", 3),
+    ("flapping-link", 1),
+    ("bad-connections", 2),
+    ("disk-stall", 2),
+    ("slow-disk", 2),
+    ("disk-full", 1),
+    ("sync-fails", 1),
+];
+
+fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {
+    let mut faults = Vec::new();
+    for (number, (kind, most)) in (1..).zip(KINDS) {
+        let rng = Rng::seeded(seed ^ (number << 40));
+        // Failing syncs poison whole logs until the restart: more rarely, or little else would be seen.
+        let on = if kind == "sync-fails" {
+            rng.chance(1, 5)
+        } else {
+            rng.chance(1, 2)
+        };
+        if !on {
+            continue;
+        }
+        for _ in 0..1 + rng.below(most) {
+            faults.push(Timed {
+                at_ms: 300 + rng.below(faults_ms),
+                fault: draw_fault(kind, &rng),
+            });
+        }
+    }
+    faults.sort_by_key(|timed| timed.at_ms);
+    faults
+}
+
+fn draw_fault(kind: &str, rng: &Rng) -> Fault {
+    let down_ms = [10, 200, 1_500][below(rng, 3)] + rng.below(300);
+    let for_ms = [100, 800, 2_500][below(rng, 3)] + rng.below(500);
+    let host = CLIENT_HOSTS[below(rng, 2)].to_owned();
+    match kind {
+        "kill" => Fault::Kill { down_ms },
+        "power-cut" => Fault::PowerCut { down_ms },
+        "double-power-cut" => Fault::DoublePowerCut {
+            down_ms,
+            again_after_ms: 1 + rng.below(60),
+        },
+        "restart" => Fault::Restart { down_ms },
+        "die-in" => Fault::DieIn {
+            op: [OpKind::Write, OpKind::Sync, OpKind::Name][below(rng, 3)],
+            count: 1 + rng.below(40),
+            power: rng.chance(1, 2),
+            down_ms,
+        },
+        "clock-jump" => {
+            let by_ms = [50, 5_000, 3_600_000, 40 * 86_400_000][below(rng, 4)]
+                + i64::try_from(rng.below(100)).unwrap_or(0);
+            Fault::ClockJump {
+                by_ms: if rng.chance(1, 2) { by_ms } else { -by_ms },
+            }
+        }
+        "clock-drift" => Fault::ClockDrift {
+            ppm: i64::try_from(rng.below(200_000)).unwrap_or(0) - 100_000,
+        },
+        "slow-link" => Fault::SlowLink {
+            host,
+            max_ms: 50 + rng.below(400),
+            for_ms,
+        },
+        "held-link" => Fault::HeldLink { host, for_ms },
+        "cut-link" => Fault::CutLink { host, for_ms },
+        "flapping-link" => Fault::FlappingLink {
+            host,
+            per_mille: 1 + rng.below(4),
+            for_ms,
+        },
+        "bad-connections" => Fault::BadConnections {
+            host: if rng.chance(1, 2) {
+                "broker".to_owned()
+            } else {
+                host
+            },
+            reset_one_in: [0, 40, 200][below(rng, 3)],
+            cut_one_in: [0, 40, 200][below(rng, 3)],
+            chop_one_in: [0, 3, 20][below(rng, 3)],
+            for_ms,
+        },
+        "disk-stall" => Fault::DiskStall { for_ms },
+        "slow-disk" => Fault::SlowDisk {
+            latency_ms: 1 + rng.below(60),
+            for_ms,
+        },
+        "disk-full" => Fault::DiskFull {
+            room_bytes: rng.below(200_000),
+            for_ms,
+        },
+        _ => Fault::SyncFails {
+            one_in: 1 + rng.below(6),
+            for_ms,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_one_scenario_and_every_kind_comes_up() {
+        assert_eq!(Scenario::draw(7), Scenario::draw(7));
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            seen.extend(Scenario::draw(seed).faults.iter().map(|timed| timed.fault.kind()));
+        }
+        assert_eq!(seen.len(), KINDS.len(), "{seen:?}");
+    }
+
+    #[test]
+    fn a_scenario_is_read_as_it_was_written() {
+        let scenario = Scenario::draw(3);
+        let text = serde_json::to_string_pretty(&scenario).unwrap();
+        assert_eq!(serde_json::from_str::<Scenario>(&text).unwrap(), scenario);
+        let kept = scenario.keeping(&[0]);
+        assert_eq!(kept.faults, scenario.faults[..1]);
+    }
+}

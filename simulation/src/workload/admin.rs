@@ -1,0 +1,190 @@
+//! Whoever makes, changes and removes topics, and deletes records.
+
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest,
+};
+use skerry_client::ResponseError;
+use uuid::Uuid;
+
+use super::consume::{LATEST, list_offset};
+use super::{Client, Failure, TOPICS, TRIMMED, error_name, key, text, topic_name};
+use crate::checker::history::{Op, Outcome};
+
+/// A topic's setting that changes nothing that the other checks look at.
+pub(super) const SETTING: &str = "max.compaction.lag.ms";
+const TOPIC: i8 = 2;
+
+/// Makes the topics that live as long as the simulation.
+pub(super) async fn set_up(mut client: Client) {
+    for (topic, partitions) in TOPICS {
+        // Segments that roll by time are the only small ones that Kafka's limits allow.
+        let settings = [("segment.ms", (300 + client.env.rng.below(3_000)).to_string())];
+        while !create(&mut client, topic, partitions, &settings).await && !client.is_stopping() {
+            client.pause(200).await;
+        }
+    }
+}
+
+/// Makes a topic; true when it is there.
+async fn create(client: &mut Client, topic: &str, partitions: i32, settings: &[(&str, String)]) -> bool {
+    let id = client.invoke(Op::CreateTopic {
+        topic: topic.to_owned(),
+    });
+    let configs = settings.iter().map(|(name, value)| {
+        CreatableTopicConfig::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
+    });
+    let wanted = CreatableTopic::default()
+        .with_name(topic_name(topic))
+        .with_num_partitions(partitions)
+        .with_replication_factor(1)
+        .with_configs(configs.collect());
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![wanted])
+        .with_timeout_ms(2_000);
+    let result = match client.call(&request).await {
+        Ok(answer) => match answer.topics.first().map(|topic| topic.error_code) {
+            Some(0) => Ok(()),
+            // An earlier try was carried out, and its answer lost.
+            Some(code) if is(code, ResponseError::TopicAlreadyExists) => Ok(()),
+            Some(code) => Err(Failure::unknown(error_name(code))),
+            None => Err(Failure::unknown("an empty answer")),
+        },
+        Err(failure) => Err(failure),
+    };
+    finish(client, id, &result)
+}
+
+fn is(code: i16, error: ResponseError) -> bool {
+    ResponseError::try_from_code(code) == Some(error)
+}
+
+fn finish(client: &Client, id: u64, result: &Result<(), Failure>) -> bool {
+    let outcome = match result {
+        Ok(()) => Outcome::Done,
+        Err(failure) => failure.outcome(),
+    };
+    client.complete(id, outcome);
+    result.is_ok()
+}
+
+/// Makes and removes topics, some of them again under the same name.
+pub(super) async fn churn(mut client: Client) {
+    while !client.is_stopping() {
+        let number = client.env.rng.below(6);
+        let topic = format!("churn-{number}");
+        if client.env.rng.chance(1, 2) {
+            let partitions = 1 + i32::try_from(client.env.rng.below(3)).unwrap_or(0);
+            create(&mut client, &topic, partitions, &[]).await;
+        } else {
+            delete(&mut client, &topic).await;
+        }
+        client.pause(500).await;
+    }
+}
+
+async fn delete(client: &mut Client, topic: &str) {
+    let id = client.invoke(Op::DeleteTopic {
+        topic: topic.to_owned(),
+    });
+    let wanted = DeleteTopicState::default()
+        .with_name(Some(topic_name(topic)))
+        .with_topic_id(Uuid::nil());
+    let request = DeleteTopicsRequest::default()
+        .with_topics(vec![wanted])
+        .with_topic_names(vec![topic_name(topic)])
+        .with_timeout_ms(2_000);
+    let result = match client.call(&request).await {
+        Ok(answer) => match answer.responses.first().map(|topic| topic.error_code) {
+            Some(0) => Ok(()),
+            Some(code) if is(code, ResponseError::UnknownTopicOrPartition) => Err(Failure::refused(code)),
+            Some(code) => Err(Failure::unknown(error_name(code))),
+            None => Err(Failure::unknown("an empty answer")),
+        },
+        Err(failure) => Err(failure),
+    };
+    finish(client, id, &result);
+}
+
+/// Changes a setting that nothing depends on.
+pub(super) async fn settings(mut client: Client) {
+    while !client.is_stopping() {
+        let (topic, _) = TOPICS[usize::try_from(client.env.rng.below(TOPICS.len() as u64)).unwrap_or(0)];
+        if client.topic_id(topic).await.is_none() {
+            return;
+        }
+        let value = (1_000_000 + client.env.rng.below(1_000_000)).to_string();
+        let id = client.invoke(Op::SetConfig {
+            topic: topic.into(),
+            name: SETTING.into(),
+            value: value.clone(),
+        });
+        let change = AlterableConfig::default()
+            .with_name(text(SETTING))
+            .with_config_operation(0)
+            .with_value(Some(text(&value)));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(text(topic))
+            .with_configs(vec![change]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let result = match client.call(&request).await {
+            Ok(answer) => match answer.responses.first().map(|resource| resource.error_code) {
+                Some(0) => Ok(()),
+                Some(code) => Err(Failure::unknown(error_name(code))),
+                None => Err(Failure::unknown("an empty answer")),
+            },
+            Err(failure) => Err(failure),
+        };
+        let unsure = matches!(&result, Err(failure) if !failure.definite);
+        finish(&client, id, &result);
+        if unsure {
+            // A request that is still on its way may win over a later one: wait until it has arrived or died.
+            client.pause(6_000).await;
+        }
+        client.pause(700).await;
+    }
+}
+
+/// Deletes the beginning of a partition.
+pub(super) async fn trim(mut client: Client) {
+    while !client.is_stopping() {
+        client.pause(2_500).await;
+        let Some(end) = list_offset(&mut client, TRIMMED, 0, LATEST)
+            .await
+            .filter(|end| *end > 0)
+        else {
+            continue;
+        };
+        let before = i64::try_from(client.env.rng.below(end.unsigned_abs() + 1)).unwrap_or(0);
+        let id = client.invoke(Op::Trim {
+            key: key(TRIMMED, 0),
+            before,
+        });
+        let partition = DeleteRecordsPartition::default()
+            .with_partition_index(0)
+            .with_offset(before);
+        let wanted = DeleteRecordsTopic::default()
+            .with_name(topic_name(TRIMMED))
+            .with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default()
+            .with_topics(vec![wanted])
+            .with_timeout_ms(2_000);
+        let outcome = match client.call(&request).await {
+            Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
+                Some(done) if done.error_code == 0 => Outcome::Offset {
+                    offset: done.low_watermark,
+                },
+                Some(done) => Failure::unknown(error_name(done.error_code)).outcome(),
+                None => Failure::unknown("an empty answer").outcome(),
+            },
+            Err(failure) => failure.outcome(),
+        };
+        client.complete(id, outcome);
+    }
+}

@@ -1,0 +1,342 @@
+//! After everything has healed: the broker must serve within a bound, and everything is read once more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    BrokerId, DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest,
+};
+use skerry_env::Env;
+use skerry_types::Instant;
+use std::sync::atomic::Ordering;
+
+use super::consume::{Bad, EARLIEST, LATEST, list_offset, read};
+use super::{Client, Failure, Shared, TOPICS, admin, error_name, group, key, text, topic_name};
+use crate::checker::history::{Op, Outcome, Value};
+use crate::record::{self, Identity};
+
+/// By then every partition serves again.
+const SERVES_WITHIN: Duration = Duration::from_secs(20);
+/// What can be read at once is read within this time.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// Checks that every partition takes a record; with `reads`, also reads everything into the history.
+pub async fn audit(env: &Env, shared: &Arc<Shared>, name: &str, groups: &[String], reads: bool) {
+    let mut client = Client::new(env, name.to_owned(), shared);
+    let deadline = env.clock.now() + SERVES_WITHIN;
+    let number = shared.next_producer.fetch_add(1, Ordering::Relaxed);
+    let mut serial = 0;
+    for (topic, partitions) in TOPICS {
+        for partition in 0..partitions {
+            let value = Value {
+                producer: number,
+                serial,
+            };
+            serial += 1;
+            if let Err(why) = write(&mut client, topic, partition, value, deadline).await {
+                shared.violation(
+                    "not-serving",
+                    format!("{topic}-{partition} took no record for {SERVES_WITHIN:?} after everything healed: {why}"),
+                );
+                return;
+            }
+        }
+    }
+    if !reads {
+        return;
+    }
+    let deadline = env.clock.now() + READ_WITHIN;
+    if let Err(why) = read_everything(&mut client, groups, deadline).await {
+        shared.violation("not-serving", format!("after everything healed: {why}"));
+    }
+}
+
+async fn write(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    value: Value,
+    deadline: Instant,
+) -> Result<(), String> {
+    let op = client.invoke(Op::Send {
+        key: key(topic, partition),
+        values: vec![value],
+        idempotent: true,
+        acks_all: true,
+    });
+    let mut identity = None;
+    loop {
+        match try_write(client, topic, partition, value, &mut identity).await {
+            Ok(base) => {
+                client.complete(op, Outcome::Sent { base });
+                return Ok(());
+            }
+            Err(failure) if client.env.clock.now() >= deadline => {
+                client.complete(op, Failure::unknown(failure.why.clone()).outcome());
+                return Err(failure.why);
+            }
+            Err(_) => {
+                client.ids.remove(topic);
+                client.pause(100).await;
+            }
+        }
+    }
+}
+
+async fn try_write(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    value: Value,
+    identity: &mut Option<Identity>,
+) -> Result<i64, Failure> {
+    let identity = match identity {
+        Some(identity) => *identity,
+        None => {
+            let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+            let answer = client.call(&request).await?;
+            if answer.error_code != 0 {
+                return Err(Failure::unknown(error_name(answer.error_code)));
+            }
+            *identity.insert(Identity {
+                id: answer.producer_id.0,
+                epoch: answer.producer_epoch,
+                sequence: 0,
+            })
+        }
+    };
+    let topic_id = known_id(client, topic).await?;
+    let bytes: Bytes = record::encode(&[value], identity, client.env.clock.wall().get(), 20);
+    let data = PartitionProduceData::default()
+        .with_index(partition)
+        .with_records(Some(bytes));
+    let data = TopicProduceData::default()
+        .with_name(topic_name(topic))
+        .with_topic_id(topic_id)
+        .with_partition_data(vec![data]);
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(2_000)
+        .with_topic_data(vec![data]);
+    let answer = client.call(&request).await?;
+    let found = answer
+        .responses
+        .first()
+        .and_then(|topic| topic.partition_responses.first());
+    match found {
+        Some(found) if found.error_code == 0 => Ok(found.base_offset),
+        Some(found) => Err(Failure::unknown(error_name(found.error_code))),
+        None => Err(Failure::unknown("an empty answer")),
+    }
+}
+
+async fn known_id(client: &mut Client, topic: &str) -> Result<uuid::Uuid, Failure> {
+    if let Some(id) = client.ids.get(topic) {
+        return Ok(*id);
+    }
+    // Only once: whoever calls has a deadline of its own.
+    let wanted = kafka_protocol::messages::metadata_request::MetadataRequestTopic::default()
+        .with_name(Some(topic_name(topic)));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![wanted]))
+        .with_allow_auto_topic_creation(false);
+    let answer = client.call(&request).await?;
+    match answer.topics.first() {
+        Some(found) if found.error_code == 0 => {
+            client.ids.insert(topic.to_owned(), found.topic_id);
+            Ok(found.topic_id)
+        }
+        Some(found) => Err(Failure::unknown(error_name(found.error_code))),
+        None => Err(Failure::unknown("an empty answer")),
+    }
+}
+
+async fn read_everything(client: &mut Client, groups: &[String], deadline: Instant) -> Result<(), String> {
+    for (topic, partitions) in TOPICS {
+        for partition in 0..partitions {
+            read_partition(client, topic, partition, deadline).await?;
+        }
+    }
+    for group in groups {
+        for (topic, partitions) in group::READ {
+            for partition in 0..partitions {
+                while let Err(failure) = group::read_commit(client, group, topic, partition).await {
+                    give_up_at(
+                        client,
+                        deadline,
+                        &format!("the commits of {group}: {}", failure.why),
+                    )
+                    .await?;
+                }
+            }
+        }
+    }
+    final_topics(client, deadline).await?;
+    for (topic, _) in TOPICS {
+        final_setting(client, topic, deadline).await?;
+    }
+    Ok(())
+}
+
+async fn give_up_at(client: &mut Client, deadline: Instant, why: &str) -> Result<(), String> {
+    if client.env.clock.now() >= deadline {
+        return Err(why.to_owned());
+    }
+    client.pause(100).await;
+    Ok(())
+}
+
+async fn read_partition(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    deadline: Instant,
+) -> Result<(), String> {
+    let what = format!("reading {topic}-{partition}");
+    let (start, end) = loop {
+        let start = list_offset(client, topic, partition, EARLIEST).await;
+        let end = list_offset(client, topic, partition, LATEST).await;
+        if let (Some(start), Some(end)) = (start, end) {
+            break (start, end);
+        }
+        give_up_at(client, deadline, &what).await?;
+    };
+    let op = client.invoke(Op::FinalRead {
+        key: key(topic, partition),
+    });
+    let mut records: Vec<(i64, Value)> = Vec::new();
+    let mut next = start;
+    let mut high_watermark = end;
+    while next < end {
+        match read_on(client, topic, partition, next).await {
+            Ok((more, high)) => {
+                next = more.last().map_or(next, |(last, _)| last + 1);
+                if more.is_empty() {
+                    give_up_at(
+                        client,
+                        deadline,
+                        &format!("{what}: nothing at {next}, and the end is {end}"),
+                    )
+                    .await?;
+                }
+                records.extend(more);
+                high_watermark = high;
+            }
+            Err(failure) => {
+                give_up_at(client, deadline, &format!("{what} at {next}: {}", failure.why)).await?
+            }
+        }
+    }
+    client.complete(
+        op,
+        Outcome::Polled {
+            records,
+            high_watermark,
+            log_start: start,
+        },
+    );
+    Ok(())
+}
+
+async fn read_on(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    from: i64,
+) -> Result<(Vec<(i64, Value)>, i64), Failure> {
+    let topic_id = known_id(client, topic).await?;
+    let wanted = FetchPartition::default()
+        .with_partition(partition)
+        .with_current_leader_epoch(-1)
+        .with_fetch_offset(from)
+        .with_partition_max_bytes(1 << 20);
+    let wanted = FetchTopic::default()
+        .with_topic(topic_name(topic))
+        .with_topic_id(topic_id)
+        .with_partitions(vec![wanted]);
+    let request = FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(200)
+        .with_min_bytes(1)
+        .with_max_bytes(8 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![wanted]);
+    let answer = client.call(&request).await?;
+    let found = answer
+        .responses
+        .first()
+        .and_then(|topic| topic.partitions.first());
+    let found = found.ok_or_else(|| Failure::unknown(error_name(answer.error_code)))?;
+    match read(found, from) {
+        Ok(records) => Ok((records, found.high_watermark)),
+        Err(Bad::Error(code)) => Err(Failure::unknown(error_name(code))),
+        Err(Bad::Records(why)) => {
+            client.shared.violation(
+                "broken-records",
+                format!("{topic}-{partition} from {from}: {why}"),
+            );
+            Err(Failure::unknown(why))
+        }
+    }
+}
+
+async fn final_topics(client: &mut Client, deadline: Instant) -> Result<(), String> {
+    let op = client.invoke(Op::FinalTopics);
+    loop {
+        let request = MetadataRequest::default()
+            .with_topics(None)
+            .with_allow_auto_topic_creation(false);
+        match client.call(&request).await {
+            Ok(answer) => {
+                let topics = answer
+                    .topics
+                    .iter()
+                    .filter_map(|topic| Some(topic.name.as_ref()?.to_string()));
+                client.complete(
+                    op,
+                    Outcome::Topics {
+                        topics: topics.collect(),
+                    },
+                );
+                return Ok(());
+            }
+            Err(failure) => give_up_at(client, deadline, &format!("the topics: {}", failure.why)).await?,
+        }
+    }
+}
+
+async fn final_setting(client: &mut Client, topic: &str, deadline: Instant) -> Result<(), String> {
+    let op = client.invoke(Op::FinalConfig {
+        topic: topic.to_owned(),
+        name: admin::SETTING.to_owned(),
+    });
+    loop {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text(topic))
+            .with_configuration_keys(Some(vec![text(admin::SETTING)]));
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        let why = match client.call(&request).await {
+            Ok(answer) => match answer.results.first() {
+                Some(result) if result.error_code == 0 => {
+                    let value = result.configs.first().and_then(|config| config.value.as_ref());
+                    client.complete(
+                        op,
+                        Outcome::Config {
+                            value: value.map(ToString::to_string).unwrap_or_default(),
+                        },
+                    );
+                    return Ok(());
+                }
+                Some(result) => error_name(result.error_code),
+                None => "an empty answer".to_owned(),
+            },
+            Err(failure) => failure.why,
+        };
+        give_up_at(client, deadline, &format!("the settings of {topic}: {why}")).await?;
+    }
+}

@@ -1,0 +1,297 @@
+//! Consumers that assign partitions to themselves, and a client that asks for ends.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest};
+use skerry_client::ResponseError;
+
+use super::{Client, Failure, TOPICS, error_name, key, pick, topic_name};
+use crate::checker::history::{Op, Outcome, Value};
+use crate::record;
+
+/// The newest version of Fetch that names topics.
+const FETCH_BY_NAME: i16 = 12;
+
+pub(super) const LATEST: i64 = -1;
+pub(super) const EARLIEST: i64 = -2;
+
+/// Where a consumer is in one partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    pub(super) next: i64,
+    /// One uninterrupted reading.
+    pub(super) session: u64,
+}
+
+pub(super) type Positions = BTreeMap<(String, i32), Position>;
+
+/// A fetch session (KIP-227) as the client knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FetchSession {
+    id: i32,
+    epoch: i32,
+}
+
+/// How a consumer fetches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    pub(super) newest: i16,
+    pub(super) max_wait_ms: i32,
+    pub(super) max_bytes: i32,
+    pub(super) min_bytes: i32,
+}
+
+pub(super) fn draw_style(client: &Client) -> Style {
+    Style {
+        newest: *pick(&client.env, &[i16::MAX, i16::MAX, FETCH_BY_NAME, 11]),
+        max_wait_ms: *pick(&client.env, &[0, 100, 500, 1_000]),
+        max_bytes: *pick(&client.env, &[300, 5_000, 1 << 20]),
+        min_bytes: *pick(&client.env, &[1, 1, 2_000]),
+    }
+}
+
+pub(super) fn new_session(client: &Client) -> u64 {
+    client.shared.next_session.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Reads a few partitions from their beginnings, again and again.
+pub(super) async fn run(mut client: Client) {
+    let mut positions = Positions::new();
+    let mut session = FetchSession::default();
+    let mut style = draw_style(&client);
+    while !client.is_stopping() {
+        if positions.is_empty() || client.env.rng.chance(1, 60) {
+            positions = begin(&mut client).await;
+            session = FetchSession::default();
+            style = draw_style(&client);
+        }
+        if fetch(&mut client, &mut session, style, &mut positions)
+            .await
+            .is_err()
+        {
+            session = FetchSession::default();
+            client.pause(150).await;
+        }
+    }
+}
+
+async fn begin(client: &mut Client) -> Positions {
+    let mut positions = Positions::new();
+    for (topic, partitions) in TOPICS {
+        for partition in 0..partitions {
+            if client.env.rng.chance(1, 2)
+                && let Some(next) = list_offset(client, topic, partition, EARLIEST).await
+            {
+                positions.insert(
+                    (topic.to_owned(), partition),
+                    Position {
+                        next,
+                        session: new_session(client),
+                    },
+                );
+            }
+        }
+    }
+    positions
+}
+
+/// One fetch of all `positions`, which move on by what was read.
+pub(super) async fn fetch(
+    client: &mut Client,
+    session: &mut FetchSession,
+    style: Style,
+    positions: &mut Positions,
+) -> Result<(), Failure> {
+    let mut topics: BTreeMap<&str, Vec<FetchPartition>> = BTreeMap::new();
+    let mut ops = BTreeMap::new();
+    for ((topic, partition), position) in &*positions {
+        let wanted = FetchPartition::default()
+            .with_partition(*partition)
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(position.next)
+            .with_partition_max_bytes(style.max_bytes);
+        topics.entry(topic).or_default().push(wanted);
+        let op = Op::Poll {
+            key: key(topic, *partition),
+            session: position.session,
+            from: position.next,
+        };
+        ops.insert((topic.clone(), *partition), client.invoke(op));
+    }
+    let mut named = Vec::new();
+    for (topic, partitions) in topics {
+        let topic_id = client
+            .topic_id(topic)
+            .await
+            .ok_or_else(|| Failure::unknown("stopping"))?;
+        named.push(
+            FetchTopic::default()
+                .with_topic(topic_name(topic))
+                .with_topic_id(topic_id)
+                .with_partitions(partitions),
+        );
+    }
+    let request = FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(style.max_wait_ms)
+        .with_min_bytes(style.min_bytes)
+        .with_max_bytes(1 << 20)
+        .with_session_id(session.id)
+        .with_session_epoch(session.epoch)
+        .with_topics(named);
+    let result = match client.call_up_to(&request, style.newest).await {
+        Ok(answer) => {
+            *session = next_session(*session, &answer);
+            digest(client, &answer, &mut ops, positions)
+        }
+        Err(failure) => Err(failure),
+    };
+    for id in ops.into_values() {
+        client.complete(
+            id,
+            Outcome::Failed {
+                definite: true,
+                why: "nothing new".into(),
+            },
+        );
+    }
+    result
+}
+
+fn next_session(session: FetchSession, answer: &FetchResponse) -> FetchSession {
+    match (answer.error_code, answer.session_id) {
+        (0, 0) => FetchSession::default(),
+        (0, id) => FetchSession {
+            id,
+            epoch: if session.id == id { session.epoch + 1 } else { 1 },
+        },
+        _ => FetchSession::default(),
+    }
+}
+
+fn digest(
+    client: &mut Client,
+    answer: &FetchResponse,
+    ops: &mut BTreeMap<(String, i32), u64>,
+    positions: &mut Positions,
+) -> Result<(), Failure> {
+    if answer.error_code != 0 {
+        return Err(Failure::refused(answer.error_code));
+    }
+    let mut failed = None;
+    for topic in &answer.responses {
+        let by_id = client
+            .ids
+            .iter()
+            .find(|(_, id)| **id == topic.topic_id)
+            .map(|(name, _)| name.clone());
+        let name = if topic.topic.is_empty() {
+            by_id
+        } else {
+            Some(topic.topic.to_string())
+        };
+        let Some(name) = name else { continue };
+        for partition in &topic.partitions {
+            let place = (name.clone(), partition.partition_index);
+            let (Some(position), Some(op)) = (positions.get_mut(&place), ops.remove(&place)) else {
+                continue;
+            };
+            match read(partition, position.next) {
+                Ok(records) => {
+                    if let Some((last, _)) = records.last() {
+                        position.next = last + 1;
+                    }
+                    let outcome = Outcome::Polled {
+                        records,
+                        high_watermark: partition.high_watermark,
+                        log_start: partition.log_start_offset,
+                    };
+                    client.complete(op, outcome);
+                }
+                Err(Bad::Error(code)) => {
+                    client.complete(op, Failure::refused(code).outcome());
+                    client.ids.remove(&name);
+                    failed = Some((place.clone(), code));
+                }
+                Err(Bad::Records(why)) => {
+                    client.complete(op, Failure::unknown(why.clone()).outcome());
+                    client.shared.violation(
+                        "broken-records",
+                        format!(
+                            "{} reads {}-{} from {}: {why}",
+                            client.name, name, place.1, position.next
+                        ),
+                    );
+                }
+            }
+        }
+    }
+    let Some((place, code)) = failed else {
+        return Ok(());
+    };
+    if ResponseError::try_from_code(code) == Some(ResponseError::OffsetOutOfRange) {
+        // Its beginning was deleted; and if it was not, the checker sees the end that went back.
+        positions.remove(&place);
+    }
+    Err(Failure::unknown(error_name(code)))
+}
+
+pub(super) enum Bad {
+    Error(i16),
+    Records(String),
+}
+
+/// What a partition's part of an answer holds from `from` on.
+pub(super) fn read(partition: &PartitionData, from: i64) -> Result<Vec<(i64, Value)>, Bad> {
+    if partition.error_code != 0 {
+        return Err(Bad::Error(partition.error_code));
+    }
+    let records = partition.records.as_deref().unwrap_or_default();
+    record::values(records, from).map_err(Bad::Records)
+}
+
+/// ListOffsets, once.
+pub(super) async fn list_offset(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    timestamp: i64,
+) -> Option<i64> {
+    let wanted = ListOffsetsPartition::default()
+        .with_partition_index(partition)
+        .with_current_leader_epoch(-1)
+        .with_timestamp(timestamp);
+    let wanted = ListOffsetsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![wanted]);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![wanted]);
+    let answer = client.call(&request).await.ok()?;
+    let found = answer.topics.first()?.partitions.first()?;
+    (found.error_code == 0).then_some(found.offset)
+}
+
+/// Asks where partitions end.
+pub(super) async fn list_ends(mut client: Client) {
+    while !client.is_stopping() {
+        let (topic, partitions) = *pick(&client.env, &TOPICS);
+        let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
+        let id = client.invoke(Op::ListEnd {
+            key: key(topic, partition),
+        });
+        let outcome = match list_offset(&mut client, topic, partition, LATEST).await {
+            Some(offset) => Outcome::Offset { offset },
+            None => Outcome::Failed {
+                definite: true,
+                why: "no answer".into(),
+            },
+        };
+        client.complete(id, outcome);
+        client.pause(400).await;
+    }
+}

@@ -1,0 +1,363 @@
+//! A member of a classic consumer group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use skerry_client::ResponseError;
+
+use super::consume::{FetchSession, Position, Positions, Style, fetch, new_session};
+use super::{Client, Failure, error_name, key, text, topic_name};
+use crate::checker::history::{Op, Outcome};
+
+/// What the groups read.
+pub(super) const READ: [(&str, i32); 2] = [("orders", 3), ("events", 2)];
+const SESSION_TIMEOUT_MS: i32 = 2_000;
+const REBALANCE_TIMEOUT_MS: i32 = 2_000;
+const STYLE: Style = Style {
+    newest: i16::MAX,
+    max_wait_ms: 100,
+    max_bytes: 50_000,
+    min_bytes: 1,
+};
+
+struct Membership {
+    member: StrBytes,
+    generation: i32,
+}
+
+pub(super) async fn run(mut client: Client, group: &str) {
+    let mut member = StrBytes::default();
+    let mut last_generation = None;
+    while !client.is_stopping() {
+        match join(&mut client, group, &member).await {
+            Ok((membership, assigned)) => {
+                member = membership.member.clone();
+                if let Some(old) = last_generation.replace(membership.generation) {
+                    try_as_zombie(&mut client, group, &membership, old).await;
+                }
+                if let Err(failure) = take_part(&mut client, group, &membership, &assigned).await
+                    && (failure.why.contains("UnknownMember") || failure.why.contains("IllegalGeneration"))
+                {
+                    member = StrBytes::default();
+                }
+            }
+            Err(failure) => {
+                if failure.why.contains("UnknownMember") {
+                    member = StrBytes::default();
+                }
+                client.pause(200).await;
+            }
+        }
+        if client.env.rng.chance(1, 6) {
+            leave(&mut client, group, &member).await;
+            member = StrBytes::default();
+        }
+    }
+}
+
+fn group_id(group: &str) -> GroupId {
+    GroupId(text(group))
+}
+
+fn check(code: i16) -> Result<(), Failure> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Failure::unknown(error_name(code)))
+    }
+}
+
+async fn find(client: &mut Client, group: &str) -> Result<(), Failure> {
+    let request = FindCoordinatorRequest::default()
+        .with_key_type(0)
+        .with_coordinator_keys(vec![text(group)]);
+    let answer = client.call(&request).await?;
+    let error = answer
+        .coordinators
+        .first()
+        .map_or(answer.error_code, |Coordinator { error_code, .. }| *error_code);
+    check(error)
+}
+
+/// Joins and syncs; returns what is assigned.
+async fn join(
+    client: &mut Client,
+    group: &str,
+    member: &StrBytes,
+) -> Result<(Membership, Vec<(String, i32)>), Failure> {
+    find(client, group).await?;
+    let op = client.invoke(Op::Join {
+        group: group.to_owned(),
+    });
+    let joined = match ask_to_join(client, group, member).await {
+        Ok(joined) => joined,
+        Err(failure) => {
+            client.complete(op, failure.outcome());
+            return Err(failure);
+        }
+    };
+    client.complete(
+        op,
+        Outcome::Joined {
+            generation: joined.generation_id,
+        },
+    );
+    let mut assignments = Vec::new();
+    if joined.leader == joined.member_id {
+        let mut members: Vec<_> = joined
+            .members
+            .iter()
+            .map(|member| member.member_id.clone())
+            .collect();
+        members.sort();
+        assignments = assign(&members);
+    }
+    let request = SyncGroupRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id(joined.generation_id)
+        .with_member_id(joined.member_id.clone())
+        .with_protocol_type(Some(text("consumer")))
+        .with_protocol_name(Some(text("range")))
+        .with_assignments(assignments);
+    let answer = client.call(&request).await?;
+    check(answer.error_code)?;
+    let assigned = String::from_utf8_lossy(&answer.assignment)
+        .split_terminator(';')
+        .filter_map(|place| {
+            place
+                .rsplit_once(':')
+                .map(|(topic, partition)| (topic.to_owned(), partition.parse()))
+        })
+        .filter_map(|(topic, partition)| Some((topic, partition.ok()?)))
+        .collect();
+    Ok((
+        Membership {
+            member: joined.member_id,
+            generation: joined.generation_id,
+        },
+        assigned,
+    ))
+}
+
+async fn ask_to_join(
+    client: &mut Client,
+    group: &str,
+    member: &StrBytes,
+) -> Result<JoinGroupResponse, Failure> {
+    let mut member = member.clone();
+    // Twice: the first answer to a nameless member is its name (KIP-394).
+    for _ in 0..2 {
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(text("range"))
+            .with_metadata(Bytes::from_static(
+                b"\0\x01\0\0\0\x02\0\x06orders\0\x06events\xff\xff\xff\xff\0\0\0\0",
+            ));
+        let request = JoinGroupRequest::default()
+            .with_group_id(group_id(group))
+            .with_session_timeout_ms(SESSION_TIMEOUT_MS)
+            .with_rebalance_timeout_ms(REBALANCE_TIMEOUT_MS)
+            .with_member_id(member.clone())
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol]);
+        let answer = client.call(&request).await?;
+        if ResponseError::try_from_code(answer.error_code) == Some(ResponseError::MemberIdRequired) {
+            member = answer.member_id;
+            continue;
+        }
+        check(answer.error_code)?;
+        return Ok(answer);
+    }
+    Err(Failure::unknown("MemberIdRequired twice"))
+}
+
+/// One partition after the other, round and round.
+fn assign(members: &[StrBytes]) -> Vec<SyncGroupRequestAssignment> {
+    let mut shares: BTreeMap<usize, String> = BTreeMap::new();
+    let places = READ
+        .iter()
+        .flat_map(|(topic, partitions)| (0..*partitions).map(move |number| (topic, number)));
+    for (turn, (topic, number)) in places.enumerate() {
+        shares
+            .entry(turn % members.len())
+            .or_default()
+            .push_str(&format!("{topic}:{number};"));
+    }
+    let share = |index| Bytes::from(shares.get(&index).cloned().unwrap_or_default());
+    (0..members.len())
+        .map(|index| {
+            SyncGroupRequestAssignment::default()
+                .with_member_id(members[index].clone())
+                .with_assignment(share(index))
+        })
+        .collect()
+}
+
+/// Reads and commits until something ends the membership.
+async fn take_part(
+    client: &mut Client,
+    group: &str,
+    membership: &Membership,
+    assigned: &[(String, i32)],
+) -> Result<(), Failure> {
+    let mut positions = Positions::new();
+    let mut committed = BTreeMap::new();
+    for (topic, partition) in assigned {
+        let offset = read_commit(client, group, topic, *partition).await?;
+        committed.insert((topic.clone(), *partition), offset);
+        let position = Position {
+            next: offset.max(0),
+            session: new_session(client),
+        };
+        positions.insert((topic.clone(), *partition), position);
+    }
+    let mut session = FetchSession::default();
+    for round in 0.. {
+        if client.is_stopping() {
+            return Ok(());
+        }
+        // Now and then a member works for longer than its session lasts, and goes on as if nothing were.
+        let nap = if client.env.rng.chance(1, 80) { 3_000 } else { 100 };
+        client.env.clock.sleep(Duration::from_millis(nap)).await;
+        if !positions.is_empty() && fetch(client, &mut session, STYLE, &mut positions).await.is_err() {
+            session = FetchSession::default();
+        }
+        for (place, position) in positions.clone() {
+            if committed
+                .get(&place)
+                .is_none_or(|committed| *committed < position.next)
+            {
+                commit(client, group, membership, (&place.0, place.1), position.next).await?;
+                committed.insert(place, position.next);
+            }
+        }
+        if round % 4 == 0 {
+            let request = HeartbeatRequest::default()
+                .with_group_id(group_id(group))
+                .with_generation_id(membership.generation)
+                .with_member_id(membership.member.clone());
+            check(client.call(&request).await?.error_code)?;
+        }
+        if client.env.rng.chance(1, 100) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A commit whose answer is lost may still arrive: the caller enters a new generation before it commits again.
+async fn commit(
+    client: &mut Client,
+    group: &str,
+    membership: &Membership,
+    (topic, partition): (&str, i32),
+    offset: i64,
+) -> Result<(), Failure> {
+    let generation = membership.generation;
+    let op = client.invoke(Op::Commit {
+        group: group.into(),
+        generation,
+        key: key(topic, partition),
+        offset,
+    });
+    let wanted = OffsetCommitRequestPartition::default()
+        .with_partition_index(partition)
+        .with_committed_offset(offset)
+        .with_committed_leader_epoch(-1)
+        .with_committed_metadata(Some(text("")));
+    let wanted = OffsetCommitRequestTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![wanted]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id_or_member_epoch(generation)
+        .with_member_id(membership.member.clone())
+        .with_topics(vec![wanted]);
+    // In the versions that name topics.
+    let result = match client.call_up_to(&request, 9).await {
+        Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
+            Some(partition) => check(partition.error_code),
+            None => Err(Failure::unknown("an empty answer")),
+        },
+        Err(failure) => Err(failure),
+    };
+    let outcome = match &result {
+        Ok(()) => Outcome::Done,
+        Err(failure) => failure.outcome(),
+    };
+    client.complete(op, outcome);
+    result
+}
+
+/// A commit of the generation before: it must be refused, or it would undo what others did since.
+async fn try_as_zombie(client: &mut Client, group: &str, membership: &Membership, old_generation: i32) {
+    if old_generation >= membership.generation || !client.env.rng.chance(1, 2) {
+        return;
+    }
+    let zombie = Membership {
+        member: membership.member.clone(),
+        generation: old_generation,
+    };
+    // What it hears is in the history; that it is refused is what everybody expects.
+    let _ = commit(client, group, &zombie, (READ[0].0, 0), 0).await;
+}
+
+/// What the group has committed; -1 for nothing.
+pub(super) async fn read_commit(
+    client: &mut Client,
+    group: &str,
+    topic: &str,
+    partition: i32,
+) -> Result<i64, Failure> {
+    let op = client.invoke(Op::ReadCommit {
+        group: group.to_owned(),
+        key: key(topic, partition),
+    });
+    let wanted = OffsetFetchRequestTopics::default()
+        .with_name(topic_name(topic))
+        .with_partition_indexes(vec![partition]);
+    let wanted = OffsetFetchRequestGroup::default()
+        .with_group_id(group_id(group))
+        .with_member_epoch(-1)
+        .with_topics(Some(vec![wanted]));
+    let request = OffsetFetchRequest::default().with_groups(vec![wanted]);
+    let result = match client.call_up_to(&request, 9).await {
+        Ok(answer) => match answer.groups.first() {
+            Some(found) if found.error_code != 0 => Err(Failure::unknown(error_name(found.error_code))),
+            Some(found) => match found.topics.first().and_then(|topic| topic.partitions.first()) {
+                Some(found) => check(found.error_code).map(|()| found.committed_offset),
+                None => Err(Failure::unknown("an empty answer")),
+            },
+            None => Err(Failure::unknown("an empty answer")),
+        },
+        Err(failure) => Err(failure),
+    };
+    let outcome = match &result {
+        Ok(offset) => Outcome::Offset { offset: *offset },
+        Err(failure) => failure.outcome(),
+    };
+    client.complete(op, outcome);
+    result
+}
+
+async fn leave(client: &mut Client, group: &str, member: &StrBytes) {
+    use kafka_protocol::messages::leave_group_request::MemberIdentity;
+    let identity = MemberIdentity::default().with_member_id(member.clone());
+    let request = LeaveGroupRequest::default()
+        .with_group_id(group_id(group))
+        .with_members(vec![identity]);
+    // Whether or not it is heard: the session ends by itself.
+    let _ = client.call(&request).await;
+}

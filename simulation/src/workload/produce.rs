@@ -1,0 +1,300 @@
+//! Producers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
+use skerry_client::{CallError, ResponseError};
+use std::sync::atomic::Ordering;
+
+use super::{CALL_TIMEOUT, Client, Failure, TOPICS, error_name, key, pick, topic_name};
+use crate::checker::history::{Op, Outcome, Value};
+use crate::record::{self, Identity};
+
+/// What idempotent producers may have on their way (Kafka's limit).
+const IN_FLIGHT_MAX: u64 = 5;
+
+struct Batch {
+    op: u64,
+    values: Vec<Value>,
+    bytes: Bytes,
+}
+
+/// Where a producer is: a new one begins where an operation was given up.
+struct Writer {
+    number: u32,
+    serial: u32,
+    identity: Option<(i64, i16)>,
+    sequences: BTreeMap<(&'static str, i32), i32>,
+}
+
+impl Writer {
+    fn new(client: &Client) -> Self {
+        let number = client.shared.next_producer.fetch_add(1, Ordering::Relaxed);
+        Self {
+            number,
+            serial: 0,
+            identity: None,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    fn values(&mut self, count: u64) -> Vec<Value> {
+        (0..count)
+            .map(|_| {
+                let value = Value {
+                    producer: self.number,
+                    serial: self.serial,
+                };
+                self.serial += 1;
+                value
+            })
+            .collect()
+    }
+}
+
+/// With acks=all, an identity, and up to five batches on their way; retried in order until answered.
+pub(super) async fn idempotent(mut client: Client) {
+    let mut writer = Writer::new(&client);
+    while !client.is_stopping() {
+        let Some((id, epoch)) = identify(&mut client, &mut writer).await else {
+            break;
+        };
+        let (topic, partitions) = *pick(&client.env, &TOPICS);
+        let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
+        if client.topic_id(topic).await.is_none() {
+            break;
+        }
+        let mut batches = VecDeque::new();
+        for _ in 0..1 + client.env.rng.below(IN_FLIGHT_MAX) {
+            let values = writer.values(1 + client.env.rng.below(6));
+            let sequence = writer.sequences.entry((topic, partition)).or_insert(0);
+            let identity = Identity {
+                id,
+                epoch,
+                sequence: *sequence,
+            };
+            *sequence += i32::try_from(values.len()).unwrap_or(0);
+            batches.push_back(prepare(&client, topic, partition, values, identity, -1));
+        }
+        if let Err(failure) = deliver(&mut client, topic, partition, -1, &mut batches).await {
+            for batch in batches {
+                client.complete(batch.op, failure.outcome());
+            }
+            writer = Writer::new(&client);
+        }
+        client.pause(60).await;
+    }
+}
+
+/// Without an identity, one batch at a time: retries may write it twice.
+pub(super) async fn plain(mut client: Client, acks: i16) {
+    let mut writer = Writer::new(&client);
+    while !client.is_stopping() {
+        let (topic, partitions) = *pick(&client.env, &TOPICS);
+        let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
+        if client.topic_id(topic).await.is_none() {
+            break;
+        }
+        let values = writer.values(1 + client.env.rng.below(4));
+        let mut batches = VecDeque::from([prepare(&client, topic, partition, values, Identity::NONE, acks)]);
+        if let Err(failure) = deliver(&mut client, topic, partition, acks, &mut batches).await {
+            for batch in batches {
+                client.complete(batch.op, failure.outcome());
+            }
+        }
+        client.pause(80).await;
+    }
+}
+
+async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)> {
+    while writer.identity.is_none() {
+        if client.is_stopping() {
+            return None;
+        }
+        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        match client.call(&request).await {
+            Ok(answer) if answer.error_code == 0 => {
+                writer.identity = Some((answer.producer_id.0, answer.producer_epoch));
+            }
+            _ => client.pause(150).await,
+        }
+    }
+    writer.identity
+}
+
+fn prepare(
+    client: &Client,
+    topic: &str,
+    partition: i32,
+    values: Vec<Value>,
+    identity: Identity,
+    acks: i16,
+) -> Batch {
+    let padded = match client.env.rng.below(10) {
+        0 => 4_000 + client.env.rng.below(9_000),
+        _ => client.env.rng.below(500),
+    };
+    let timestamp = client.env.clock.wall().get();
+    let bytes = record::encode(&values, identity, timestamp, usize::try_from(padded).unwrap_or(0));
+    let op = client.invoke(Op::Send {
+        key: key(topic, partition),
+        values: values.clone(),
+        idempotent: identity != Identity::NONE,
+        acks_all: acks == -1,
+    });
+    Batch { op, values, bytes }
+}
+
+/// What one answer means for its batch.
+enum Heard {
+    Written(i64),
+    Retry(String),
+    Refused(i16),
+}
+
+/// Sends the batches, all at once and in order, again and again, until each is answered. What is left when it gives
+/// up is in `batches`.
+async fn deliver(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    acks: i16,
+    batches: &mut VecDeque<Batch>,
+) -> Result<(), Failure> {
+    let mut tries = 0;
+    while !batches.is_empty() {
+        if tries > 0 {
+            if client.is_stopping() {
+                return Err(Failure::unknown("given up"));
+            }
+            client.pause(200).await;
+        }
+        tries += 1;
+        let heard = send_all(client, topic, partition, acks, batches).await;
+        for heard in heard {
+            match heard {
+                Heard::Written(base) => {
+                    if let Some(batch) = batches.pop_front() {
+                        client.complete(batch.op, Outcome::Sent { base });
+                    }
+                }
+                Heard::Retry(_) => {
+                    client.disconnect();
+                    client.ids.remove(topic);
+                    break;
+                }
+                Heard::Refused(code) => {
+                    client.disconnect();
+                    if let Some(batch) = batches.front() {
+                        client.shared.violation(
+                            "refused-record",
+                            format!(
+                                "{} sent {}..{} to {topic}-{partition}, everything before it acknowledged: {}",
+                                client.name,
+                                batch.values[0],
+                                batch.values[batch.values.len() - 1],
+                                error_name(code)
+                            ),
+                        );
+                    }
+                    return Err(Failure::unknown(error_name(code)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn send_all(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    acks: i16,
+    batches: &VecDeque<Batch>,
+) -> Vec<Heard> {
+    let Some(id) = client.topic_id(topic).await else {
+        return vec![Heard::Retry("no id".into())];
+    };
+    let conn = match client.connection().await {
+        Ok(conn) => conn,
+        Err(failure) => return vec![Heard::Retry(failure.why)],
+    };
+    let version = match conn.version::<ProduceRequest>() {
+        Ok(version) => version,
+        Err(error) => return vec![Heard::Retry(error.to_string())],
+    };
+    // Both ways of naming a topic are used: by its id (13), by its name (up to 12).
+    let version = if client.env.rng.chance(1, 3) {
+        version.min(12)
+    } else {
+        version
+    };
+    let mut waiting = Vec::new();
+    let mut heard = Vec::new();
+    for batch in batches {
+        let data = PartitionProduceData::default()
+            .with_index(partition)
+            .with_records(Some(batch.bytes.clone()));
+        let topic_data = TopicProduceData::default()
+            .with_name(topic_name(topic))
+            .with_topic_id(id)
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_acks(acks)
+            .with_timeout_ms(2_000)
+            .with_topic_data(vec![topic_data]);
+        match conn.send(&request, version, CALL_TIMEOUT).await {
+            Ok(pending) => waiting.push(pending),
+            Err(_) => break,
+        }
+    }
+    for mut pending in waiting {
+        match pending.answer().await {
+            Ok(answer) => heard.push(understand(&answer)),
+            Err(error) => {
+                if let CallError::Decode(why) = &error {
+                    client
+                        .shared
+                        .violation("broken-answer", format!("{}: {why}", client.name));
+                }
+                heard.push(Heard::Retry(error.to_string()));
+                return heard;
+            }
+        }
+        if !matches!(heard.last(), Some(Heard::Written(_))) {
+            return heard;
+        }
+    }
+    if heard.len() < batches.len() {
+        heard.push(Heard::Retry("not sent".into()));
+    }
+    heard
+}
+
+fn understand(answer: &ProduceResponse) -> Heard {
+    let partition = answer
+        .responses
+        .first()
+        .and_then(|topic| topic.partition_responses.first());
+    let Some(partition) = partition else {
+        return Heard::Retry("an empty answer".into());
+    };
+    match ResponseError::try_from_code(partition.error_code) {
+        None if partition.error_code == 0 => Heard::Written(partition.base_offset),
+        // Whoever retries in order is never out of order: the broker forgot what it had acknowledged.
+        Some(
+            ResponseError::OutOfOrderSequenceNumber
+            | ResponseError::DuplicateSequenceNumber
+            | ResponseError::UnknownProducerId
+            | ResponseError::InvalidProducerEpoch
+            | ResponseError::CorruptMessage
+            | ResponseError::InvalidRecord
+            | ResponseError::MessageTooLarge
+            | ResponseError::UnsupportedVersion
+            | ResponseError::InvalidRequiredAcks,
+        ) => Heard::Refused(partition.error_code),
+        _ => Heard::Retry(error_name(partition.error_code)),
+    }
+}
