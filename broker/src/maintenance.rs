@@ -246,14 +246,7 @@ impl Maintenance {
     /// Moves the point from which recovery will walk each log.
     async fn checkpoint(&self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
-            let job = match partition.with_log(|log| log.start_checkpoint()) {
-                Some(Ok(Some(job))) => job,
-                Some(Ok(None)) | None => continue,
-                Some(Err(error)) => {
-                    tracing::warn!(partition = %partition.name(), %error, "cannot write a checkpoint");
-                    continue;
-                }
-            };
+            let Some(Some(job)) = partition.with_log(|log| log.start_checkpoint()) else { continue };
             let (job, result) = self
                 .broker
                 .env()

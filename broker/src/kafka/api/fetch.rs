@@ -316,7 +316,7 @@ impl<'a> Round<'a> {
             last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
             max_bytes: u32::try_from(max_bytes).unwrap_or(u32::MAX),
             // The first batch comes whole, however large: a consumer must not get stuck behind it (KIP-74).
-            one_batch_at_least: self.bytes == 0 && self.spec.max_bytes > 0 && wanted.max_bytes > 0,
+            one_batch_at_least: self.bytes == 0,
         })?;
         let records = self.records(reading.plan, max_bytes).await?;
         let aborted = match self.spec.isolation {
