@@ -43,6 +43,10 @@ impl Epochs {
         self.starts.last().map(|last| last.epoch)
     }
 
+    pub(crate) fn starts(&self) -> &[EpochStart] {
+        &self.starts
+    }
+
     /// Notes that a batch of `epoch` is at `offset`, the end of the log so far. True where that is news.
     pub(crate) fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
         if epoch < LeaderEpoch(0) || self.latest().is_some_and(|latest| latest >= epoch) {

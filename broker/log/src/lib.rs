@@ -9,6 +9,7 @@ pub mod batch;
 pub mod checkpoint;
 mod compaction;
 mod config;
+mod dump;
 mod epochs;
 mod errors;
 mod files;
@@ -23,6 +24,7 @@ mod walk;
 
 pub use compaction::{CompactionJob, CompactionResult, DirtyRatio};
 pub use config::{CleanupPolicy, LogConfig, TargetCompression, TimestampType};
+pub use dump::{DumpOptions, dump};
 pub use epochs::EpochEnd;
 pub use errors::{AppendError, ChangeError, OpenError, Poisoned, ReadError};
 pub use files::FileCache;

@@ -33,7 +33,7 @@ impl BatchMeta {
     }
 
     /// As Kafka's `decrementSequence`: it wraps below 0.
-    fn first_sequence(&self) -> Sequence {
+    pub(crate) fn first_sequence(&self) -> Sequence {
         let first = i64::from(self.last_sequence.get()) - i64::from(self.offset_delta);
         Sequence(if first < 0 {
             (first + i64::from(i32::MAX) + 1) as i32
@@ -138,6 +138,15 @@ impl Producers {
             coordinator_epoch: entry.coordinator_epoch,
             current_txn_first_offset: entry.txn_first_offset,
         })
+    }
+
+    /// Everything, with each producer's batches, oldest first.
+    pub(crate) fn dump(&self) -> impl Iterator<Item = (ProducerSnapshot, Vec<BatchMeta>)> + '_ {
+        self.snapshots().zip(
+            self.entries
+                .values()
+                .map(|entry| entry.batches.iter().copied().collect()),
+        )
     }
 
     /// Judges a client's batch (KAFKA.md 3.1, in this order). `Some`: it is a repetition of that batch.

@@ -102,7 +102,7 @@ impl Log {
     pub fn append_as_follower(&mut self, batches: Bytes, now: WallMs) -> Result<Offset, AppendError> {
         self.writable()?;
         let mut batches = Batches::new(batches);
-        while let Some(batch) = batches.next() {
+        for batch in batches.by_ref() {
             let header = batch.header;
             if header.base_offset() < self.log_end {
                 return Err(AppendError::UnexpectedOffset {
@@ -317,6 +317,8 @@ impl Log {
     }
 
     fn seal_active(&mut self) -> io::Result<()> {
+        // A flush that has begun does not cover what follows.
+        self.writes += 1;
         let compact = self.config.cleanup_policy.compact;
         let active = self.segments.last_mut().expect("a log always has a segment");
         active.finish_indexes()?;

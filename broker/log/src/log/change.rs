@@ -140,8 +140,12 @@ impl Log {
     }
 
     fn cut_tail(&mut self, offset: Offset) -> io::Result<Retired> {
-        let mut retired = Retired::default();
         let floor = self.floor(offset);
+        // The batch that goes as a whole may begin below the log's start: nothing is left then.
+        if self.segments[floor].position_of(offset)?.1 < self.log_start {
+            return self.restart(offset);
+        }
+        let mut retired = Retired::default();
         // The newest first: an interruption leaves a log that only ends earlier.
         while self.segments.len() > floor + 1 {
             if let Some(segment) = self.segments.pop() {
@@ -150,7 +154,6 @@ impl Log {
         }
         let (position, end) = self.active().position_of(offset)?;
         self.log_end = end;
-        let end = self.log_end;
         self.active_mut().cut(position)?;
         let (keep, drop): (Vec<_>, Vec<_>) = self.snapshots.iter().partition(|at| **at <= end);
         self.snapshots = keep;
@@ -165,6 +168,9 @@ impl Log {
         self.rebuild_producers()?;
         self.epochs.truncate_end(end);
         self.write_epochs()?;
+        if !self.is_dirty() {
+            self.durable_end = end;
+        }
         Ok(retired)
     }
 
@@ -291,11 +297,18 @@ impl Log {
 
     fn retire_first(&mut self, count: usize) -> io::Result<Retired> {
         let mut retired = Retired::default();
+        if count > 0 && (self.names_changed > self.synced_names || !self.side_files.is_empty()) {
+            // Producer state of what goes lives on in the snapshot at the new first segment.
+            self.side_files.iter().try_for_each(|(_, file)| file.sync())?;
+            self.place.disk().sync_dir(&self.place.dir)?;
+        }
         for _ in 0..count {
             let segment = self.segments.remove(0);
             self.snapshots.retain(|at| *at != segment.base);
-            self.names_changed();
             retired.add(&self.place, segment, true)?;
+            // One after the other: if a power cut brought back an older segment and not its successor, recovery would
+            // see a hole in the log.
+            self.place.disk().sync_dir(&self.place.dir)?;
         }
         self.recovery_point = self
             .recovery_point

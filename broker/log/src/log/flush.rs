@@ -82,7 +82,7 @@ impl Log {
         Some(self.flush_job())
     }
 
-    fn is_dirty(&self) -> bool {
+    pub(super) fn is_dirty(&self) -> bool {
         self.names_changed > self.synced_names
             || !self.side_files.is_empty()
             || self.segments.iter().rev().any(|segment| segment.dirty.is_some())
@@ -137,7 +137,7 @@ impl Log {
     /// entries find no room now.
     pub fn start_checkpoint(&mut self) -> Option<CheckpointJob> {
         let current = self.recovery_point == self.log_end && self.snapshots.contains(&self.log_end);
-        if self.poison.is_some() || current && !self.epochs_dirty {
+        if self.poison.is_some() || current && !self.epochs_dirty && !self.is_dirty() {
             return None;
         }
         match self.checkpoint_job() {
@@ -231,7 +231,7 @@ impl Log {
             let result = job.run();
             let copy = result
                 .as_ref()
-                .map(|()| ())
+                .copied()
                 .map_err(|error| io::Error::from(error.kind()));
             self.finish_checkpoint(job, copy).map_err(poisoned)?;
             result?;

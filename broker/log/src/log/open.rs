@@ -97,6 +97,7 @@ impl Log {
             producers: Producers::default(),
             report: RecoveryReport::default(),
             walked: BTreeMap::new(),
+            new_snapshots: Vec::new(),
         };
         if found.segments.is_empty() {
             return opening.begin_anew();
@@ -260,6 +261,8 @@ struct Opening {
     report: RecoveryReport,
     /// Walked segments, and the aborted transactions that were found in each.
     walked: BTreeMap<usize, Vec<AbortedTxn>>,
+    /// Producer state at the beginning of walked segments: what retention leaves must have one.
+    new_snapshots: Vec<(Offset, Vec<u8>)>,
 }
 
 /// Where the walk begins.
@@ -455,7 +458,8 @@ impl Opening {
     fn load_producers(&mut self, limit: Option<Offset>) -> Result<Offset, OpenError> {
         let first = self.segments[0].base;
         for at in self.snapshots.iter().rev().copied() {
-            if at < first || limit.is_some_and(|limit| at > limit) {
+            // What lies below the first segment was durable when it was retired: a snapshot of there holds.
+            if at < first || limit.is_some_and(|limit| at > limit.max(first)) {
                 continue;
             }
             let path = self.place.path(at, FileKind::Snapshot);
@@ -644,6 +648,9 @@ impl Opening {
                     return Ok(walked);
                 }
                 expected = base;
+            }
+            if at > start.segment && base >= state_from {
+                self.new_snapshots.push((base, self.producers.render()));
             }
             self.begin_walk(if at == start.segment {
                 start
@@ -987,6 +994,16 @@ impl Opening {
             }
         }
         if recovered {
+            for (at, bytes) in std::mem::take(&mut self.new_snapshots) {
+                let path = self.place.path(at, FileKind::Snapshot);
+                let file = self.place.disk().open(&path, OpenMode::Create)?;
+                file.set_len(0)?;
+                file.write_at(&[io::IoSlice::new(&bytes)], 0)?;
+                file.sync()?;
+                if let Err(place) = self.snapshots.binary_search(&at) {
+                    self.snapshots.insert(place, at);
+                }
+            }
             self.place.disk().sync_dir(&self.place.dir)?;
         }
         Ok(())

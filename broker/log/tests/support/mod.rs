@@ -192,22 +192,19 @@ fn tear(content: &mut Content, dice: &mut Dice, mood: u64) {
                     _ => shortest + dice.below((longest - shortest + 1) as u64) as usize,
                 };
                 let mut torn = vec![0; len];
+                // What was synced and not written since stays as it is.
+                for (byte, old) in torn.iter_mut().zip(&old) {
+                    *byte = *old;
+                }
                 for start in (0..len).step_by(512) {
                     let end = len.min(start + 512);
-                    for at in start..end {
-                        // What was synced and not written since stays as it is.
-                        torn[at] = old.get(at).copied().unwrap_or(0);
-                    }
-                    let same = old
-                        .get(start..end)
-                        .is_some_and(|old| new.get(start..end) == Some(old));
-                    if same {
+                    if old.get(start..end).is_some_and(|old| new.get(start..end) == Some(old)) {
                         continue;
                     }
                     match dice.below(4) {
                         0 | 1 => {
-                            for at in start..end {
-                                torn[at] = new.get(at).copied().unwrap_or(torn[at]);
+                            for (byte, new) in torn[start..end].iter_mut().zip(new.iter().skip(start)) {
+                                *byte = *new;
                             }
                         }
                         2 => {}
@@ -445,6 +442,11 @@ impl Disk for PowerDisk {
     fn external_path(&self, path: &Path) -> PathBuf {
         path.to_owned()
     }
+}
+
+/// Cases of a property test: a long run sets `SKERRY_CASES`.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("SKERRY_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
 
 pub const NOW: WallMs = WallMs(1_700_000_000_000);
