@@ -105,7 +105,7 @@ def create_refusals(t: Context) -> None:
         assert got == ERROR["INVALID_TOPIC_EXCEPTION"], f"names that differ in . and _ only: {got}"
         checked = t.name("checked")
         assert one.create_topic(checked, 1, validate=True) == 0
-        assert one.metadata([checked])["topics"][0]["error"] == ERROR["UNKNOWN_TOPIC_OR_PARTITION"], "validate_only made it"
+        assert one.metadata([checked], version=4)["topics"][0]["error"] == ERROR["UNKNOWN_TOPIC_OR_PARTITION"], "validate_only made it"
         assert one.create_topic(t.name(), 1, {}, version=2) == 0
         assert one.delete_topic("a b") == ERROR["UNKNOWN_TOPIC_OR_PARTITION"]
         assert one.delete_topic(t.name("nowhere")) == ERROR["UNKNOWN_TOPIC_OR_PARTITION"]
