@@ -4,6 +4,8 @@
 //! The task is the only owner of the shards: requests, finished appends, loaded records and timers come to it in one
 //! order, and it carries out their effects in the order in which they must happen.
 
+mod load;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -20,21 +22,23 @@ use skerry_coordinator::{
 use skerry_env::{Env, TaskHandle};
 use skerry_log::batch::{BatchBuilder, Batches, Compression, MarkerType, Records, control_marker};
 use skerry_log::{AppendError, ValidBatch};
+use skerry_metadata::Quorum;
 use skerry_metadata_state::Delta;
 use skerry_types::{Instant, LeaderEpoch, Offset};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::load::{LOADING_AT_ONCE, Loader};
 use crate::broker::Broker;
-use crate::partition::{AckError, Acks, Isolation, Partition, ProduceError, ReadSpec};
+use crate::partition::{AckError, Acks, Partition, ProduceError};
 use crate::partitions::Partitions;
 use crate::settings::Settings;
 use crate::topics::CONSUMER_OFFSETS;
 
 /// Messages that may wait for the task. Whoever sends one more waits: connections are bounded, and so is this.
 const INBOX_MAX: usize = 1024;
-/// How much of a log is read at a time while a shard loads.
-const LOAD_BYTES: u32 = 1024 * 1024;
+/// Messages that may be handled before the timers are looked at: a busy coordinator must not forget the silent members.
+const MESSAGES_PER_TICK: u32 = 256;
 
 /// A group's coordinator cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -53,6 +57,8 @@ pub struct Groups {
     /// Taken when the task starts.
     start: Mutex<Option<mpsc::Receiver<Message>>>,
     task: Mutex<Option<TaskHandle>>,
+    /// One follower at a time: what was looked at first must arrive first.
+    following: tokio::sync::Mutex<()>,
     partitions: Arc<Partitions>,
     settings: Arc<Settings>,
     env: Env,
@@ -70,27 +76,29 @@ enum Message {
         request: Box<Request>,
         reply: oneshot::Sender<Vec<Response>>,
     },
-    Lead {
-        partition: i32,
-        epoch: LeaderEpoch,
-        log: Arc<Partition>,
-    },
-    Resign {
-        partition: i32,
-    },
+    /// All that this broker leads.
+    Leading(Vec<Led>),
     Loaded {
         partition: i32,
-        epoch: LeaderEpoch,
+        term: u64,
         batches: Bytes,
+        /// Tells the loader that it may go on.
+        taken: oneshot::Sender<()>,
     },
     LoadFinished {
         partition: i32,
-        epoch: LeaderEpoch,
-        result: Result<(), String>,
+        term: u64,
     },
     TopicsDeleted(BTreeSet<Arc<str>>),
     Settings(GroupSettings),
     Stop,
+}
+
+/// A partition of `__consumer_offsets` that this broker leads.
+struct Led {
+    partition: i32,
+    epoch: LeaderEpoch,
+    log: Arc<Partition>,
 }
 
 impl Groups {
@@ -102,6 +110,7 @@ impl Groups {
             inbox,
             start: Mutex::new(Some(receiver)),
             task: Mutex::new(None),
+            following: tokio::sync::Mutex::new(()),
             partitions,
             settings,
             env,
@@ -109,22 +118,23 @@ impl Groups {
     }
 
     /// Begins to coordinate.
-    pub async fn start(&self, broker: &Arc<Broker>) {
+    pub async fn start(&self, broker: &Broker) {
         let Some(receiver) = self.start.lock().take() else {
             return;
         };
-        let driver = Driver::new(self, broker.metrics().groups.clone());
+        let driver = Driver::new(self, broker);
         *self.task.lock() = Some(self.env.tasks.spawn("groups", driver.run(receiver)));
-        self.follow(broker, &[Delta::Reset]).await;
+        self.follow(&[Delta::Reset]).await;
     }
 
     /// Takes over what the metadata has changed.
-    pub async fn follow(&self, broker: &Arc<Broker>, deltas: &[Delta]) {
+    pub async fn follow(&self, deltas: &[Delta]) {
         if self.task.lock().is_none() {
             return;
         }
+        let _turn = self.following.lock().await;
         let mut deleted = BTreeSet::new();
-        let mut led = false;
+        let (mut led, mut configured) = (false, false);
         for delta in deltas {
             match delta {
                 Delta::TopicDeleted { name, .. } => {
@@ -134,43 +144,36 @@ impl Groups {
                 Delta::TopicCreated { name, .. } | Delta::PartitionChanged { name, .. } => {
                     led |= &**name == CONSUMER_OFFSETS;
                 }
-                Delta::Reset => led = true,
-                Delta::ConfigChanged(_) => self.send(Message::Settings(self.group_settings())).await,
+                Delta::Reset => (led, configured) = (true, true),
+                Delta::ConfigChanged(_) => configured = true,
                 Delta::ClusterNamed(_) | Delta::BrokerChanged(_) | Delta::FeatureLevelChanged(_) => {}
             }
         }
+        if configured {
+            self.send(Message::Settings(self.group_settings())).await;
+        }
         if led {
-            self.follow_leadership(broker).await;
+            self.send(Message::Leading(self.led())).await;
         }
         if !deleted.is_empty() {
             self.send(Message::TopicsDeleted(deleted)).await;
         }
     }
 
-    async fn follow_leadership(&self, broker: &Arc<Broker>) {
-        let count = broker
-            .image()
-            .topic(CONSUMER_OFFSETS)
-            .map_or(0, |topic| topic.partitions.len());
+    fn led(&self) -> Vec<Led> {
         let local = self.partitions.topic(CONSUMER_OFFSETS);
-        for partition in (0..count).filter_map(|index| i32::try_from(index).ok()) {
-            let log = local.as_ref().and_then(|topic| topic.partition(partition));
-            let epoch = log.as_ref().and_then(|log| {
-                log.with_leader(LeaderEpoch::UNKNOWN, |_, leader| leader.epoch())
-                    .ok()
-            });
-            match (log, epoch) {
-                (Some(log), Some(epoch)) => {
-                    self.send(Message::Lead {
-                        partition,
-                        epoch,
-                        log,
-                    })
-                    .await
-                }
-                _ => self.send(Message::Resign { partition }).await,
-            }
-        }
+        let partitions = local.map(|topic| topic.partitions()).unwrap_or_default();
+        let led = partitions.into_iter().filter_map(|log| {
+            let epoch = log
+                .with_leader(LeaderEpoch::UNKNOWN, |_, leader| leader.epoch())
+                .ok()?;
+            Some(Led {
+                partition: log.name().partition.get(),
+                epoch,
+                log,
+            })
+        });
+        led.collect()
     }
 
     /// Asks the coordinator of `group`.
@@ -251,17 +254,20 @@ impl Groups {
     }
 }
 
-/// The outcome of one append, with the shard and the leadership that it belongs to.
-type Finished = (i32, LeaderEpoch, AppendId, Result<Offset, AppendFailure>);
+/// The outcome of one append, with the shard that it belongs to: its partition and its term.
+type Finished = (i32, u64, AppendId, Result<Offset, AppendFailure>);
 type Appending = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
 /// The task.
 struct Driver {
     env: Env,
     inbox: mpsc::Sender<Message>,
+    quorum: Quorum,
     settings: GroupSettings,
     commit_timeout: Duration,
     shards: BTreeMap<i32, Shard>,
+    next_term: u64,
+    loading_turns: Arc<Semaphore>,
     replies: BTreeMap<ReplyToken, Reply>,
     next_token: u64,
     appending: FuturesUnordered<Appending>,
@@ -270,8 +276,13 @@ struct Driver {
 
 struct Shard {
     machine: GroupShard,
+    /// Tells this shard from one that had the same partition before it. A topic that is made again begins with the
+    /// same epoch, so that cannot.
+    term: u64,
     epoch: LeaderEpoch,
     log: Arc<Partition>,
+    /// Topics that were deleted while it loads.
+    deleted: BTreeSet<Arc<str>>,
     /// Appends in their order, with the outcomes that came before an older one's.
     unreported: VecDeque<(AppendId, Option<Result<Offset, AppendFailure>>)>,
     loading: Option<TaskHandle>,
@@ -290,17 +301,20 @@ struct Gather {
 }
 
 impl Driver {
-    fn new(groups: &Groups, gauge: prometheus_client::metrics::gauge::Gauge) -> Self {
+    fn new(groups: &Groups, broker: &Broker) -> Self {
         Self {
             env: groups.env.clone(),
             inbox: groups.inbox.clone(),
+            quorum: broker.quorum().clone(),
             settings: groups.group_settings(),
             commit_timeout: groups.settings.broker().offsets_commit_timeout,
             shards: BTreeMap::new(),
+            next_term: 0,
+            loading_turns: Arc::new(Semaphore::new(LOADING_AT_ONCE)),
             replies: BTreeMap::new(),
             next_token: 0,
             appending: FuturesUnordered::new(),
-            groups: gauge,
+            groups: broker.metrics().groups.clone(),
         }
     }
 
@@ -308,25 +322,34 @@ impl Driver {
         let clock = self.env.clock.clone();
         let mut alarm_at = Instant::FAR_FUTURE;
         let mut alarm = clock.sleep_until(alarm_at);
+        let mut messages = 0;
         loop {
-            let due = self
+            if messages >= MESSAGES_PER_TICK {
+                messages = 0;
+                self.tick();
+            }
+            let deadlines = self
                 .shards
                 .values()
-                .filter_map(|shard| shard.machine.next_deadline())
-                .min();
-            let due = due.unwrap_or(Instant::FAR_FUTURE);
-            if due != alarm_at {
+                .filter_map(|shard| shard.machine.next_deadline());
+            let due = deadlines.min().unwrap_or(Instant::FAR_FUTURE);
+            // An alarm that rings too early costs less than one that is set again for every heartbeat.
+            if due < alarm_at {
                 alarm_at = due;
                 alarm = clock.sleep_until(due);
             }
             tokio::select! {
                 biased;
                 Some(finished) = self.appending.next(), if !self.appending.is_empty() => self.appended(finished),
+                // Before the timers: who was heard in time is not late because we are.
                 message = inbox.recv() => match message {
                     Some(Message::Stop) | None => break,
-                    Some(message) => self.receive(message),
+                    Some(message) => {
+                        messages += 1;
+                        self.receive(message);
+                    }
                 },
-                () = &mut alarm, if due != Instant::FAR_FUTURE => {
+                () = &mut alarm, if alarm_at != Instant::FAR_FUTURE => {
                     alarm_at = Instant::FAR_FUTURE;
                     self.tick();
                 }
@@ -352,25 +375,26 @@ impl Driver {
                 reply,
             } => self.request(partition, *request, Reply::One(reply)),
             Message::Every { request, reply } => self.every(&request, reply),
-            Message::Lead {
-                partition,
-                epoch,
-                log,
-            } => self.lead(partition, epoch, log),
-            Message::Resign { partition } => self.resign(partition),
+            Message::Leading(led) => self.leading(led),
             Message::Loaded {
                 partition,
-                epoch,
+                term,
                 batches,
-            } => self.replay(partition, epoch, batches),
-            Message::LoadFinished {
-                partition,
-                epoch,
-                result,
-            } => self.finish_loading(partition, epoch, result),
+                taken,
+            } => {
+                self.replay(partition, term, batches);
+                // The loader may have been stopped.
+                let _ = taken.send(());
+            }
+            Message::LoadFinished { partition, term } => self.finish_loading(partition, term),
             Message::TopicsDeleted(names) => {
                 let now = self.now();
-                self.for_each_shard(|shard| shard.machine.on_topics_deleted(&names, now));
+                self.for_each_shard(|shard| {
+                    if shard.loading.is_some() {
+                        shard.deleted.extend(names.iter().cloned());
+                    }
+                    shard.machine.on_topics_deleted(&names, now)
+                });
             }
             Message::Settings(settings) => {
                 self.settings = settings;
@@ -436,35 +460,71 @@ impl Driver {
         }
     }
 
-    fn lead(&mut self, partition: i32, epoch: LeaderEpoch, log: Arc<Partition>) {
-        if self
+    fn leading(&mut self, led: Vec<Led>) {
+        let kept: BTreeSet<i32> = led.iter().map(|led| led.partition).collect();
+        for partition in self
             .shards
-            .get(&partition)
-            .is_some_and(|shard| shard.epoch == epoch)
+            .keys()
+            .copied()
+            .filter(|known| !kept.contains(known))
+            .collect::<Vec<_>>()
         {
-            return;
+            self.resign(partition);
         }
-        self.resign(partition);
-        let mut machine = GroupShard::new(self.settings);
-        machine.start_loading();
-        let loader = Loader {
-            env: self.env.clone(),
-            inbox: self.inbox.clone(),
+        for led in led {
+            let known = self.shards.get(&led.partition);
+            if !known.is_some_and(|shard| shard.epoch == led.epoch && Arc::ptr_eq(&shard.log, &led.log)) {
+                self.resign(led.partition);
+                self.lead(led);
+            }
+        }
+    }
+
+    fn lead(
+        &mut self,
+        Led {
             partition,
             epoch,
-            log: log.clone(),
-        };
-        let loading = Some(self.env.tasks.spawn("groups-load", loader.run()));
+            log,
+        }: Led,
+    ) {
+        self.next_term += 1;
+        let term = self.next_term;
+        let mut machine = GroupShard::new(self.settings);
+        machine.start_loading();
+        // A topic that was made for the first group ever is served at once: not every client waits for a coordinator
+        // that loads.
+        let empty = log
+            .with_leader(epoch, |log, _| log.log_start() >= log.log_end())
+            .unwrap_or(false);
+        let loading = (!empty).then(|| {
+            let loader = Loader {
+                env: self.env.clone(),
+                inbox: self.inbox.clone(),
+                partition,
+                term,
+                epoch,
+                log: log.clone(),
+                turns: self.loading_turns.clone(),
+            };
+            self.env.tasks.spawn("groups-load", loader.run())
+        });
+        let (unreported, deleted) = (VecDeque::new(), BTreeSet::new());
         self.shards.insert(
             partition,
             Shard {
                 machine,
+                term,
                 epoch,
                 log,
-                unreported: VecDeque::new(),
+                deleted,
+                unreported,
                 loading,
             },
         );
+        if empty {
+            self.finish_loading(partition, term);
+        }
     }
 
     fn resign(&mut self, partition: i32) {
@@ -483,12 +543,13 @@ impl Driver {
         }
     }
 
-    fn replay(&mut self, partition: i32, epoch: LeaderEpoch, batches: Bytes) {
-        let Some(shard) = self
-            .shards
-            .get_mut(&partition)
-            .filter(|shard| shard.epoch == epoch)
-        else {
+    /// The shard of a partition, if it is the one that is meant.
+    fn shard_of(&mut self, partition: i32, term: u64) -> Option<&mut Shard> {
+        self.shards.get_mut(&partition).filter(|shard| shard.term == term)
+    }
+
+    fn replay(&mut self, partition: i32, term: u64, batches: Bytes) {
+        let Some(shard) = self.shard_of(partition, term) else {
             return;
         };
         for batch in Batches::new(batches) {
@@ -524,38 +585,30 @@ impl Driver {
         }
     }
 
-    fn finish_loading(&mut self, partition: i32, epoch: LeaderEpoch, result: Result<(), String>) {
+    fn finish_loading(&mut self, partition: i32, term: u64) {
         let now = self.now();
-        let Some(shard) = self
-            .shards
-            .get_mut(&partition)
-            .filter(|shard| shard.epoch == epoch)
-        else {
+        let image = self.quorum.image();
+        let Some(shard) = self.shard_of(partition, term) else {
             return;
         };
         shard.loading = None;
-        match result {
-            Ok(()) => {
-                let effects = shard.machine.finish_loading(now);
-                self.carry_out(partition, effects);
-            }
-            Err(why) => {
-                tracing::error!(
-                    partition,
-                    why,
-                    "cannot load the groups: their coordinator stays unavailable"
-                );
-            }
-        }
+        let mut effects = shard.machine.finish_loading(now);
+        // Deleted while nobody served the partition, or while it was read.
+        let mut gone = std::mem::take(&mut shard.deleted);
+        gone.extend(
+            shard
+                .machine
+                .topics_with_offsets()
+                .into_iter()
+                .filter(|name| image.topic(name).is_none()),
+        );
+        effects.extend(shard.machine.on_topics_deleted(&gone, now));
+        self.carry_out(partition, effects);
     }
 
-    fn appended(&mut self, (partition, epoch, id, result): Finished) {
+    fn appended(&mut self, (partition, term, id, result): Finished) {
         let now = self.now();
-        let Some(shard) = self
-            .shards
-            .get_mut(&partition)
-            .filter(|shard| shard.epoch == epoch)
-        else {
+        let Some(shard) = self.shard_of(partition, term) else {
             return;
         };
         if let Some(slot) = shard.unreported.iter_mut().find(|(known, _)| *known == id) {
@@ -595,9 +648,9 @@ impl Driver {
         for record in records {
             builder.push(wall, Some(&record.key), record.value.as_deref(), &[]);
         }
-        let epoch = shard.epoch;
+        let term = shard.term;
         shard.unreported.push_back((id, None));
-        let appended = append_batch(&shard.log, builder.build(), wall);
+        let appended = append_batch(&shard.log, shard.epoch, builder.build(), wall);
         let (clock, timeout) = (self.env.clock.clone(), self.commit_timeout);
         self.appending.push(Box::pin(async move {
             let result = match appended {
@@ -612,7 +665,7 @@ impl Driver {
                     Err(_) => Err(AppendFailure::TimedOut),
                 },
             };
-            (partition, epoch, id, result)
+            (partition, term, id, result)
         }));
     }
 
@@ -646,6 +699,7 @@ type Appended = (Offset, Option<oneshot::Receiver<Result<(), AckError>>>);
 
 fn append_batch(
     log: &Arc<Partition>,
+    epoch: LeaderEpoch,
     batch: Bytes,
     wall: skerry_types::WallMs,
 ) -> Result<Appended, AppendFailure> {
@@ -653,7 +707,8 @@ fn append_batch(
     if batch.size_bytes() > log.settings().log.max_message_bytes as usize {
         return Err(AppendFailure::TooLarge);
     }
-    match log.append(batch, Acks::All, wall) {
+    // In this shard's epoch or not at all: in between, another broker may have led and written what it does not know.
+    match log.append_in(epoch, batch, Acks::All, wall) {
         Ok(appending) => Ok((appending.base, appending.acknowledged)),
         Err(ProduceError::NotServing(_)) => Err(AppendFailure::NotLeader),
         Err(ProduceError::NotEnoughReplicas(_) | ProduceError::DiskNearlyFull { .. }) => {
@@ -662,73 +717,6 @@ fn append_batch(
         Err(ProduceError::Log(AppendError::DiskFull)) => Err(AppendFailure::NotEnoughReplicas),
         Err(ProduceError::Log(AppendError::LargerThanSegment { .. })) => Err(AppendFailure::TooLarge),
         Err(ProduceError::Log(_)) => Err(AppendFailure::Storage),
-    }
-}
-
-/// Reads one partition of `__consumer_offsets` from its start to its high watermark.
-struct Loader {
-    env: Env,
-    inbox: mpsc::Sender<Message>,
-    partition: i32,
-    epoch: LeaderEpoch,
-    log: Arc<Partition>,
-}
-
-impl Loader {
-    async fn run(self) {
-        let result = self.load().await;
-        let (partition, epoch) = (self.partition, self.epoch);
-        // The task has ended: nobody needs the groups.
-        let _ = self
-            .inbox
-            .send(Message::LoadFinished {
-                partition,
-                epoch,
-                result,
-            })
-            .await;
-    }
-
-    async fn load(&self) -> Result<(), String> {
-        let bounds = self.log.with_leader(self.epoch, |log, leader| {
-            (log.log_start(), leader.high_watermark())
-        });
-        let (mut from, upper) = bounds.map_err(|error| error.to_string())?;
-        while from < upper {
-            let spec = ReadSpec {
-                from,
-                isolation: Isolation::ReadUncommitted,
-                leader_epoch: self.epoch,
-                last_fetched_epoch: LeaderEpoch::UNKNOWN,
-                max_bytes: LOAD_BYTES,
-                one_batch_at_least: true,
-            };
-            let plan = self.log.read(&spec).map_err(|error| error.to_string())?.plan;
-            let batches = self
-                .env
-                .tasks
-                .run_blocking(move || plan.run())
-                .await
-                .map_err(|error| error.to_string())?;
-            let last = Batches::new(batches.clone()).last();
-            // Compaction may leave nothing between here and the end.
-            let Some(last) = last else { break };
-            from = last.header.next_offset();
-            let (partition, epoch) = (self.partition, self.epoch);
-            if self
-                .inbox
-                .send(Message::Loaded {
-                    partition,
-                    epoch,
-                    batches,
-                })
-                .await
-                .is_err()
-            {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -341,7 +341,7 @@ fn build(
 async fn follow(broker: &Arc<Broker>, image: &Arc<Image>, deltas: &[Delta], changes: u64) {
     broker.settings.follow(image);
     broker.partitions.apply(image, deltas).await;
-    broker.groups.follow(broker, deltas).await;
+    broker.groups.follow(deltas).await;
     broker.applied.send_replace(changes);
 }
 

@@ -370,10 +370,25 @@ impl Partition {
         acks: Acks,
         now: WallMs,
     ) -> Result<Appending, ProduceError> {
+        self.append_in(LeaderEpoch::UNKNOWN, batch, acks, now)
+    }
+
+    /// As [`Partition::append`], for a writer whose knowledge is worth something in `leader_epoch` alone (unknown: not
+    /// checked).
+    ///
+    /// # Errors
+    /// [`ProduceError`]; nothing of the batch is in the log.
+    pub fn append_in(
+        self: &Arc<Self>,
+        leader_epoch: LeaderEpoch,
+        batch: ValidBatch,
+        acks: Acks,
+        now: WallMs,
+    ) -> Result<Appending, ProduceError> {
         let durability = self.settings.load().durability;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (log, leader) = serving(&mut state.storage, &mut state.leader, LeaderEpoch::UNKNOWN)?;
+        let (log, leader) = serving(&mut state.storage, &mut state.leader, leader_epoch)?;
         if acks == Acks::All {
             leader.may_acknowledge()?;
         }

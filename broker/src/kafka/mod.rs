@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod errors;
 pub mod fetch_answer;
 pub mod frame;
+pub mod group_wire;
 pub mod listener;
 pub mod resources;
 pub mod sessions;

@@ -15,13 +15,20 @@ use crate::kafka::group_wire::{self, allows_group, owned};
 api!(DeleteGroups, 0..=2, DeleteGroupsRequest, handle);
 
 async fn handle(context: Context, _version: i16, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
-    let (allowed, unauthorised): (Vec<Arc<str>>, Vec<Arc<str>>) =
-        distinct(&request).into_iter().partition(|group| allows_group(&context, Operation::Delete, group));
+    let (allowed, unauthorised): (Vec<Arc<str>>, Vec<Arc<str>>) = distinct(&request)
+        .into_iter()
+        .partition(|group| allows_group(&context, Operation::Delete, group));
     let mut results = group_wire::ask_by_partition(
         &context,
         allowed,
         |groups| DeleteRequest { groups },
-        |answer| answer.groups.into_iter().map(|(group, error)| result(&group, group_wire::verdict(error))).collect(),
+        |answer| {
+            answer
+                .groups
+                .into_iter()
+                .map(|(group, error)| result(&group, group_wire::verdict(error)))
+                .collect()
+        },
         |group, error| result(&group, group_wire::verdict(Some(error))),
     )
     .await;
@@ -33,11 +40,18 @@ async fn handle(context: Context, _version: i16, request: DeleteGroupsRequest) -
 /// Each group once: the second time it would be gone, and that would be its answer.
 fn distinct(request: &DeleteGroupsRequest) -> Vec<Arc<str>> {
     let mut seen = BTreeSet::new();
-    request.groups_names.iter().filter(|group| seen.insert(group.as_str())).map(|group| owned(group)).collect()
+    request
+        .groups_names
+        .iter()
+        .filter(|group| seen.insert(group.as_str()))
+        .map(|group| owned(group))
+        .collect()
 }
 
 fn result(group: &str, error_code: i16) -> DeletableGroupResult {
-    DeletableGroupResult::default().with_group_id(group_wire::group_id(group)).with_error_code(error_code)
+    DeletableGroupResult::default()
+        .with_group_id(group_wire::group_id(group))
+        .with_error_code(error_code)
 }
 
 #[cfg(test)]
@@ -51,8 +65,12 @@ mod tests {
             let groups_names = ["a", "b", "a", ""].map(group_wire::group_id).to_vec();
             let request = DeleteGroupsRequest::default().with_groups_names(groups_names);
             let groups = distinct(&round_trip(version, &request));
-            assert_eq!(groups.iter().map(|group| &**group).collect::<Vec<_>>(), ["a", "b", ""]);
-            let response = DeleteGroupsResponse::default().with_results(vec![result("a", 0), result("b", 68)]);
+            assert_eq!(
+                groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+                ["a", "b", ""]
+            );
+            let response =
+                DeleteGroupsResponse::default().with_results(vec![result("a", 0), result("b", 68)]);
             assert_eq!(round_trip(version, &response), response);
         }
     }

@@ -26,12 +26,20 @@ async fn handle(context: Context, version: i16, request: DescribeGroupsRequest) 
         &context,
         allowed,
         |groups| DescribeRequest { version, groups },
-        |answer| answer.groups.into_iter().map(|group| write(version, with_operations, group)).collect(),
+        |answer| {
+            answer
+                .groups
+                .into_iter()
+                .map(|group| write(version, with_operations, group))
+                .collect()
+        },
         |group, error| refused(&group, group_wire::code(error)),
     );
     // As in Kafka, what may not be looked at comes first.
-    let mut groups: Vec<DescribedGroup> =
-        unauthorised.iter().map(|group| refused(group, ResponseError::GroupAuthorizationFailed)).collect();
+    let mut groups: Vec<DescribedGroup> = unauthorised
+        .iter()
+        .map(|group| refused(group, ResponseError::GroupAuthorizationFailed))
+        .collect();
     groups.extend(described.await);
     DescribeGroupsResponse::default().with_groups(groups)
 }
@@ -52,7 +60,13 @@ fn write(version: i16, with_operations: bool, group: coordinator::DescribedGroup
         .with_group_state(wire::text(group.state.map_or("", |state| state.name())))
         .with_protocol_type(wire::text(&group.protocol_type))
         .with_protocol_data(wire::text(&group.protocol_data))
-        .with_members(group.members.into_iter().map(|member| write_member(version, member)).collect())
+        .with_members(
+            group
+                .members
+                .into_iter()
+                .map(|member| write_member(version, member))
+                .collect(),
+        )
         .with_authorized_operations(wire::NO_OPERATIONS);
     if version >= 6 {
         response.error_message = group.error_message.as_deref().map(wire::text);
@@ -100,10 +114,18 @@ mod tests {
             group.authorized_operations,
         );
         for member in &group.members {
-            let DescribedGroupMember { member_id, group_instance_id, client_id, client_host, .. } = member;
+            let DescribedGroupMember {
+                member_id,
+                group_instance_id,
+                client_id,
+                client_host,
+                ..
+            } = member;
             let (metadata, assignment) = (&member.member_metadata, &member.member_assignment);
             let instance = group_instance_id.as_deref();
-            all += &format!("  {member_id} {instance:?} {client_id} {client_host} {metadata:?} {assignment:?}\n");
+            all += &format!(
+                "  {member_id} {instance:?} {client_id} {client_host} {metadata:?} {assignment:?}\n"
+            );
         }
         all
     }
@@ -126,8 +148,24 @@ mod tests {
                 assignment: Bytes::from_static(b"all"),
             }],
         };
-        let all: String = (0..=6).map(|version| shown(version, write(version, version >= 3, group.clone()))).collect();
+        let all: String = (0..=6)
+            .map(|version| shown(version, write(version, version >= 3, group.clone())))
+            .collect();
         expect![[r#"
+            v0: g error 0 None state "Stable" type "consumer" protocol "range" operations -2147483648
+              m None c /127.0.0.1 b"topics" b"all"
+            v1: g error 0 None state "Stable" type "consumer" protocol "range" operations -2147483648
+              m None c /127.0.0.1 b"topics" b"all"
+            v2: g error 0 None state "Stable" type "consumer" protocol "range" operations -2147483648
+              m None c /127.0.0.1 b"topics" b"all"
+            v3: g error 0 None state "Stable" type "consumer" protocol "range" operations 3400
+              m None c /127.0.0.1 b"topics" b"all"
+            v4: g error 0 None state "Stable" type "consumer" protocol "range" operations 3400
+              m Some("i") c /127.0.0.1 b"topics" b"all"
+            v5: g error 0 None state "Stable" type "consumer" protocol "range" operations 3400
+              m Some("i") c /127.0.0.1 b"topics" b"all"
+            v6: g error 0 None state "Stable" type "consumer" protocol "range" operations 3400
+              m Some("i") c /127.0.0.1 b"topics" b"all"
         "#]]
         .assert_eq(&all);
         assert!(shown(5, write(5, false, group)).contains("operations -2147483648"));
@@ -146,11 +184,22 @@ mod tests {
         };
         let all = [
             shown(5, write(5, true, dead(None, None))),
-            shown(6, write(6, true, dead(Some(GroupError::GroupIdNotFound), Some("Group g not found.")))),
+            shown(
+                6,
+                write(
+                    6,
+                    true,
+                    dead(Some(GroupError::GroupIdNotFound), Some("Group g not found.")),
+                ),
+            ),
             shown(0, refused("g", ResponseError::GroupAuthorizationFailed)),
             shown(6, refused("g", ResponseError::NotCoordinator)),
         ];
         expect![[r#"
+            v5: g error 0 None state "Dead" type "" protocol "" operations 3400
+            v6: g error 69 Some("Group g not found.") state "Dead" type "" protocol "" operations -2147483648
+            v0: g error 30 None state "" type "" protocol "" operations -2147483648
+            v6: g error 16 None state "" type "" protocol "" operations -2147483648
         "#]]
         .assert_eq(&all.concat());
     }

@@ -48,7 +48,10 @@ mod tests {
                 request.group_instance_id = Some(wire::text("i"));
             }
             let seen = read(&round_trip(version, &request));
-            assert_eq!((&*seen.group_id, seen.generation_id, &*seen.member_id), ("g", 7, "m"));
+            assert_eq!(
+                (&*seen.group_id, seen.generation_id, &*seen.member_id),
+                ("g", 7, "m")
+            );
             assert_eq!(seen.group_instance_id.as_deref(), (version >= 3).then_some("i"));
             let response = HeartbeatResponse::default().with_error_code(27);
             assert_eq!(round_trip(version, &response), response);

@@ -77,7 +77,13 @@ fn write(version: i16, joined: JoinResponse) -> JoinGroupResponse {
         .with_generation_id(joined.generation_id)
         .with_leader(wire::text(&joined.leader))
         .with_member_id(wire::text(&joined.member_id))
-        .with_members(joined.members.into_iter().map(|member| one(version, member)).collect());
+        .with_members(
+            joined
+                .members
+                .into_iter()
+                .map(|member| one(version, member))
+                .collect(),
+        );
     response.protocol_name = joined.protocol_name.as_deref().map(wire::text);
     if version >= 7 {
         response.protocol_type = joined.protocol_type.as_deref().map(wire::text);
@@ -114,7 +120,12 @@ mod tests {
         let members: Vec<String> = seen
             .members
             .iter()
-            .map(|member| format!("{} {:?} {:?}", member.member_id, member.group_instance_id, member.metadata))
+            .map(|member| {
+                format!(
+                    "{} {:?} {:?}",
+                    member.member_id, member.group_instance_id, member.metadata
+                )
+            })
             .collect();
         format!(
             "v{version}: error {} generation {} type {:?} protocol {:?} leader {:?} skip {} member {:?} members {members:?}\n",
@@ -146,6 +157,16 @@ mod tests {
         };
         let all: String = (0..=9).map(|version| shown(version, joined.clone())).collect();
         expect![[r#"
+            v0: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 None b\"topics\""]
+            v1: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 None b\"topics\""]
+            v2: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 None b\"topics\""]
+            v3: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 None b\"topics\""]
+            v4: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 None b\"topics\""]
+            v5: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 Some(\"i\") b\"topics\""]
+            v6: error 0 generation 3 type None protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 Some(\"i\") b\"topics\""]
+            v7: error 0 generation 3 type Some("consumer") protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 Some(\"i\") b\"topics\""]
+            v8: error 0 generation 3 type Some("consumer") protocol Some("range") leader "m-1" skip false member "m-1" members ["m-1 Some(\"i\") b\"topics\""]
+            v9: error 0 generation 3 type Some("consumer") protocol Some("range") leader "m-1" skip true member "m-1" members ["m-1 Some(\"i\") b\"topics\""]
         "#]]
         .assert_eq(&all);
     }
@@ -163,9 +184,15 @@ mod tests {
             members: vec![],
         };
         let versions = [0, 4, 6, 7, 9];
-        let all: String =
-            versions.map(|version| shown(version, refused(GroupError::MemberIdRequired, "c-1"))).concat();
+        let all: String = versions
+            .map(|version| shown(version, refused(GroupError::MemberIdRequired, "c-1")))
+            .concat();
         expect![[r#"
+            v0: error 79 generation -1 type None protocol Some("") leader "" skip false member "c-1" members []
+            v4: error 79 generation -1 type None protocol Some("") leader "" skip false member "c-1" members []
+            v6: error 79 generation -1 type None protocol Some("") leader "" skip false member "c-1" members []
+            v7: error 79 generation -1 type None protocol None leader "" skip false member "c-1" members []
+            v9: error 79 generation -1 type None protocol None leader "" skip false member "c-1" members []
         "#]]
         .assert_eq(&all);
         for version in 0..=9 {

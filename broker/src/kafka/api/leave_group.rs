@@ -27,7 +27,11 @@ async fn handle(context: Context, version: i16, request: LeaveGroupRequest) -> L
 fn read(version: i16, request: &LeaveGroupRequest) -> LeaveRequest {
     let members = if version < 3 {
         let member_id = owned(&request.member_id);
-        vec![LeaveMember { member_id, group_instance_id: None, reason: None }]
+        vec![LeaveMember {
+            member_id,
+            group_instance_id: None,
+            reason: None,
+        }]
     } else {
         let member = |member: &kafka_protocol::messages::leave_group_request::MemberIdentity| LeaveMember {
             member_id: owned(&member.member_id),
@@ -36,7 +40,10 @@ fn read(version: i16, request: &LeaveGroupRequest) -> LeaveRequest {
         };
         request.members.iter().map(member).collect()
     };
-    LeaveRequest { group_id: owned(&request.group_id), members }
+    LeaveRequest {
+        group_id: owned(&request.group_id),
+        members,
+    }
 }
 
 fn write(version: i16, left: LeaveResponse) -> LeaveGroupResponse {
@@ -82,7 +89,13 @@ mod tests {
             assert_eq!((&*seen.group_id, &*seen.members[0].member_id), ("g", "m"));
             assert_eq!(seen.members[0].reason.as_deref(), (version >= 5).then_some("bye"));
             if version >= 3 {
-                assert_eq!((&*seen.members[1].member_id, seen.members[1].group_instance_id.as_deref()), ("", Some("i")));
+                assert_eq!(
+                    (
+                        &*seen.members[1].member_id,
+                        seen.members[1].group_instance_id.as_deref()
+                    ),
+                    ("", Some("i"))
+                );
             }
         }
     }
@@ -94,20 +107,43 @@ mod tests {
             group_instance_id: Some("i".into()),
             error,
         };
-        let left = LeaveResponse { error: None, members: vec![member("m", Some(GroupError::UnknownMemberId))] };
-        let refused = LeaveResponse { error: Some(GroupError::NotCoordinator), members: vec![] };
+        let left = LeaveResponse {
+            error: None,
+            members: vec![member("m", Some(GroupError::UnknownMemberId))],
+        };
+        let refused = LeaveResponse {
+            error: Some(GroupError::NotCoordinator),
+            members: vec![],
+        };
         let mut all = String::new();
         for version in 0..=5 {
             for response in [&left, &refused] {
                 let seen: LeaveGroupResponse = round_trip(version, &write(version, response.clone()));
                 let show = |member: &MemberResponse| {
-                    format!("{} {:?} {}", member.member_id, member.group_instance_id.as_deref(), member.error_code)
+                    format!(
+                        "{} {:?} {}",
+                        member.member_id,
+                        member.group_instance_id.as_deref(),
+                        member.error_code
+                    )
                 };
                 let members: Vec<String> = seen.members.iter().map(show).collect();
                 all += &format!("v{version}: error {} members {members:?}\n", seen.error_code);
             }
         }
         expect![[r#"
+            v0: error 25 members []
+            v0: error 16 members []
+            v1: error 25 members []
+            v1: error 16 members []
+            v2: error 25 members []
+            v2: error 16 members []
+            v3: error 0 members ["m Some(\"i\") 25"]
+            v3: error 16 members []
+            v4: error 0 members ["m Some(\"i\") 25"]
+            v4: error 16 members []
+            v5: error 0 members ["m Some(\"i\") 25"]
+            v5: error 16 members []
         "#]]
         .assert_eq(&all);
     }

@@ -32,7 +32,10 @@ async fn handle(context: Context, version: i16, request: ListGroupsRequest) -> L
 
 fn read(request: &ListGroupsRequest) -> ListRequest {
     let words = |filter: &[StrBytes]| -> Vec<Arc<str>> { filter.iter().map(owned).collect() };
-    ListRequest { states: words(&request.states_filter), types: words(&request.types_filter) }
+    ListRequest {
+        states: words(&request.states_filter),
+        types: words(&request.types_filter),
+    }
 }
 
 /// The groups of all coordinators. One that has just lost its groups has none; any other error is that of the answer:
@@ -92,7 +95,10 @@ mod tests {
             let seen = read(&round_trip(version, &request));
             let states: &[&str] = if version >= 4 { &["stable", "Empty"] } else { &[] };
             let types: &[&str] = if version >= 5 { &["classic"] } else { &[] };
-            assert_eq!(seen.states.iter().map(|state| &**state).collect::<Vec<_>>(), states);
+            assert_eq!(
+                seen.states.iter().map(|state| &**state).collect::<Vec<_>>(),
+                states
+            );
             assert_eq!(seen.types.iter().map(|kind| &**kind).collect::<Vec<_>>(), types);
         }
     }
@@ -102,10 +108,25 @@ mod tests {
         let show = |version: i16| {
             let response = ListGroupsResponse::default().with_groups(vec![write(version, &group("g"))]);
             let seen: ListGroupsResponse = round_trip(version, &response);
-            let ListedGroup { group_id, protocol_type, group_state, group_type, .. } = &seen.groups[0];
-            format!("v{version}: {} {protocol_type:?} {group_state:?} {group_type:?}\n", **group_id)
+            let ListedGroup {
+                group_id,
+                protocol_type,
+                group_state,
+                group_type,
+                ..
+            } = &seen.groups[0];
+            format!(
+                "v{version}: {} {protocol_type:?} {group_state:?} {group_type:?}\n",
+                **group_id
+            )
         };
         expect![[r#"
+            v0: g "consumer" "" ""
+            v1: g "consumer" "" ""
+            v2: g "consumer" "" ""
+            v3: g "consumer" "" ""
+            v4: g "consumer" "PreparingRebalance" ""
+            v5: g "consumer" "PreparingRebalance" "classic"
         "#]]
         .assert_eq(&(0..=5).map(show).collect::<String>());
     }
@@ -118,8 +139,14 @@ mod tests {
         };
         let gone = || answer(Some(GroupError::NotCoordinator), &[]);
         let listed = merge(vec![answer(None, &["a"]), gone(), answer(None, &["b"])]).unwrap();
-        assert_eq!(listed.iter().map(|group| &*group.group_id).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            listed.iter().map(|group| &*group.group_id).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
         let loading = answer(Some(GroupError::CoordinatorLoadInProgress), &[]);
-        assert_eq!(merge(vec![answer(None, &["a"]), loading]), Err(GroupError::CoordinatorLoadInProgress));
+        assert_eq!(
+            merge(vec![answer(None, &["a"]), loading]),
+            Err(GroupError::CoordinatorLoadInProgress)
+        );
     }
 }

@@ -6,24 +6,34 @@ pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod get_telemetry_subscriptions;
+pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
 pub mod list_config_resources;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sasl;
+pub mod sync_group;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -35,7 +45,15 @@ pub static ALL: &[Api] = &[
     fetch::API,
     list_offsets::API,
     metadata::API,
+    offset_commit::API,
+    offset_fetch::API,
     find_coordinator::API,
+    join_group::API,
+    heartbeat::API,
+    leave_group::API,
+    sync_group::API,
+    describe_groups::API,
+    list_groups::API,
     sasl::HANDSHAKE,
     api_versions::API,
     create_topics::API,
@@ -48,7 +66,9 @@ pub static ALL: &[Api] = &[
     describe_log_dirs::API,
     sasl::AUTHENTICATE,
     create_partitions::API,
+    delete_groups::API,
     incremental_alter_configs::API,
+    offset_delete::API,
     describe_cluster::API,
     describe_producers::API,
     get_telemetry_subscriptions::API,

@@ -4,7 +4,9 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
-use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use skerry_coordinator::{CommitPartition, CommitRequest, CommitTopic};
 use skerry_metadata_state::Image;
@@ -18,7 +20,9 @@ api!(OffsetCommit, 2..=9, OffsetCommitRequest, handle);
 
 async fn handle(context: Context, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let image = context.broker.image();
-    let judged = judge(&image, &request, |topic| allows_topic(&context, Operation::Read, topic));
+    let judged = judge(&image, &request, |topic| {
+        allows_topic(&context, Operation::Read, topic)
+    });
     if !allows_group(&context, Operation::Read, &request.group_id) {
         // Kafka's answer says this and nothing else, of topics that do not exist too.
         return write(judge(&image, &request, |_| true).all_refused(ResponseError::GroupAuthorizationFailed));
@@ -35,7 +39,14 @@ async fn handle(context: Context, version: i16, request: OffsetCommitRequest) ->
 
 fn judge(image: &Image, request: &OffsetCommitRequest, allowed: impl Fn(&str) -> bool) -> Judged {
     let topics = request.topics.iter().map(|topic| {
-        (&topic.name, topic.partitions.iter().map(|partition| partition.partition_index).collect())
+        (
+            &topic.name,
+            topic
+                .partitions
+                .iter()
+                .map(|partition| partition.partition_index)
+                .collect(),
+        )
     });
     Judged::new(image, allowed, topics)
 }
@@ -43,16 +54,28 @@ fn judge(image: &Image, request: &OffsetCommitRequest, allowed: impl Fn(&str) ->
 /// What is left to ask.
 fn read(version: i16, request: &OffsetCommitRequest, judged: &Judged) -> CommitRequest {
     let topic = |(index, topic): (usize, &OffsetCommitRequestTopic)| {
-        let asked = topic.partitions.iter().zip(judged.asked(index)).filter(|(_, asked)| *asked);
+        let asked = topic
+            .partitions
+            .iter()
+            .zip(judged.asked(index))
+            .filter(|(_, asked)| *asked);
         let partitions = asked.map(|(partition, _)| CommitPartition {
             partition: PartitionIndex(partition.partition_index),
             offset: Offset(partition.committed_offset),
             leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
             metadata: owned_option(partition.committed_metadata.as_ref()),
         });
-        CommitTopic { name: owned(&topic.name), partitions: partitions.collect() }
+        CommitTopic {
+            name: owned(&topic.name),
+            partitions: partitions.collect(),
+        }
     };
-    let topics = request.topics.iter().enumerate().map(topic).filter(|topic| !topic.partitions.is_empty());
+    let topics = request
+        .topics
+        .iter()
+        .enumerate()
+        .map(topic)
+        .filter(|topic| !topic.partitions.is_empty());
     CommitRequest {
         version,
         group_id: owned(&request.group_id),
@@ -67,9 +90,13 @@ fn read(version: i16, request: &OffsetCommitRequest, judged: &Judged) -> CommitR
 fn write(judged: Judged) -> OffsetCommitResponse {
     let topics = judged.into_codes().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(partition, code)| {
-            OffsetCommitResponsePartition::default().with_partition_index(partition).with_error_code(code)
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition)
+                .with_error_code(code)
         });
-        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+        OffsetCommitResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions.collect())
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
@@ -97,7 +124,9 @@ mod tests {
             partition
         };
         let topic = |name: &str, partitions: Vec<OffsetCommitRequestPartition>| {
-            OffsetCommitRequestTopic::default().with_name(wire::topic_name(name)).with_partitions(partitions)
+            OffsetCommitRequestTopic::default()
+                .with_name(wire::topic_name(name))
+                .with_partitions(partitions)
         };
         let mut request = OffsetCommitRequest::default()
             .with_group_id(group_wire::group_id("g"))
@@ -105,7 +134,10 @@ mod tests {
             .with_member_id(wire::text("m"))
             .with_topics(vec![
                 topic("nowhere", vec![partition(0, None)]),
-                topic("a", vec![partition(7, None), partition(1, Some("kept")), partition(0, None)]),
+                topic(
+                    "a",
+                    vec![partition(7, None), partition(1, Some("kept")), partition(0, None)],
+                ),
             ]);
         if version <= 4 {
             request.retention_time_ms = 9_000;
@@ -123,17 +155,45 @@ mod tests {
         for version in 2..=9 {
             let request = request(version);
             let call = read(version, &request, &judge(&image, &request, |_| true));
-            assert_eq!((call.version, &*call.group_id, call.generation_id, &*call.member_id), (version, "g", 3, "m"));
-            all += &format!("v{version}: instance {:?} kept {}", call.group_instance_id.as_deref(), call.retention_time_ms);
+            assert_eq!(
+                (
+                    call.version,
+                    &*call.group_id,
+                    call.generation_id,
+                    &*call.member_id
+                ),
+                (version, "g", 3, "m")
+            );
+            all += &format!(
+                "v{version}: instance {:?} kept {}",
+                call.group_instance_id.as_deref(),
+                call.retention_time_ms
+            );
             for topic in &call.topics {
                 for partition in &topic.partitions {
-                    let CommitPartition { partition, offset, leader_epoch, metadata } = partition;
-                    all += &format!(", {}-{partition} {offset} {leader_epoch} {metadata:?}", topic.name);
+                    let CommitPartition {
+                        partition,
+                        offset,
+                        leader_epoch,
+                        metadata,
+                    } = partition;
+                    all += &format!(
+                        ", {}-{partition} {offset} {leader_epoch} {metadata:?}",
+                        topic.name
+                    );
                 }
             }
             all.push('\n');
         }
         expect![[r#"
+            v2: instance None kept 9000, a-1 41 -1 Some("kept"), a-0 40 -1 None
+            v3: instance None kept 9000, a-1 41 -1 Some("kept"), a-0 40 -1 None
+            v4: instance None kept 9000, a-1 41 -1 Some("kept"), a-0 40 -1 None
+            v5: instance None kept -1, a-1 41 -1 Some("kept"), a-0 40 -1 None
+            v6: instance None kept -1, a-1 41 5 Some("kept"), a-0 40 5 None
+            v7: instance Some("i") kept -1, a-1 41 5 Some("kept"), a-0 40 5 None
+            v8: instance Some("i") kept -1, a-1 41 5 Some("kept"), a-0 40 5 None
+            v9: instance Some("i") kept -1, a-1 41 5 Some("kept"), a-0 40 5 None
         "#]]
         .assert_eq(&all);
     }
@@ -145,7 +205,10 @@ mod tests {
             name: "a".into(),
             partitions: vec![
                 (PartitionIndex(1), None),
-                (PartitionIndex(0), Some(skerry_coordinator::GroupError::OffsetMetadataTooLarge)),
+                (
+                    PartitionIndex(0),
+                    Some(skerry_coordinator::GroupError::OffsetMetadataTooLarge),
+                ),
             ],
         };
         for version in 2..=9 {
@@ -153,9 +216,19 @@ mod tests {
             let judged = judge(&image, &request, |_| true).with(std::slice::from_ref(&said));
             let seen: OffsetCommitResponse = round_trip(version, &write(judged));
             let codes = |topic: &OffsetCommitResponseTopic| -> Vec<(i32, i16)> {
-                topic.partitions.iter().map(|partition| (partition.partition_index, partition.error_code)).collect()
+                topic
+                    .partitions
+                    .iter()
+                    .map(|partition| (partition.partition_index, partition.error_code))
+                    .collect()
             };
-            assert_eq!(seen.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["nowhere", "a"]);
+            assert_eq!(
+                seen.topics
+                    .iter()
+                    .map(|topic| topic.name.as_str())
+                    .collect::<Vec<_>>(),
+                ["nowhere", "a"]
+            );
             assert_eq!(codes(&seen.topics[0]), [(0, 3)]);
             assert_eq!(codes(&seen.topics[1]), [(7, 3), (1, 0), (0, 12)]);
         }

@@ -2,7 +2,9 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
-use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use skerry_coordinator as coordinator;
 use skerry_metadata_state::Image;
@@ -36,7 +38,14 @@ async fn handle(context: Context, _version: i16, request: OffsetDeleteRequest) -
 
 fn judge(image: &Image, request: &OffsetDeleteRequest, allowed: impl Fn(&str) -> bool) -> Judged {
     let topics = request.topics.iter().map(|topic| {
-        (&topic.name, topic.partitions.iter().map(|partition| partition.partition_index).collect())
+        (
+            &topic.name,
+            topic
+                .partitions
+                .iter()
+                .map(|partition| partition.partition_index)
+                .collect(),
+        )
     });
     Judged::new(image, allowed, topics)
 }
@@ -44,20 +53,38 @@ fn judge(image: &Image, request: &OffsetDeleteRequest, allowed: impl Fn(&str) ->
 /// What is left to ask.
 fn read(request: &OffsetDeleteRequest, judged: &Judged) -> coordinator::OffsetDeleteRequest {
     let topic = |(index, topic): (usize, &OffsetDeleteRequestTopic)| {
-        let asked = topic.partitions.iter().zip(judged.asked(index)).filter(|(_, asked)| *asked);
-        let partitions: Vec<_> = asked.map(|(partition, _)| PartitionIndex(partition.partition_index)).collect();
+        let asked = topic
+            .partitions
+            .iter()
+            .zip(judged.asked(index))
+            .filter(|(_, asked)| *asked);
+        let partitions: Vec<_> = asked
+            .map(|(partition, _)| PartitionIndex(partition.partition_index))
+            .collect();
         (owned(&topic.name), partitions)
     };
-    let topics = request.topics.iter().enumerate().map(topic).filter(|(_, partitions)| !partitions.is_empty());
-    coordinator::OffsetDeleteRequest { group_id: owned(&request.group_id), topics: topics.collect() }
+    let topics = request
+        .topics
+        .iter()
+        .enumerate()
+        .map(topic)
+        .filter(|(_, partitions)| !partitions.is_empty());
+    coordinator::OffsetDeleteRequest {
+        group_id: owned(&request.group_id),
+        topics: topics.collect(),
+    }
 }
 
 fn write(judged: Judged) -> OffsetDeleteResponse {
     let topics = judged.into_codes().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(partition, code)| {
-            OffsetDeleteResponsePartition::default().with_partition_index(partition).with_error_code(code)
+            OffsetDeleteResponsePartition::default()
+                .with_partition_index(partition)
+                .with_error_code(code)
         });
-        OffsetDeleteResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+        OffsetDeleteResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions.collect())
     });
     OffsetDeleteResponse::default().with_topics(topics.collect())
 }
@@ -76,7 +103,8 @@ mod tests {
     fn the_coordinator_hears_of_what_exists_and_the_client_of_everything() {
         let image = image(&[("a", 2)]);
         let topic = |name: &str, partitions: &[i32]| {
-            let partition = |index: &i32| OffsetDeleteRequestPartition::default().with_partition_index(*index);
+            let partition =
+                |index: &i32| OffsetDeleteRequestPartition::default().with_partition_index(*index);
             OffsetDeleteRequestTopic::default()
                 .with_name(wire::topic_name(name))
                 .with_partitions(partitions.iter().map(partition).collect())
@@ -89,10 +117,23 @@ mod tests {
         let call = read(&request, &judged);
         assert_eq!(call.topics, [("a".into(), vec![PartitionIndex(1)])]);
         let partitions = vec![(PartitionIndex(1), Some(GroupError::GroupSubscribedToTopic))];
-        let seen = round_trip(0, &write(judged.with(&[TopicErrors { name: "a".into(), partitions }])));
+        let seen = round_trip(
+            0,
+            &write(judged.with(&[TopicErrors {
+                name: "a".into(),
+                partitions,
+            }])),
+        );
         let codes = |topic: &OffsetDeleteResponseTopic| -> Vec<(i32, i16)> {
-            topic.partitions.iter().map(|partition| (partition.partition_index, partition.error_code)).collect()
+            topic
+                .partitions
+                .iter()
+                .map(|partition| (partition.partition_index, partition.error_code))
+                .collect()
         };
-        assert_eq!((codes(&seen.topics[0]), codes(&seen.topics[1])), (vec![(0, 3)], vec![(9, 3), (1, 86)]));
+        assert_eq!(
+            (codes(&seen.topics[0]), codes(&seen.topics[1])),
+            (vec![(0, 3)], vec![(9, 3), (1, 86)])
+        );
     }
 }

@@ -40,7 +40,10 @@ fn lacks_protocol(version: i16, request: &SyncGroupRequest) -> bool {
 
 fn read(request: &SyncGroupRequest) -> SyncRequest {
     let assignments = request.assignments.iter().map(|assigned| {
-        (owned(&assigned.member_id), Bytes::copy_from_slice(&assigned.assignment))
+        (
+            owned(&assigned.member_id),
+            Bytes::copy_from_slice(&assigned.assignment),
+        )
     });
     SyncRequest {
         group_id: owned(&request.group_id),
@@ -97,9 +100,15 @@ mod tests {
         };
         for version in 0..=5 {
             let seen = request(version);
-            assert_eq!((&*seen.group_id, seen.generation_id, &*seen.member_id), ("g", 2, "m"));
+            assert_eq!(
+                (&*seen.group_id, seen.generation_id, &*seen.member_id),
+                ("g", 2, "m")
+            );
             assert_eq!(seen.group_instance_id.as_deref(), (version >= 3).then_some("i"));
-            assert_eq!(seen.protocol_type.as_deref(), (version >= 5).then_some("consumer"));
+            assert_eq!(
+                seen.protocol_type.as_deref(),
+                (version >= 5).then_some("consumer")
+            );
             assert_eq!(seen.protocol_name.as_deref(), (version >= 5).then_some("range"));
             assert_eq!(seen.assignments, [("m".into(), Bytes::from_static(b"all"))]);
         }
@@ -112,7 +121,10 @@ mod tests {
             .clone()
             .with_protocol_type(Some(wire::text("consumer")))
             .with_protocol_name(Some(wire::text("range")));
-        assert_eq!((lacks_protocol(4, &nameless), lacks_protocol(5, &nameless)), (false, true));
+        assert_eq!(
+            (lacks_protocol(4, &nameless), lacks_protocol(5, &nameless)),
+            (false, true)
+        );
         assert!(lacks_protocol(5, &named.clone().with_protocol_name(None)));
         assert!(!lacks_protocol(5, &named));
     }
@@ -122,7 +134,10 @@ mod tests {
         let show = |version: i16, synced: SyncResponse| {
             let seen: SyncGroupResponse = round_trip(version, &write(version, synced));
             let (kind, name) = (seen.protocol_type.as_deref(), seen.protocol_name.as_deref());
-            format!("v{version}: error {} {kind:?} {name:?} {:?}\n", seen.error_code, seen.assignment)
+            format!(
+                "v{version}: error {} {kind:?} {name:?} {:?}\n",
+                seen.error_code, seen.assignment
+            )
         };
         let synced = SyncResponse {
             error: None,
@@ -139,6 +154,15 @@ mod tests {
         let all: String = (0..=5).map(|version| show(version, synced.clone())).collect();
         let refusals: String = [0, 4, 5].map(|version| show(version, refused.clone())).concat();
         expect![[r#"
+            v0: error 0 None None b"all"
+            v1: error 0 None None b"all"
+            v2: error 0 None None b"all"
+            v3: error 0 None None b"all"
+            v4: error 0 None None b"all"
+            v5: error 0 Some("consumer") Some("range") b"all"
+            v0: error 27 None None b""
+            v4: error 27 None None b""
+            v5: error 27 None None b""
         "#]]
         .assert_eq(&(all + &refusals));
     }

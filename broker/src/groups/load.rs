@@ -1,0 +1,145 @@
+//! Reading one partition of `__consumer_offsets` for the shard that will serve it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use skerry_env::Env;
+use skerry_log::batch::Batches;
+use skerry_types::{LeaderEpoch, Offset};
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::Message;
+use crate::partition::{AckError, FetchError, Isolation, NotServing, Partition, ReadSpec};
+
+/// How much of a log is read at a time.
+const READ_BYTES: u32 = 1024 * 1024;
+/// Partitions that are read at a time: each holds [`READ_BYTES`] and what decoding makes of them.
+pub(super) const LOADING_AT_ONCE: usize = 4;
+/// How long to wait before a log that cannot be read is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a log is not read to its end.
+#[derive(Debug, Error)]
+enum LoadError {
+    /// Whoever leads it next loads it.
+    #[error("{0}")]
+    NotServing(String),
+    /// The disk, which may recover.
+    #[error("{0}")]
+    Log(String),
+    /// The task has ended: nobody needs the groups.
+    #[error("the coordinator has stopped")]
+    Stopped,
+}
+
+impl From<NotServing> for LoadError {
+    fn from(error: NotServing) -> Self {
+        Self::NotServing(error.to_string())
+    }
+}
+
+impl From<FetchError> for LoadError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::NotServing(error) => error.into(),
+            FetchError::Log(error) => Self::Log(error.to_string()),
+        }
+    }
+}
+
+impl From<AckError> for LoadError {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::Deleted | AckError::NotLeader => Self::NotServing(error.to_string()),
+            AckError::Storage(why) => Self::Log(why),
+        }
+    }
+}
+
+/// Reads one partition of `__consumer_offsets` from its start to its end.
+pub(super) struct Loader {
+    pub(super) env: Env,
+    pub(super) inbox: mpsc::Sender<Message>,
+    pub(super) partition: i32,
+    pub(super) term: u64,
+    pub(super) epoch: LeaderEpoch,
+    pub(super) log: Arc<Partition>,
+    pub(super) turns: Arc<Semaphore>,
+}
+
+impl Loader {
+    pub(super) async fn run(self) {
+        let (partition, term) = (self.partition, self.term);
+        let mut from = Offset::ZERO;
+        loop {
+            match self.load(&mut from).await {
+                Ok(()) => break,
+                Err(LoadError::Log(why)) => {
+                    tracing::error!(
+                        partition,
+                        why,
+                        "cannot read the groups of a partition; trying again"
+                    );
+                    self.env.clock.sleep(PAUSE).await;
+                }
+                Err(LoadError::NotServing(why)) => {
+                    tracing::debug!(partition, why, "the groups of a partition are another's to load");
+                    return;
+                }
+                Err(LoadError::Stopped) => return,
+            }
+        }
+        // The task has ended: nobody needs the groups.
+        let _ = self.inbox.send(Message::LoadFinished { partition, term }).await;
+    }
+
+    /// Goes on at `from`, which is moved past everything that the shard has taken in.
+    async fn load(&self, from: &mut Offset) -> Result<(), LoadError> {
+        // What an earlier leader wrote counts when it is committed, and nothing may be missing: the high watermark must
+        // have reached the end.
+        if let Some(settled) = self.log.settled() {
+            settled.await.map_err(|_| LoadError::Stopped)??;
+        }
+        let _turn = self.turns.acquire().await.map_err(|_| LoadError::Stopped)?;
+        let (start, upper) = self.log.with_leader(self.epoch, |log, leader| {
+            (log.log_start(), leader.high_watermark())
+        })?;
+        *from = start.max(*from);
+        while *from < upper {
+            let batches = self.read(*from).await?;
+            // Compaction may leave nothing between here and the end.
+            let Some(last) = Batches::new(batches.clone()).last() else {
+                break;
+            };
+            *from = last.header.next_offset();
+            let (taken, wait) = oneshot::channel();
+            let (partition, term) = (self.partition, self.term);
+            let message = Message::Loaded {
+                partition,
+                term,
+                batches,
+                taken,
+            };
+            self.inbox.send(message).await.map_err(|_| LoadError::Stopped)?;
+            // One piece of the log in memory, not a queue of them.
+            wait.await.map_err(|_| LoadError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, from: Offset) -> Result<Bytes, LoadError> {
+        let spec = ReadSpec {
+            from,
+            isolation: Isolation::ReadUncommitted,
+            leader_epoch: self.epoch,
+            last_fetched_epoch: LeaderEpoch::UNKNOWN,
+            max_bytes: READ_BYTES,
+            one_batch_at_least: true,
+        };
+        let plan = self.log.read(&spec)?.plan;
+        let read = self.env.tasks.run_blocking(move || plan.run()).await;
+        read.map_err(|error| LoadError::Log(error.to_string()))
+    }
+}
