@@ -97,7 +97,9 @@ async fn try_write(
     let identity = match identity {
         Some(identity) => *identity,
         None => {
-            let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(None)
+                .with_transaction_timeout_ms(60_000);
             let answer = client.call(&request).await?;
             if answer.error_code != 0 {
                 return Err(Failure::unknown(error_name(answer.error_code)));

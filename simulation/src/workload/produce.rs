@@ -113,7 +113,9 @@ async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)
         if client.is_stopping() {
             return None;
         }
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(60_000);
         match client.call(&request).await {
             Ok(answer) if answer.error_code == 0 => {
                 writer.identity = Some((answer.producer_id.0, answer.producer_epoch));
