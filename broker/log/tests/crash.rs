@@ -13,21 +13,40 @@ use support::*;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append { records: u8, size: u16, producer: u8, codec: u8 },
-    Transactional { records: u8, producer: u8 },
-    EndTransaction { producer: u8, abort: bool },
+    Append {
+        records: u8,
+        size: u16,
+        producer: u8,
+        codec: u8,
+    },
+    Transactional {
+        records: u8,
+        producer: u8,
+    },
+    EndTransaction {
+        producer: u8,
+        abort: bool,
+    },
     NextEpoch,
     Flush,
     StartFlush,
     FinishFlush,
-    Checkpoint { told: bool },
-    Truncate { back: u8 },
-    LogStart { forward: u8 },
+    Checkpoint {
+        told: bool,
+    },
+    Truncate {
+        back: u8,
+    },
+    LogStart {
+        forward: u8,
+    },
     Roll,
     Close,
     Kill,
     PowerCut,
-    FullDisk { room: u8 },
+    FullDisk {
+        room: u8,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -109,7 +128,9 @@ impl World {
     fn producers(&self) -> BTreeMap<i64, Producer> {
         let mut producers: BTreeMap<i64, Producer> = BTreeMap::new();
         for written in &self.written {
-            let Some((who, sequence, count)) = written.producer else { continue };
+            let Some((who, sequence, count)) = written.producer else {
+                continue;
+            };
             let producer = producers.entry(who.id.get()).or_default();
             if written.marker.is_some() {
                 producer.open = None;
@@ -129,7 +150,10 @@ impl World {
     fn append(&mut self, bytes: bytes::Bytes, mut written: Written) {
         let batch = ValidBatch::internal(bytes).unwrap();
         let end = self.log.log_end();
-        match self.log.append_as_leader(batch.clone(), LeaderEpoch(self.epoch), NOW) {
+        match self
+            .log
+            .append_as_leader(batch.clone(), LeaderEpoch(self.epoch), NOW)
+        {
             Ok(Appended::New { base, last, .. }) => {
                 assert_eq!(base, end);
                 written.bytes = batch.to_bytes(base, LeaderEpoch(self.epoch));
@@ -170,9 +194,14 @@ impl World {
         let mut written = Self::blank();
         if producer > 0 {
             let id = i64::from(producer);
-            let who = ProducerIdentity { id: ProducerId(id), epoch: ProducerEpoch(0) };
+            let who = ProducerIdentity {
+                id: ProducerId(id),
+                epoch: ProducerEpoch(0),
+            };
             let known = self.producers();
-            let last = known.get(&id).and_then(|producer| producer.batches.last().copied());
+            let last = known
+                .get(&id)
+                .and_then(|producer| producer.batches.last().copied());
             let sequence = last.map_or(Sequence(0), |(first, count, _)| first.plus(count));
             builder = builder.producer(who, sequence);
             written.producer = Some((who, sequence, i32::from(records)));
@@ -191,13 +220,29 @@ impl World {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Append { records, size, producer, codec } => self.data(records, size, producer, codec, false),
+            Op::Append {
+                records,
+                size,
+                producer,
+                codec,
+            } => self.data(records, size, producer, codec, false),
             Op::Transactional { records, producer } => self.data(records, 20, producer, 0, true),
             Op::EndTransaction { producer, abort } => {
                 let id = i64::from(producer);
-                if self.producers().get(&id).is_some_and(|producer| producer.open.is_some()) {
-                    let who = ProducerIdentity { id: ProducerId(id), epoch: ProducerEpoch(0) };
-                    let kind = if abort { MarkerType::Abort } else { MarkerType::Commit };
+                if self
+                    .producers()
+                    .get(&id)
+                    .is_some_and(|producer| producer.open.is_some())
+                {
+                    let who = ProducerIdentity {
+                        id: ProducerId(id),
+                        epoch: ProducerEpoch(0),
+                    };
+                    let kind = if abort {
+                        MarkerType::Abort
+                    } else {
+                        MarkerType::Commit
+                    };
                     let mut written = Self::blank();
                     written.producer = Some((who, Sequence::NONE, 0));
                     written.marker = Some(abort);
@@ -229,13 +274,22 @@ impl World {
                 }
             }
             Op::Truncate { back } => {
-                let target = Offset((self.log.log_end().get() - i64::from(back)).max(self.log.log_start().get()));
+                let target =
+                    Offset((self.log.log_end().get() - i64::from(back)).max(self.log.log_start().get()));
                 self.shell.recovery_point = self.shell.recovery_point.min(target);
-                let end = self.written.iter().take_while(|w| w.next <= target).last().map_or(Offset(0), |w| w.next);
+                let end = self
+                    .written
+                    .iter()
+                    .take_while(|w| w.next <= target)
+                    .last()
+                    .map_or(Offset(0), |w| w.next);
                 self.shell.recovery_point = self.shell.recovery_point.min(end);
                 let start = self.log.log_start();
                 // A batch goes as a whole; where it begins below the log's start, nothing is left.
-                let restarts = self.written.iter().any(|w| w.base < start && start <= target && target < w.next);
+                let restarts = self
+                    .written
+                    .iter()
+                    .any(|w| w.base < start && start <= target && target < w.next);
                 self.log.truncate_to(target).unwrap();
                 self.written.retain(|written| written.next <= target);
                 if restarts {
@@ -286,7 +340,12 @@ impl World {
         let end = self.log.log_end();
         assert!(end >= self.durable, "durable up to {}, found {end}", self.durable);
         self.written.retain(|written| written.next <= end);
-        assert_eq!(self.written.last().map_or(self.log.log_start().min(end), |w| w.next), end);
+        assert_eq!(
+            self.written
+                .last()
+                .map_or(self.log.log_start().min(end), |w| w.next),
+            end
+        );
         assert_eq!(self.log.durable_end(), end);
         self.durable = end;
         self.verify();
@@ -295,12 +354,24 @@ impl World {
     /// The log against the model.
     fn verify(&self) {
         let start = self.log.log_start();
-        let found: Vec<_> = read_batches(&self.log, start).into_iter().map(|batch| batch.bytes).collect();
-        let expected: Vec<_> =
-            self.written.iter().filter(|w| w.next > start).map(|written| written.bytes.clone()).collect();
+        let found: Vec<_> = read_batches(&self.log, start)
+            .into_iter()
+            .map(|batch| batch.bytes)
+            .collect();
+        let expected: Vec<_> = self
+            .written
+            .iter()
+            .filter(|w| w.next > start)
+            .map(|written| written.bytes.clone())
+            .collect();
         assert_eq!(found, expected);
         for written in self.written.iter().filter(|w| w.base >= start) {
-            assert_eq!(self.log.epoch_at(written.base), Some(written.epoch), "epoch of {}", written.base);
+            assert_eq!(
+                self.log.epoch_at(written.base),
+                Some(written.epoch),
+                "epoch of {}",
+                written.base
+            );
         }
         self.verify_producers();
     }
@@ -316,9 +387,16 @@ impl World {
                 assert!(!recent, "producer {id} is forgotten");
                 continue;
             };
-            let last = producer.batches.last().map(|(first, count, _)| first.plus(count - 1));
+            let last = producer
+                .batches
+                .last()
+                .map(|(first, count, _)| first.plus(count - 1));
             if recent {
-                assert_eq!(found.last_sequence, last.unwrap_or(Sequence::NONE), "producer {id}");
+                assert_eq!(
+                    found.last_sequence,
+                    last.unwrap_or(Sequence::NONE),
+                    "producer {id}"
+                );
                 assert_eq!(found.current_txn_first_offset, producer.open, "producer {id}");
             }
         }
@@ -329,7 +407,10 @@ impl World {
         let disk = self.disk.fork();
         let (mut log, _) = open(&disk, &self.config, self.shell);
         for (id, producer) in self.producers() {
-            let who = ProducerIdentity { id: ProducerId(id), epoch: ProducerEpoch(0) };
+            let who = ProducerIdentity {
+                id: ProducerId(id),
+                epoch: ProducerEpoch(0),
+            };
             for (sequence, count, base) in &producer.batches {
                 // Below the log's start a producer is remembered as far as there is a snapshot.
                 if *base < log.log_start() {

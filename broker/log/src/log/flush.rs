@@ -114,6 +114,10 @@ impl Log {
             self.poison("a sync failed", &error);
         }
         self.writable()?;
+        // What was cut away and written again since is not what the job made durable.
+        if job.generation != self.generation {
+            return Ok(self.durable_end);
+        }
         for segment in &mut self.segments {
             if segment
                 .dirty
@@ -125,10 +129,7 @@ impl Log {
         }
         self.side_files.retain(|(write, _)| *write > job.write);
         self.synced_names = self.synced_names.max(job.write);
-        // What was cut away and written again since is not what the job made durable.
-        if job.generation == self.generation {
-            self.durable_end = self.durable_end.max(job.end.min(self.log_end));
-        }
+        self.durable_end = self.durable_end.max(job.end.min(self.log_end));
         self.check_ends();
         Ok(self.durable_end)
     }

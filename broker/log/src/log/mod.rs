@@ -373,3 +373,12 @@ fn make_durable_dir(place: &Place, id: &PartitionIdentity, base: Offset) -> io::
     }
     Ok(segment)
 }
+
+/// Up to where offsets may be missing, because they were compacted away.
+fn gaps_until(config: &LogConfig, cleaned_until: Option<Offset>) -> Offset {
+    if config.cleanup_policy.compact {
+        Offset(i64::MAX)
+    } else {
+        cleaned_until.unwrap_or(Offset(-1))
+    }
+}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use skerry_env::disk::{Entry, OpenMode, read_file};
 use skerry_types::{Offset, WallMs, is_planted};
 
-use super::{Log, Recovered, Shutdown, make_durable_dir};
+use super::{Log, Recovered, Shutdown, gaps_until, make_durable_dir};
 use crate::batch::{Batch, control_marker};
 use crate::config::LogConfig;
 use crate::epochs::{self, Epochs};
@@ -107,15 +107,6 @@ impl Log {
         remove_leftovers(&log.place, &found.leftovers);
         log.check();
         Ok((log, report))
-    }
-}
-
-/// Up to where offsets may be missing, because they were compacted away.
-fn gaps_until(config: &LogConfig, cleaned_until: Option<Offset>) -> Offset {
-    if config.cleanup_policy.compact {
-        Offset(i64::MAX)
-    } else {
-        cleaned_until.unwrap_or(Offset(-1))
     }
 }
 
@@ -851,13 +842,14 @@ impl Opening {
             return self.restart_at(log_start);
         }
         self.epochs_dirty |= self.epochs.truncate_start(log_start);
+        self.drop_snapshots(walked.end, recovered);
         self.write_indexes(recovered).map_err(|error| self.io(error))?;
         let mut segments = std::mem::take(&mut self.segments);
         if let Some(active) = segments.last_mut() {
             active.load_last_entries().map_err(|error| self.io(error))?;
         }
         let end = walked.end;
-        let snapshots = self.keep_snapshots(end);
+        let snapshots = std::mem::take(&mut self.snapshots);
         let mut log = Log::assemble(self.place.clone(), self.identity, self.config, segments, end);
         log.log_start = log_start;
         log.recovery_point = if recovered {
@@ -1009,15 +1001,21 @@ impl Opening {
         Ok(())
     }
 
-    /// Snapshots above the log's end speak of what is gone.
-    fn keep_snapshots(&mut self, end: Offset) -> Vec<Offset> {
-        let (keep, drop): (Vec<_>, Vec<_>) = self.snapshots.iter().partition(|at| **at <= end);
+    /// Snapshots above the log's end speak of what is gone. So may, after a crash, one above the recovery point, if
+    /// the log has grown again since: the walk has made those that are needed anew.
+    fn drop_snapshots(&mut self, end: Offset, recovered: bool) {
+        let trusted = if recovered {
+            self.recovered.recovery_point.max(self.segments[0].base)
+        } else {
+            end
+        };
+        let (keep, drop): (Vec<_>, Vec<_>) = self.snapshots.iter().partition(|at| **at <= trusted.min(end));
+        self.snapshots = keep;
         for at in drop {
             if let Err(error) = remove_if_there(&self.place, at, FileKind::Snapshot) {
                 tracing::warn!(partition = %self.identity, snapshot = %at, %error, "a snapshot of a lost tail stays");
             }
         }
-        keep
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use skerry_env::disk::File;
 use skerry_types::Offset;
 
-use super::Log;
+use super::{Log, gaps_until};
 use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::errors::ReadError;
 use crate::index::{AbortedTxn, OffsetEntry, floor_in_file};
@@ -22,6 +22,9 @@ pub struct ReadPlan {
     upper: Offset,
     max_bytes: u32,
     min_one_batch: bool,
+    /// Compaction may have removed offsets up to here; elsewhere a batch begins where the last one ended. The sum
+    /// does not cover a base offset, so this is what does.
+    gaps_until: Offset,
     /// The segment that covers `from`, and the one after it: compaction may have left nothing in the first.
     views: [Option<SegmentView>; 2],
 }
@@ -161,6 +164,7 @@ impl Log {
             upper,
             max_bytes,
             min_one_batch,
+            gaps_until: gaps_until(&self.config, self.cleaned_until),
             views,
         })
     }
@@ -260,6 +264,14 @@ impl ReadPlan {
                 let batch_size = plausible_size(&header, view.base, view.base, size - here)
                     .map_err(|why| view.damaged(here, why))?;
                 if header.last_offset() >= self.from {
+                    if header.base_offset() > self.from && header.base_offset() > self.gaps_until {
+                        let why = format!(
+                            "offset {} where {} is looked for",
+                            header.base_offset(),
+                            self.from
+                        );
+                        return Err(view.damaged(here, why));
+                    }
                     return self.take(view, header, batch_size, buffer.slice(at..), here, cached);
                 }
                 at += batch_size;
@@ -309,14 +321,18 @@ impl ReadPlan {
             }
         }
         let mut end = first_size;
+        let mut expected = first.next_offset();
         while let Some(header) = BatchHeader::read(&bytes[end..]) {
             let room = (bytes.len() - end) as u64;
-            let Ok(size) = plausible_size(&header, view.base, first.base_offset(), room) else {
+            let Ok(size) = plausible_size(&header, view.base, expected, room) else {
                 break;
             };
-            if end + size > max_bytes || header.next_offset() > self.upper {
+            // What is odd is for the next read to say, which begins with it.
+            let gap = header.base_offset() > expected && header.base_offset() > self.gaps_until;
+            if gap || end + size > max_bytes || header.next_offset() > self.upper {
                 break;
             }
+            expected = header.next_offset();
             end += size;
         }
         Ok(Found::Batches(bytes.slice(..end)))

@@ -198,7 +198,10 @@ fn tear(content: &mut Content, dice: &mut Dice, mood: u64) {
                 }
                 for start in (0..len).step_by(512) {
                     let end = len.min(start + 512);
-                    if old.get(start..end).is_some_and(|old| new.get(start..end) == Some(old)) {
+                    if old
+                        .get(start..end)
+                        .is_some_and(|old| new.get(start..end) == Some(old))
+                    {
                         continue;
                     }
                     match dice.below(4) {
@@ -446,7 +449,10 @@ impl Disk for PowerDisk {
 
 /// Cases of a property test: a long run sets `SKERRY_CASES`.
 pub fn cases(usual: u32) -> u32 {
-    std::env::var("SKERRY_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+    std::env::var("SKERRY_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(usual)
 }
 
 pub const NOW: WallMs = WallMs(1_700_000_000_000);

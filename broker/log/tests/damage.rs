@@ -1,0 +1,193 @@
+//! Bytes flipped and files cut anywhere: never a panic, never a silent loss of what was durable, and what is read is
+//! what was written.
+
+mod support;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use skerry_log::batch::{BatchBuilder, Batches, MarkerType, end_transaction_marker};
+use skerry_log::{Log, LogConfig, OpenError, Recovered, Shutdown, ValidBatch};
+use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs};
+use support::*;
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 3000,
+        index_interval_bytes: 300,
+        ..LogConfig::default()
+    }
+}
+
+/// A log with several segments, epochs, producers and transactions; its batches.
+fn sample(seed: u64, close: bool) -> (PowerDisk, Vec<Bytes>, Offset) {
+    let (disk, mut dice) = (PowerDisk::new(), Dice::new(seed));
+    let mut log = create(&disk, &config());
+    let mut batches = Vec::new();
+    let who = |id| ProducerIdentity {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(0),
+    };
+    let mut point = Offset(0);
+    for n in 0..60i32 {
+        let bytes = match n % 6 {
+            0 => {
+                let mut builder = BatchBuilder::default().producer(who(7), Sequence(n / 6));
+                builder.push(WallMs(NOW.get() + i64::from(n)), None, Some(b"idempotent"), &[]);
+                builder.build()
+            }
+            2 => {
+                let mut builder = BatchBuilder::default()
+                    .producer(who(8), Sequence(n / 6))
+                    .transactional();
+                builder.push(
+                    WallMs(NOW.get() + i64::from(n)),
+                    None,
+                    Some(b"transactional"),
+                    &[],
+                );
+                builder.build()
+            }
+            4 => end_transaction_marker(who(8), MarkerType::Abort, 0, NOW),
+            _ => {
+                let mut builder = BatchBuilder::default();
+                for _ in 0..=dice.below(3) {
+                    let value = vec![dice.next() as u8; dice.below(200) as usize];
+                    builder.push(
+                        WallMs(NOW.get() + dice.below(1000) as i64),
+                        None,
+                        Some(&value),
+                        &[],
+                    );
+                }
+                builder.build()
+            }
+        };
+        let batch = ValidBatch::internal(bytes).unwrap();
+        let epoch = LeaderEpoch(n / 15);
+        batches.push(batch.to_bytes(log.log_end(), epoch));
+        log.append_as_leader(batch, epoch, NOW).unwrap();
+        if n == 40 {
+            flush(&mut log);
+            point = checkpoint(&mut log);
+        }
+    }
+    flush(&mut log);
+    if close {
+        log.close().unwrap();
+        point = log.recovery_point();
+    }
+    (disk, batches, point)
+}
+
+/// Reads all of a log; false where something was seen to be wrong.
+fn read_all(log: &Log, found: &mut Vec<Bytes>) -> bool {
+    let mut next = log.log_start();
+    while next < log.log_end() {
+        let Ok(plan) = log.plan_read(next, log.log_end(), 700, true) else {
+            return false;
+        };
+        let Ok(bytes) = plan.run() else { return false };
+        let mut any = false;
+        for batch in Batches::new(bytes) {
+            if !batch.crc_is_good() {
+                return false;
+            }
+            any = true;
+            next = batch.header.next_offset();
+            found.push(batch.bytes);
+        }
+        if !any {
+            return false;
+        }
+    }
+    true
+}
+
+/// Bytes of a batch that neither its sum nor the order of offsets covers: the leader epoch. Everything else is.
+fn is_epoch_byte(batches: &[Bytes], file: &[u8], at: usize) -> bool {
+    batches.iter().any(|batch| {
+        file.windows(batch.len())
+            .position(|window| window == &batch[..])
+            .is_some_and(|p| (p + 12..p + 16).contains(&at))
+    })
+}
+
+fn judge(disk: &PowerDisk, batches: &[Bytes], shutdown: Shutdown, point: Offset) {
+    let before = disk.files();
+    let recovered = Recovered {
+        recovery_point: point,
+        ..Recovered::default()
+    };
+    let (log, report) = match try_open(disk, &config(), shutdown, recovered) {
+        Ok(opened) => opened,
+        Err(OpenError::Damaged { .. } | OpenError::WrongIdentity { .. } | OpenError::Io { .. }) => {
+            assert_eq!(disk.files(), before, "a log that cannot be opened stays as it is");
+            return;
+        }
+        Err(other) => panic!("{other}"),
+    };
+    let mut found = Vec::new();
+    let clean = read_all(&log, &mut found);
+    assert_eq!(
+        &found[..],
+        &batches[..found.len()],
+        "what is read is what was written"
+    );
+    let end = Batches::new(found.concat().into())
+        .last()
+        .map_or(Offset(0), |batch| batch.header.next_offset());
+    if clean && report.gaps.is_empty() {
+        assert!(
+            end >= point,
+            "durable up to {point}, found {end}, and nobody said so: {report:?}"
+        );
+    }
+    assert!(log.log_end() >= point);
+    // It goes on from there.
+    let mut log = log;
+    append(&mut log, batch(&["after"]), 9);
+    flush(&mut log);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(600), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_flipped_byte_is_never_a_silent_loss(
+        seed in 0u64..8, file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
+        bit in 0u32..8, close in any::<bool>(), whole in any::<bool>(),
+    ) {
+        let (disk, batches, point) = sample(seed, close);
+        let files: Vec<(PathBuf, Vec<u8>)> = disk.files().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
+        let (path, bytes) = file.get(&files);
+        let at = at.index(bytes.len());
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        prop_assume!(!(is_log && is_epoch_byte(&batches, bytes, at)));
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        disk.put(path, damaged);
+        let shutdown = if close { Shutdown::Clean } else { Shutdown::Unclean };
+        judge(&disk, &batches, shutdown, if whole { point } else { Offset(0) });
+    }
+
+    #[test]
+    fn a_cut_file_is_never_a_silent_loss(
+        seed in 0u64..8, file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
+        close in any::<bool>(), zeros in 0usize..100, gone in any::<bool>(),
+    ) {
+        let (disk, batches, point) = sample(seed, close);
+        let files: Vec<(PathBuf, Vec<u8>)> = disk.files().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
+        let (path, bytes) = file.get(&files);
+        if gone && path.extension().is_none_or(|extension| extension != "log") {
+            use skerry_env::disk::Disk as _;
+            disk.remove_file(path).unwrap();
+        } else {
+            let mut cut = bytes[..at.index(bytes.len())].to_vec();
+            cut.extend(vec![0; zeros]);
+            disk.put(path, cut);
+        }
+        judge(&disk, &batches, Shutdown::Unclean, point);
+    }
+}
