@@ -33,14 +33,20 @@ impl Quorum {
         config: QuorumConfig,
         extra_routes: impl FnOnce(&Self, &mut RoutesBuilder),
     ) -> Result<Self, StartError> {
+        // The address first: a port in use must not leave a trace on the disk.
+        let addr = config.listen.clone();
+        let listener = env
+            .net
+            .bind(&addr)
+            .await
+            .map_err(|source| StartError::Listen { addr, source })?;
         let (disk, dir, id) = (Arc::clone(&env.disk), config.data_dir.clone(), config.node_id);
         env.tasks
             .run_blocking(move || identity::claim(&*disk, &dir, id))
             .await?;
-        let listen = config.listen.clone();
-        let (listener, node) = tokio::join!(env.net.bind(&listen), Node::open(env.clone(), config));
-        let quorum = Self { node: node? };
-        let listener = listener.map_err(|source| StartError::Listen { addr: listen, source })?;
+        let quorum = Self {
+            node: Node::open(env, config).await?,
+        };
         let mut routes = RoutesBuilder::default();
         extra_routes(&quorum, &mut routes);
         quorum.node.serve(listener, routes);
@@ -87,7 +93,7 @@ impl Quorum {
         self.node.publisher().image()
     }
 
-    /// Follows the changes from now on.
+    /// Follows the changes from now on. Take the watch first and its image then: what comes in between is told.
     #[must_use]
     pub fn watch(&self) -> ImageWatch {
         self.node.publisher().watch()

@@ -48,6 +48,8 @@ pub struct QuorumStatus {
     pub applied_index: u64,
     /// The last entry in the snapshot here; 0 without one.
     pub snapshot_index: u64,
+    /// The last entry that was dropped from the log here, because a snapshot has it; 0 for none.
+    pub purged_index: u64,
     /// The members, by number.
     pub members: Vec<MemberStatus>,
 }

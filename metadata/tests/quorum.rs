@@ -334,6 +334,7 @@ async fn three_nodes_forward_and_survive_their_leader() {
         .unwrap();
     assert_eq!(refused, Outcome::Refused(Refusal::UnknownTopic));
 
+    let before_the_stop = three.node(leader).status();
     three.stop(leader).await;
     three.node(follower).propose(topic("b", 1)).await.unwrap();
     let second = three.leader().await;
@@ -347,6 +348,11 @@ async fn three_nodes_forward_and_survive_their_leader() {
             .await
             .unwrap();
     }
+    let old_end = before_the_stop.last_log_index;
+    until("the log behind a snapshot is dropped", || {
+        three.node(second).status().purged_index > old_end
+    })
+    .await;
     three.restart(leader).await;
     let want = three.node(second).image().index();
     until("the old leader caught up", || {

@@ -116,7 +116,10 @@ impl Node {
         let machine = Machine::load(Arc::clone(&store), flusher.clone(), env.tasks.clone())
             .map_err(|error| unreadable(&dir, &error))?;
         let publisher = Arc::clone(machine.publisher());
-        let network = Peers { env: env.clone() };
+        let network = Peers {
+            env: env.clone(),
+            timings: config.timings,
+        };
         let new = Raft::new(id, raft_config, network, LogStore::new(store, flusher), machine);
         let raft = Runtime::scope(env.rng.u64(), new)
             .await
@@ -389,6 +392,7 @@ impl Node {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |id| id.index),
             snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
+            purged_index: metrics.purged.map_or(0, |id| id.index),
             members: membership
                 .nodes()
                 .map(|(id, node)| MemberStatus {

@@ -22,6 +22,7 @@ use tonic::{Response, Status};
 
 use super::convert::{self, ConvertError};
 use super::types::{Snapshot, TypeConfig, Vote};
+use crate::config::Timings;
 
 /// Messages are split well below this; a snapshot travels in chunks.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -60,13 +61,20 @@ impl From<CallError> for StreamingError<TypeConfig> {
 /// Makes a peer for each member.
 pub(super) struct Peers {
     pub(super) env: Env,
+    pub(super) timings: Timings,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer::new(self.env.clone(), target, node.addr.clone())
+        // openraft allows an append one heartbeat's time; a slow disk syncs longer than that. A peer that is gone shows
+        // in the heartbeats, which have a connection of their own.
+        Peer::new(self.env.clone(), target, node.addr.clone()).with_patience(self.timings.election_max)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        Peer::new(self.env.clone(), target, node.addr.clone()).with_patience(self.timings.heartbeat * 2)
     }
 }
 
@@ -75,6 +83,8 @@ pub(super) struct Peer {
     env: Env,
     target: u64,
     addr: String,
+    /// The least time that an append gets.
+    patience: Duration,
     client: Option<QuorumClient<Channel>>,
 }
 
@@ -84,8 +94,13 @@ impl Peer {
             env,
             target,
             addr,
+            patience: Duration::ZERO,
             client: None,
         }
+    }
+
+    fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     pub(super) fn addr(&self) -> &str {
@@ -190,7 +205,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::append_request(self.target, &rpc);
         let reply = self
-            .call(option.soft_ttl(), |mut client| async move {
+            .call(option.soft_ttl().max(self.patience), |mut client| async move {
                 client.append_entries(request).await
             })
             .await?;
