@@ -72,21 +72,11 @@ impl Command {
             }
             Self::AlterConfigs(request) => {
                 w.u8(kind::ALTER_CONFIGS);
-                w.resource(&request.resource);
-                w.bool(request.replace);
-                w.list(request.ops.iter(), |w, (key, op)| {
-                    w.str(key);
-                    w.config_op(op);
-                });
+                w.config_changes(request);
             }
             Self::ChangePartition(request) => {
                 w.u8(kind::CHANGE_PARTITION);
-                w.uuid(request.topic);
-                w.i32(request.partition.get());
-                w.guard(request.leader);
-                w.i32(request.leader_epoch.get());
-                w.i32(request.partition_epoch.get());
-                w.list(request.isr.iter(), |w, member| w.guard(*member));
+                w.partition_change(request);
             }
             Self::ElectLeader(request) => {
                 w.u8(kind::ELECT_LEADER);
@@ -238,6 +228,24 @@ impl Writer {
                 self.str(name);
             }
         }
+    }
+
+    fn config_changes(&mut self, request: &AlterConfigs) {
+        self.resource(&request.resource);
+        self.bool(request.replace);
+        self.list(request.ops.iter(), |w, (key, op)| {
+            w.str(key);
+            w.config_op(op);
+        });
+    }
+
+    fn partition_change(&mut self, request: &ChangePartition) {
+        self.uuid(request.topic);
+        self.i32(request.partition.get());
+        self.guard(request.leader);
+        self.i32(request.leader_epoch.get());
+        self.i32(request.partition_epoch.get());
+        self.list(request.isr.iter(), |w, member| w.guard(*member));
     }
 
     fn config_op(&mut self, op: &ConfigOp) {
