@@ -18,6 +18,10 @@ impl Change<'_> {
             }
             return Err(Refusal::TopicExists(Arc::clone(&request.name)));
         }
+        // An id names one topic for ever; a random one that is taken means a proposer that repeats itself.
+        if let Some(taken) = self.image.names.get(&request.id) {
+            return Err(Refusal::TopicExists(Arc::clone(taken)));
+        }
         check_name(&request.name)?;
         let folded = folded(&request.name);
         if let Some(existing) = folded
