@@ -59,6 +59,21 @@ struct State {
     fail_writes: bool,
     syncs: u64,
     changes: u64,
+    /// Changes of names that still work.
+    renames_left: Option<u64>,
+}
+
+impl State {
+    fn count_rename(&mut self) -> io::Result<()> {
+        match &mut self.renames_left {
+            Some(0) => Err(io::Error::other("stopped")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// See the module. Clones share the bytes.
@@ -89,6 +104,15 @@ impl PowerDisk {
 
     pub fn fail_writes(&self, fail: bool) {
         self.0.lock().fail_writes = fail;
+    }
+
+    /// Renames, removals and syncs of directories fail after so many of them.
+    pub fn stop_after(&self, changes: u64) {
+        self.0.lock().renames_left = Some(changes);
+    }
+
+    pub fn resume(&self) {
+        self.0.lock().renames_left = None;
     }
 
     pub fn syncs(&self) -> u64 {
@@ -328,6 +352,7 @@ impl Disk for PowerDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.count_rename()?;
         let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.changes += 1;
         state.names.insert(to.to_owned(), inode);
@@ -336,6 +361,7 @@ impl Disk for PowerDisk {
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.count_rename()?;
         state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         state.changes += 1;
         Ok(())
@@ -404,6 +430,7 @@ impl Disk for PowerDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.count_rename()?;
         if state.fail_syncs {
             return Err(io::Error::other("injected"));
         }

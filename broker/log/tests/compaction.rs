@@ -1,0 +1,368 @@
+//! Compaction against a naive model.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use skerry_log::batch::{BatchBuilder, Compression, MarkerType, Records, end_transaction_marker};
+use skerry_log::{CleanupPolicy, Log, LogConfig, Recovered, Shutdown, ValidBatch};
+use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs};
+use support::*;
+
+const DAY_MS: i64 = 86_400_000;
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 1500,
+        index_interval_bytes: 200,
+        cleanup_policy: CleanupPolicy {
+            delete: false,
+            compact: true,
+        },
+        min_cleanable_dirty_ratio: 0.0,
+        ..LogConfig::default()
+    }
+}
+
+fn later(ms: i64) -> WallMs {
+    WallMs(NOW.get() + ms)
+}
+
+fn roll(log: &mut Log) {
+    log.roll_if_due(later(1_000_000_000_000)).unwrap();
+}
+
+fn compact(log: &mut Log, now: WallMs) {
+    compact_within(log, now, 1 << 20);
+}
+
+fn compact_within(log: &mut Log, now: WallMs, budget: usize) {
+    let end = log.log_end();
+    if let Some(job) = log.start_compaction(log.last_stable(end), now, budget) {
+        let result = job.run().expect("a compaction");
+        log.finish_compaction(result).expect("a swap");
+    }
+}
+
+/// `offset key=value` of each record, and the empty batches.
+fn describe(log: &Log) -> Vec<String> {
+    let mut lines = Vec::new();
+    for batch in read_batches(log, Offset(0)) {
+        let header = &batch.header;
+        if header.record_count() == 0 {
+            lines.push(format!(
+                "{}..={} empty",
+                header.base_offset(),
+                header.last_offset()
+            ));
+        }
+        for record in Records::all(&batch).unwrap() {
+            let text = |bytes: Option<bytes::Bytes>| {
+                bytes.map_or("null".to_owned(), |bytes| {
+                    String::from_utf8_lossy(&bytes).into_owned()
+                })
+            };
+            if header.is_control() {
+                lines.push(format!("{} marker", record.offset));
+            } else {
+                lines.push(format!(
+                    "{} {}={}",
+                    record.offset,
+                    text(record.key),
+                    text(record.value)
+                ));
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_last_record_of_each_key_stays_where_it_is() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    append(
+        &mut log,
+        keyed(&[("a", Some("1")), ("b", Some("1")), ("a", Some("2"))], NOW),
+        0,
+    );
+    append(&mut log, keyed(&[("c", Some("1")), ("b", Some("2"))], NOW), 0);
+    roll(&mut log);
+    append(&mut log, keyed(&[("c", Some("2"))], NOW), 0);
+    assert!(log.compaction_candidate(log.log_end(), NOW).is_some());
+    compact(&mut log, NOW);
+    // The active segment is not looked at: c=1 stays.
+    assert_eq!(describe(&log), ["2 a=2", "3 c=1", "4 b=2", "5 c=2"]);
+    assert_eq!(log.cleaned_until(), Some(Offset(5)));
+    assert!(log.compaction_candidate(log.log_end(), NOW).is_none());
+    roll(&mut log);
+    compact(&mut log, NOW);
+    assert_eq!(describe(&log), ["2 a=2", "4 b=2", "5 c=2"]);
+}
+
+#[test]
+fn a_tombstone_stays_for_its_time_after_the_first_cleaning() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    append(&mut log, keyed(&[("a", Some("1")), ("b", Some("1"))], NOW), 0);
+    append(&mut log, keyed(&[("a", None), ("b", Some("2"))], NOW), 0);
+    roll(&mut log);
+    compact(&mut log, NOW);
+    assert_eq!(describe(&log), ["2 a=null", "3 b=2"]);
+    let horizon = read_batches(&log, Offset(0))[0].header.delete_horizon();
+    assert_eq!(horizon, Some(later(DAY_MS)));
+    let stamps: Vec<_> = read_records(&log, Offset(0))
+        .iter()
+        .map(|record| record.timestamp)
+        .collect();
+    assert_eq!(
+        stamps,
+        [NOW, NOW],
+        "timestamps stay although the base is the horizon"
+    );
+
+    append(&mut log, keyed(&[("x", Some("1"))], NOW), 0);
+    roll(&mut log);
+    compact(&mut log, later(DAY_MS - 1));
+    assert_eq!(describe(&log), ["2 a=null", "3 b=2", "4 x=1"]);
+    append(&mut log, keyed(&[("x", Some("2"))], NOW), 0);
+    roll(&mut log);
+    compact(&mut log, later(DAY_MS));
+    assert_eq!(describe(&log), ["3 b=2", "5 x=2"]);
+}
+
+#[test]
+fn the_last_batch_of_a_producer_and_of_the_round_stays_even_empty() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    let producer = |id| ProducerIdentity {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(0),
+    };
+    for (id, sequence, value) in [(1, 0, "1"), (1, 1, "2"), (2, 0, "3"), (2, 1, "4")] {
+        let mut builder = BatchBuilder::default().producer(producer(id), Sequence(sequence));
+        builder.push(NOW, Some(b"k"), Some(value.as_bytes()), &[]);
+        append(&mut log, builder.build(), 0);
+    }
+    append(&mut log, keyed(&[("k", Some("5"))], NOW), 0);
+    roll(&mut log);
+    compact(&mut log, NOW);
+    assert_eq!(describe(&log), ["1..=1 empty", "3..=3 empty", "4 k=5"]);
+    let (reopened, _) = open(&disk.fork(), &config(), Recovered::default());
+    let last: Vec<_> = reopened
+        .producers()
+        .map(|p| (p.producer.id.get(), p.last_sequence.get()))
+        .collect();
+    assert_eq!(last, [(1, 1), (2, 1)]);
+    assert_eq!(reopened.log_end(), log.log_end());
+}
+
+#[test]
+fn aborted_records_go_and_markers_outlive_them() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    let who = ProducerIdentity {
+        id: ProducerId(5),
+        epoch: ProducerEpoch(0),
+    };
+    let mut sequence = 0;
+    let mut transaction = |log: &mut Log, value: &str, kind| {
+        let mut builder = BatchBuilder::default()
+            .producer(who, Sequence(sequence))
+            .transactional();
+        builder.push(NOW, Some(value.as_bytes()), Some(value.as_bytes()), &[]);
+        append(log, builder.build(), 0);
+        append(log, end_transaction_marker(who, kind, 0, NOW), 0);
+        sequence += 1;
+    };
+    transaction(&mut log, "aborted", MarkerType::Abort);
+    transaction(&mut log, "committed", MarkerType::Commit);
+    transaction(&mut log, "last", MarkerType::Commit);
+    append(&mut log, keyed(&[("x", Some("1"))], NOW), 0);
+    roll(&mut log);
+    assert_eq!(log.aborted(Offset(0), log.log_end()).unwrap().len(), 1);
+    compact(&mut log, NOW);
+    assert_eq!(
+        describe(&log),
+        [
+            "1 marker",
+            "2 committed=committed",
+            "3 marker",
+            "4 last=last",
+            "5 marker",
+            "6 x=1"
+        ]
+    );
+    append(&mut log, keyed(&[("x", Some("2"))], NOW), 0);
+    roll(&mut log);
+    // Nothing is left of the aborted one: its marker begins its horizon, and goes behind it.
+    compact(&mut log, later(1));
+    append(&mut log, keyed(&[("x", Some("3"))], NOW), 0);
+    roll(&mut log);
+    compact(&mut log, later(DAY_MS + 1));
+    assert_eq!(
+        describe(&log),
+        [
+            "2 committed=committed",
+            "3 marker",
+            "4 last=last",
+            "5 marker",
+            "8 x=3"
+        ]
+    );
+}
+
+#[test]
+fn an_open_transaction_and_a_young_segment_hold_compaction_back() {
+    let disk = PowerDisk::new();
+    let lag = LogConfig {
+        min_compaction_lag_ms: 1000,
+        ..config()
+    };
+    let mut log = create(&disk, &lag);
+    append(&mut log, keyed(&[("a", Some("1"))], NOW), 0);
+    append(&mut log, keyed(&[("a", Some("2"))], NOW), 0);
+    roll(&mut log);
+    assert!(
+        log.compaction_candidate(log.log_end(), later(999)).is_none(),
+        "too young"
+    );
+    assert!(log.compaction_candidate(log.log_end(), later(1000)).is_some());
+    assert!(
+        log.compaction_candidate(Offset(0), later(1000)).is_none(),
+        "nothing is stable"
+    );
+    assert!(log.start_compaction(Offset(0), later(1000), 1 << 20).is_none());
+
+    let overdue = LogConfig {
+        min_cleanable_dirty_ratio: 1.0,
+        max_compaction_lag_ms: 5000,
+        ..config()
+    };
+    log.set_config(overdue);
+    assert!(log.compaction_candidate(log.log_end(), later(5000)).is_none());
+    assert!(
+        log.compaction_candidate(log.log_end(), later(5001))
+            .unwrap()
+            .overdue
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Append(Vec<(u8, Option<u8>)>, u8),
+    Roll,
+    Compact { budget: u16 },
+    Reopen { power: bool },
+    CutDuringSwap,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (prop::collection::vec((0u8..12, prop::option::weighted(0.8, any::<u8>())), 1..6), 0u8..5)
+            .prop_map(|(records, codec)| Op::Append(records, codec)),
+        2 => Just(Op::Roll),
+        3 => (0u16..2000).prop_map(|budget| Op::Compact { budget }),
+        1 => any::<bool>().prop_map(|power| Op::Reopen { power }),
+        1 => Just(Op::CutDuringSwap),
+    ]
+}
+
+fn codec(number: u8) -> Compression {
+    [
+        Compression::None,
+        Compression::Gzip(1),
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd(1),
+    ][usize::from(number) % 5]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(400), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_reader_to_the_end_sees_the_latest_value_of_each_key(
+        ops in prop::collection::vec(op(), 1..60), seed in any::<u64>(),
+    ) {
+        let (mut disk, mut dice) = (PowerDisk::new(), Dice::new(seed));
+        let mut log = create(&disk, &config());
+        // Offset, key and value of everything that was ever written.
+        let mut written: Vec<(i64, u8, Option<u8>)> = Vec::new();
+        let mut shell = Recovered::default();
+        for op in ops {
+            match op {
+                Op::Append(records, number) => {
+                    let mut builder = BatchBuilder::new(codec(number));
+                    let base = log.log_end().get();
+                    for (at, (key, value)) in records.iter().enumerate() {
+                        builder.push(later(at as i64), Some(&[*key]), value.as_ref().map(std::slice::from_ref), &[]);
+                        written.push((base + at as i64, *key, *value));
+                    }
+                    let batch = ValidBatch::internal(builder.build()).unwrap();
+                    log.append_as_leader(batch, LeaderEpoch(0), NOW).unwrap();
+                    flush(&mut log);
+                }
+                Op::Roll => roll(&mut log),
+                Op::Compact { budget } => compact_within(&mut log, NOW, usize::from(budget)),
+                Op::Reopen { power } => {
+                    checkpoint(&mut log);
+                    shell.recovery_point = log.recovery_point();
+                    shell.cleaned_until = log.cleaned_until();
+                    if power {
+                        disk = disk.cut_power(&mut dice);
+                    }
+                    log = try_open(&disk, &config(), Shutdown::Unclean, shell).expect("opens").0;
+                }
+                Op::CutDuringSwap => {
+                    let end = log.log_end();
+                    if let Some(job) = log.start_compaction(end, NOW, 1 << 16) {
+                        let result = job.run().unwrap();
+                        // The disk stops taking changes somewhere within the swap.
+                        disk.stop_after(dice.below(12));
+                        let _ = log.finish_compaction(result);
+                        let image = if dice.below(2) == 0 { disk.cut_power(&mut dice) } else { disk.fork() };
+                        image.resume();
+                        disk = image;
+                        log = try_open(&disk, &config(), Shutdown::Unclean, shell).expect("opens").0;
+                        prop_assert_eq!(log.log_end(), end);
+                    }
+                }
+            }
+            check_against(&log, &written)?;
+        }
+        roll(&mut log);
+        compact(&mut log, NOW);
+        check_against(&log, &written)?;
+        // Everything but the active segment is clean now: one record for each key.
+        let keys: Vec<_> = read_records(&log, Offset(0)).iter().map(|record| record.key.clone()).collect();
+        let distinct: std::collections::BTreeSet<_> = keys.iter().cloned().collect();
+        prop_assert_eq!(keys.len(), distinct.len());
+    }
+}
+
+fn check_against(log: &Log, written: &[(i64, u8, Option<u8>)]) -> Result<(), TestCaseError> {
+    let latest: BTreeMap<u8, (i64, Option<u8>)> = written
+        .iter()
+        .map(|(at, key, value)| (*key, (*at, *value)))
+        .collect();
+    let found = read_records(log, Offset(0));
+    let mut seen = BTreeMap::new();
+    for pair in found.windows(2) {
+        prop_assert!(pair[0].offset < pair[1].offset);
+    }
+    for record in &found {
+        let (at, key) = (record.offset.get(), record.key.as_ref().unwrap()[0]);
+        let value = record.value.as_ref().map(|value| value[0]);
+        prop_assert_eq!(
+            written[at as usize],
+            (at, key, value),
+            "a record is at another offset"
+        );
+        seen.insert(key, (at, value));
+    }
+    // Within delete.retention.ms tombstones are there as well.
+    prop_assert_eq!(seen, latest);
+    Ok(())
+}
