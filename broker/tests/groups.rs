@@ -1,6 +1,6 @@
 //! A group's whole life through real sockets: joining, syncing, committing, leaving, a restart, the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use skerry::config::NodeConfig;
 use skerry::node::{self, RunningNode};
-use skerry::topics;
+use skerry::topics::{self, NewTopic};
 use skerry_client::messages::delete_groups_response::DeletableGroupResult;
 use skerry_client::messages::join_group_request::JoinGroupRequestProtocol;
 use skerry_client::messages::leave_group_request::MemberIdentity;
@@ -30,7 +30,7 @@ use skerry_client::messages::{
 use skerry_client::protocol::StrBytes;
 use skerry_client::{Connection, ConnectionOptions, Pending};
 use skerry_env::Env;
-use skerry_metadata_state::Command;
+use skerry_metadata_state::{Command, Placement};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const NONE: i16 = 0;
@@ -39,6 +39,7 @@ const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
 const NOT_COORDINATOR: i16 = 16;
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const REBALANCE_IN_PROGRESS: i16 = 27;
+const INVALID_COMMIT_OFFSET_SIZE: i16 = 28;
 const NON_EMPTY_GROUP: i16 = 68;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const MEMBER_ID_REQUIRED: i16 = 79;
@@ -623,5 +624,81 @@ async fn groups_go_with_their_topic_and_a_new_topic_begins_anew() {
         assert!(env.clock.now() < deadline, "the offsets of a deleted topic stay");
         env.clock.sleep(Duration::from_millis(5)).await;
     }
+    node.shutdown().await;
+}
+
+/// Commits `offset` with a long note for so many partitions of `wide`, and tells the codes that came back.
+async fn commit_widely(member: &Member, partitions: i32, offset: i64) -> BTreeSet<i16> {
+    let note = text(&"x".repeat(4_000));
+    let one = |index: i32| {
+        OffsetCommitRequestPartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_committed_metadata(Some(note.clone()))
+    };
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group(&member.group))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![
+            OffsetCommitRequestTopic::default()
+                .with_name(topic("wide"))
+                .with_partitions((0..partitions).map(one).collect()),
+        ]);
+    let committed = member
+        .connection
+        .call_version(&request, 8, PATIENCE)
+        .await
+        .expect("an answer");
+    committed.topics[0]
+        .partitions
+        .iter()
+        .map(|partition| partition.error_code)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_of_many_megabytes_are_loaded_piece_by_piece() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = start(dir.path()).await;
+    let placement = Placement::Automatic {
+        partitions: 300,
+        replication_factor: 1,
+    };
+    let wide = NewTopic {
+        name: "wide".into(),
+        placement,
+        configs: vec![],
+    };
+    topics::create(node.broker(), wide).await.expect("a topic");
+    let admin = Member::new(node.kafka_addr, "g", NEWEST).await;
+    find_coordinator(&admin).await;
+    for offset in 1..=5 {
+        assert_eq!(commit_widely(&admin, 200, offset).await, BTreeSet::from([NONE]));
+    }
+    assert_eq!(
+        commit_widely(&admin, 300, 6).await,
+        BTreeSet::from([INVALID_COMMIT_OFFSET_SIZE]),
+        "more than one batch can hold"
+    );
+    node.shutdown().await;
+
+    let node = start(dir.path()).await;
+    let env = Env::os();
+    let deadline = env.clock.now() + PATIENCE;
+    let admin = Member::new(node.kafka_addr, "g", NEWEST).await;
+    let fetched = loop {
+        match admin.fetch(true).await {
+            Err(COORDINATOR_LOAD_IN_PROGRESS) if env.clock.now() < deadline => {
+                env.clock.sleep(Duration::from_millis(5)).await;
+            }
+            fetched => break fetched.expect("offsets"),
+        }
+    };
+    assert_eq!(fetched.len(), 200);
+    assert!(
+        fetched
+            .values()
+            .all(|(offset, note)| *offset == 5 && note.len() == 4_000)
+    );
     node.shutdown().await;
 }
