@@ -71,14 +71,7 @@ fn refusal(code: &ResponseError, message: Option<&str>) -> String {
     let name = code_name(*code);
     match message.filter(|message| !message.is_empty()) {
         Some(message) => format!("{message} ({name})"),
-        None => {
-            let text = code.to_string();
-            // The crate's text is the error's name and then its sentence.
-            let sentence = text
-                .split_once(": ")
-                .map_or(text.as_str(), |(_, sentence)| sentence);
-            format!("{name}: {sentence}")
-        }
+        None => name,
     }
 }
 

@@ -236,10 +236,13 @@ impl GroupConsumer {
         self.committed.clear();
         for partition in assigned {
             let offset = match committed.get(&partition) {
-                Some(committed) => committed.offset,
+                Some(committed) => {
+                    self.committed.insert(partition.clone(), committed.offset);
+                    committed.offset
+                }
+                // Not committed yet: the first commit says where it began, even where nothing was read.
                 None => self.start_of(&partition).await?,
             };
-            self.committed.insert(partition.clone(), offset);
             self.fetcher.seek(partition, offset);
         }
         self.joined = true;

@@ -265,6 +265,8 @@ pub(crate) async fn init_producer_id(client: &Client) -> Result<ProducerIdentity
         .retry(|| async {
             let connection = client.any_broker().await?;
             let request = InitProducerIdRequest::default()
+                // The crate's default is the empty id, which Kafka refuses.
+                .with_transactional_id(None)
                 .with_transaction_timeout_ms(i32::MAX)
                 .with_producer_id((-1).into())
                 .with_producer_epoch(-1);

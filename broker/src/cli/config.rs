@@ -97,16 +97,23 @@ pub(super) fn manual(row: &Row) -> String {
         Some("") => "empty".to_owned(),
         Some(default) => format!("{default}{}", in_words(row, default)),
     };
+    let takes = if matches!(row.support, Support::DefaultOnly(_)) {
+        "its default".to_owned()
+    } else {
+        row.allowed()
+    };
     let mut lines = vec![
         ("default", default),
-        ("takes", row.allowed()),
+        ("takes", takes),
         ("changes", changes(row).to_owned()),
     ];
     if let [_, ..] = row.synonyms {
         let keys: Vec<&str> = row.synonyms.iter().map(|synonym| synonym.key).collect();
         lines.push(("otherwise", format!("the broker's {}", keys.join(", or "))));
     }
+    let fixed = matches!(row.support, Support::DefaultOnly(_));
     match row.scope {
+        _ if fixed => {}
         Scope::Node | Scope::Broker => {
             let example = row
                 .default

@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(super) struct Connect {
     /// A broker to begin with; several are separated by commas
-    #[arg(long, short, global = true, env = "SKERRY_BOOTSTRAP", value_name = "HOST:PORT", default_value = DEFAULT_BOOTSTRAP, help_heading = "Cluster")]
+    #[arg(long, short, global = true, env = "SKERRY_BOOTSTRAP", hide_env_values = true, value_name = "HOST:PORT", default_value = DEFAULT_BOOTSTRAP, help_heading = "Cluster")]
     pub(super) bootstrap: String,
     /// How the result is printed
     #[arg(long, global = true, value_enum, default_value_t, help_heading = "Cluster")]

@@ -156,6 +156,9 @@ impl Session {
                 let begin = find(client, &place, start, self.committed)
                     .await?
                     .unwrap_or(end.unwrap_or(Offset::ZERO));
+                if matches!(start, Start::At(offset) if end.is_some_and(|end| offset > end)) {
+                    return Err(out_of_range(client, &place, begin).await);
+                }
                 ends.insert(place.clone(), end.unwrap_or(Offset::ZERO));
                 fetcher.seek(place, begin);
             }
@@ -473,6 +476,9 @@ mod tests {
             fields,
         }
         .print(&mut out, &place, &plain);
-        expect![""].assert_eq(&String::from_utf8_lossy(&out));
+        expect![[r#"
+            {"headers":[{"key":"h","value":null}],"key":"k","offset":7,"partition":3,"timestamp":1000,"topic":"t","value_hex":"ff00"}
+            t	3	7	1000	k	h=null	v
+        "#]].assert_eq(&String::from_utf8_lossy(&out));
     }
 }

@@ -6,9 +6,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::failure::Failure;
 
-/// Starts logging by `filter`. openraft and h2 say a lot at info that only their authors need.
+/// Starts logging by `filter`. openraft and h2 say a lot that only their authors need: a first start alone has
+/// openraft warn of its own vote.
 pub(super) fn start(filter: &str) -> Result<(), Failure> {
-    let quiet = "openraft=warn,h2=warn,hyper=warn,tonic=warn";
+    let quiet = "openraft=error,h2=warn,hyper=warn,tonic=warn";
     let directives = if filter.contains(['=', ',']) {
         filter.to_owned()
     } else {

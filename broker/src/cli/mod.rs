@@ -10,6 +10,7 @@ mod consume;
 mod failure;
 mod group;
 mod lines;
+mod log;
 mod logging;
 mod output;
 mod produce;
@@ -49,6 +50,7 @@ struct Cli {
         long,
         global = true,
         env = "SKERRY_LOG",
+        hide_env_values = true,
         value_name = "FILTER",
         help_heading = "Everywhere"
     )]
@@ -75,6 +77,9 @@ enum Command {
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Look into log files
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Explain settings, check a file of them
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -136,6 +141,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
         Command::Consume(arguments) => block_on(consume::run(arguments)).map(done),
         Command::Group(command) => block_on(group::run(command)).map(done),
         Command::Cluster(command) => block_on(cluster::run(command)),
+        Command::Log(command) => log::run(command).map(done),
         Command::Config(command) => config::run(command).map(done),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -385,7 +385,12 @@ mod tests {
                 setting: "listeners",
                 source: std::io::ErrorKind::AddrInUse.into(),
             },
-            expect![""],
+            expect![[r#"
+                error: the node did not start: cannot listen on 127.0.0.1:9092 (listeners): address in use
+                  port 9092 is in use: choose another with --kafka-listen HOST:PORT, or stop who has it
+                  `ss -ltnp 'sport = :9092'` tells who that is
+                  nothing on disk was changed
+            "#]],
         );
         explains(
             &StartError::WrongNode {
@@ -393,22 +398,40 @@ mod tests {
                 found: 3,
                 configured: 1,
             },
-            expect![""],
+            expect![[r#"
+                error: the node did not start: the data directory d belongs to node 3; this is node 1
+                  start it as that node with --node-id 3, or use another directory with --data-dir
+                  nothing on disk was changed
+            "#]],
         );
         explains(
             &StartError::NewerVersion {
                 dir: "d".into(),
                 found: 9,
             },
-            expect![""],
+            expect![[r#"
+                error: the node did not start: the data directory d has version 9; this program knows versions up to 1
+                  start it with the newer version of skerry: an older one would misread it
+                  nothing on disk was changed
+            "#]],
         );
-        explains(&StartError::InUse { dir: "d".into() }, expect![""]);
+        explains(
+            &StartError::InUse { dir: "d".into() },
+            expect![[r#"
+            error: the node did not start: the data directory d is in use by another process
+              use another directory with --data-dir, or stop the node that uses it
+              nothing on disk was changed
+        "#]],
+        );
         explains(
             &StartError::Disk {
                 path: "d".into(),
                 source: std::io::ErrorKind::PermissionDenied.into(),
             },
-            expect![""],
+            expect![[r#"
+                error: the node did not start: d: permission denied
+                  this user may not write d: change its owner, or use --data-dir
+            "#]],
         );
     }
 
@@ -435,6 +458,11 @@ mod tests {
             memory: Some("lots".to_owned()),
             ..StartArgs::default()
         };
-        expect![""].assert_eq(&arguments.configuration([]).unwrap_err().to_string());
+        expect![[r#"
+            error: 2 settings are wrong:
+              --node-id: Invalid value me for configuration node.id: not a whole number; allowed is a whole number of at least 0
+              --memory: Invalid value lots for configuration memory: not a size; allowed is a size from 16MiB to 16TiB, such as 256MiB
+              `skerry config explain KEY` explains a setting; nothing was started, nothing on disk was changed
+        "#]].assert_eq(&arguments.configuration([]).unwrap_err().to_string());
     }
 }

@@ -384,6 +384,7 @@ async fn alter(arguments: AlterArgs) -> Result<(), Failure> {
 async fn delete(arguments: &DeleteArgs) -> Result<(), Failure> {
     let client = arguments.connect.client();
     let mut outcomes = Vec::new();
+    let mut failed = None;
     for name in &arguments.names {
         match client.delete_topic(name).await {
             Ok(()) => outcomes.push((name, "deleted")),
@@ -392,9 +393,13 @@ async fn delete(arguments: &DeleteArgs) -> Result<(), Failure> {
             {
                 outcomes.push((name, "did not exist"));
             }
-            Err(error) => return Err(about_topic(&client, name, error).await),
+            Err(error) => {
+                failed = Some(about_topic(&client, name, error).await);
+                break;
+            }
         }
     }
+    // What was deleted before the failure is told all the same.
     let text = || {
         outcomes
             .iter()
@@ -407,5 +412,6 @@ async fn delete(arguments: &DeleteArgs) -> Result<(), Failure> {
             .map(|(name, outcome)| json!({ "topic": name, "outcome": outcome }))
             .collect()
     };
-    print(arguments.connect.format, text, json)
+    print(arguments.connect.format, text, json)?;
+    failed.map_or(Ok(()), Err)
 }

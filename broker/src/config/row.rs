@@ -76,9 +76,9 @@ impl Unit {
         match self {
             Self::None => "",
             Self::Ms => " ms",
-            Self::Seconds => " s",
-            Self::Minutes => " min",
-            Self::Hours => " h",
+            Self::Seconds => " seconds",
+            Self::Minutes => " minutes",
+            Self::Hours => " hours",
             Self::Bytes => " bytes",
             Self::BytesPerSecond => " bytes/s",
             Self::Messages => " messages",
@@ -273,7 +273,8 @@ impl Row {
                 (true, true) => format!("a whole number from {min} to {max}{unit}"),
                 (true, false) => format!("a whole number of at least {min}{unit}"),
                 (false, true) => format!("a whole number of at most {max}{unit}"),
-                (false, false) => format!("a whole number{unit}"),
+                (false, false) if unit.is_empty() => "a whole number".to_owned(),
+                (false, false) => format!("a whole number of{unit}"),
             };
         match self.kind {
             Kind::Boolean => "true or false".to_owned(),

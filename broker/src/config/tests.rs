@@ -228,7 +228,7 @@ fn what_is_wrong_is_said_with_key_value_and_what_is_allowed() {
         "memory",
         "much",
         expect![
-            "Invalid value much for configuration memory: not a size; allowed is a size from 16MiB to 16384GiB, such as 256MiB [InvalidConfig]"
+            "Invalid value much for configuration memory: not a size; allowed is a size from 16MiB to 16TiB, such as 256MiB [InvalidConfig]"
         ],
     );
     check(
@@ -307,7 +307,7 @@ fn every_mistake_of_a_start_is_told_at_once() {
             given.arguments(["log.retention.ms", "auto.create.topics.enable=perhaps"]);
         },
         expect![[r#"
-            skerry.toml: Invalid value 2 parsecs for configuration memory: not a size; allowed is a size from 16MiB to 16384GiB, such as 256MiB
+            skerry.toml: Invalid value 2 parsecs for configuration memory: not a size; allowed is a size from 16MiB to 16TiB, such as 256MiB
             skerry.toml: Invalid value -1 for configuration node.id: must be at least 0; allowed is a whole number of at least 0
             skerry.toml: Unknown broker config name: num.partitons (did you mean num.partitions?)
             --set: log.retention.ms: key=value is expected

@@ -123,7 +123,10 @@ fn throttled_replicas(text: &str) -> Result<String, String> {
     Ok(items(text).collect::<Vec<_>>().join(","))
 }
 
-const UNITS: [(&str, u64); 9] = [
+const UNITS: [(&str, u64); 12] = [
+    ("tib", 1 << 40),
+    ("tb", 1_000_000_000_000),
+    ("t", 1 << 40),
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -149,7 +152,12 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// The shortest exact form with a binary unit.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
-    for (unit, factor) in [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+    for (unit, factor) in [
+        ("TiB", 1_u64 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ] {
         if bytes >= factor && bytes.is_multiple_of(factor) {
             return format!("{}{unit}", bytes / factor);
         }
