@@ -45,7 +45,7 @@ pub fn parse_dir_name(name: &str) -> Option<(&str, PartitionIndex)> {
 }
 
 fn render(id: TopicId) -> String {
-    format!("version: 0\ntopic_id: {id}\n")
+    format!("version: 0\ntopic_id: {id}")
 }
 
 fn parse(bytes: &[u8]) -> Option<TopicId> {
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_text_and_the_name_are_kafkas() {
         let id = TopicId::from_random([9; 16]);
-        assert_eq!(render(id), "version: 0\ntopic_id: CQkJCQkJSQmJCQkJCQkJCQ\n");
+        assert_eq!(render(id), "version: 0\ntopic_id: CQkJCQkJSQmJCQkJCQkJCQ");
         assert_eq!(parse(render(id).as_bytes()), Some(id));
         assert_eq!(parse(b"version: 1\n"), None);
         assert_eq!(
