@@ -89,6 +89,9 @@ pub async fn change(broker: &Broker, command: Command) -> Result<Outcome, Change
     Ok(outcome.accepted()?)
 }
 
+/// What a topic overrides, key by key.
+pub type Overrides = Vec<(Arc<str>, Arc<str>)>;
+
 /// A topic to be made.
 #[derive(Clone, Debug)]
 pub struct NewTopic {
@@ -97,7 +100,7 @@ pub struct NewTopic {
     /// Where its partitions go.
     pub placement: Placement,
     /// What it overrides, validated.
-    pub configs: Vec<(Arc<str>, Arc<str>)>,
+    pub configs: Overrides,
 }
 
 impl NewTopic {
@@ -130,7 +133,7 @@ impl NewTopic {
                 let factor = factor(settings.offsets_topic_replication_factor)
                     .min(brokers)
                     .max(1);
-                let configs: Vec<(Arc<str>, Arc<str>)> = vec![
+                let configs: Overrides = vec![
                     ("cleanup.policy".into(), "compact".into()),
                     ("compression.type".into(), "producer".into()),
                     (

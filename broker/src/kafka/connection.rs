@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::dispatch::{self, Api, Context, Outcome, Refusal};
 use super::frame::{self, Answer, FrameError, LENGTH_BYTES, Request};
 use super::listener::complain;
+use super::shape;
 use crate::broker::Broker;
 use crate::budget::Held;
 
@@ -32,6 +33,8 @@ const OVERLAPPING_MAX: usize = 64;
 const WHOLE_FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// What a large frame takes at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// How long a request that decodes to more than a small frame waits for memory.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// A frame that has begun must have come whole after this and the time its bytes need at the lowest rate.
 const FRAME_GRACE: Duration = Duration::from_secs(30);
 /// The lowest rate that a slow client may send a frame with.
@@ -55,6 +58,8 @@ enum Ended {
     Refused(#[from] Refusal),
     #[error("a frame of {bytes} bytes was announced; at most {max} are allowed (socket.request.max.bytes)")]
     Oversized { bytes: i32, max: usize },
+    #[error("a request would take {bytes} bytes when decoded: the memory budget has no room for it")]
+    NoRoom { bytes: usize },
     #[error("{have} of a frame's {want} bytes came in the time allowed")]
     Slow { have: usize, want: usize },
 }
@@ -144,7 +149,7 @@ impl Connection {
                         return Ok(());
                     };
                     self.last_active = clock.now();
-                    self.accept(frame, held)?;
+                    self.accept(frame, held).await?;
                 }
                 () = &mut alarm => {
                     self.check_deadline(clock.now())?;
@@ -154,12 +159,15 @@ impl Connection {
         }
     }
 
-    fn accept(&mut self, frame: Bytes, held: Held) -> Result<(), Ended> {
+    async fn accept(&mut self, frame: Bytes, mut held: Held) -> Result<(), Ended> {
         let request = frame::parse(frame)?;
         let api = dispatch::find(request.key, request.version)?;
         // Only a version of ApiVersions that we do not speak comes this far without being served; nobody decodes it.
         if (api.min..=api.max).contains(&request.version) {
-            crate::kafka::shape::check(request.key, request.version, &request.body)?;
+            let bytes = shape::check(request.key, request.version, &request.body)?;
+            if bytes > WHOLE_FRAME_BYTES_MAX {
+                held.merge(room_to_decode(&self.context.broker, bytes).await?);
+            }
         }
         if let Some(client_id) = &request.client_id
             && **client_id != *self.context.client_id
@@ -228,6 +236,21 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Waits for the memory that decoding will take beside its frame. Not for ever: whoever holds the rest of the budget may
+/// be waiting for the same.
+async fn room_to_decode(broker: &Broker, bytes: usize) -> Result<Held, Ended> {
+    if bytes > broker.budget().total_bytes() / 2 {
+        return Err(Ended::NoRoom { bytes });
+    }
+    let room = broker.budget().take(bytes);
+    broker
+        .env()
+        .clock
+        .timeout(ROOM_WAIT, room)
+        .await
+        .map_err(|_| Ended::NoRoom { bytes })
 }
 
 /// The length that the frame in `buffer` announces.

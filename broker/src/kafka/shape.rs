@@ -27,8 +27,6 @@ const TAGS_BYTES: usize = 24;
 const FIRST_TAG_BYTES: usize = 416;
 /// Every later one takes a sixth of a node, in the worst order.
 const NEXT_TAG_BYTES: usize = 72;
-/// The newest version of ApiVersions whose body is known.
-const API_VERSIONS_MAX: i16 = 4;
 /// A number of at most 28 bits and four more.
 const VARINT_BYTES_MAX: u32 = 5;
 
@@ -40,10 +38,6 @@ pub fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<usize, Refusal> {
     let Some(message) = messages::of(key) else {
         return Err(Refusal::Unsupported { key, version });
     };
-    // Of an unknown version of ApiVersions nothing but the envelope is read (KIP-511).
-    if key == ApiKey::ApiVersions && !(0..=API_VERSIONS_MAX).contains(&version) {
-        return Ok(0);
-    }
     let mut walk = Walk::new(version, version >= message.flexible_from, body);
     match walk.fields(message.fields) {
         Ok(()) => Ok(walk.expanded),

@@ -5,7 +5,6 @@
 //! answered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -19,7 +18,7 @@ use crate::config::{BrokerConfig, BrokerLayers, ConfigMap, describe_topic, valid
 use crate::gate::{Operation, Resource};
 use crate::kafka::dispatch::{Context, api};
 use crate::kafka::wire::{self, ApiError};
-use crate::topics::{self, CLUSTER_METADATA, NewTopic};
+use crate::topics::{self, CLUSTER_METADATA, NewTopic, Overrides};
 
 api!(CreateTopics, 2..=7, CreateTopicsRequest, handle);
 
@@ -141,7 +140,7 @@ impl Judge<'_> {
         })
     }
 
-    fn configs(&self, topic: &CreatableTopic) -> Result<Vec<(Arc<str>, Arc<str>)>, ApiError> {
+    fn configs(&self, topic: &CreatableTopic) -> Result<Overrides, ApiError> {
         let nulls: Vec<&str> = topic
             .configs
             .iter()

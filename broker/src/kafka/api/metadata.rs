@@ -372,7 +372,7 @@ mod tests {
                 .map(|topic| topic.name.as_ref().unwrap().to_string())
                 .collect();
             assert_eq!(names, ["__consumer_offsets", "a"]);
-            assert_eq!(answer.topics[0].is_internal, true);
+            assert!(answer.topics[0].is_internal);
             assert_eq!(answer.topics[1].partitions.len(), 2);
             assert_eq!(answer.topics[1].partitions[1].leader_id.0, ME.get());
             assert_eq!(answer.topics[1].topic_id.is_nil(), version < 10);

@@ -76,6 +76,6 @@ mod tests {
         for version in 0..=2 {
             encodes(version, &refused_authenticate());
         }
-        assert!(!HANDSHAKE.advertised && !AUTHENTICATE.advertised);
+        const { assert!(!HANDSHAKE.advertised && !AUTHENTICATE.advertised) };
     }
 }

@@ -251,14 +251,6 @@ fn hostile_lengths_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn of_an_unknown_version_of_api_versions_the_body_is_not_looked_at() {
-    for version in [-1, 5, i16::MAX] {
-        assert!(check(ApiKey::ApiVersions, version, b"").is_ok());
-    }
-    assert!(check(ApiKey::ApiVersions, 4, b"").is_err());
-}
-
-#[test]
 fn a_frame_that_would_swell_is_refused_and_an_honest_large_one_is_not() {
     let topics = |count: usize, name: &[u8]| {
         let mut body = u32::try_from(count).unwrap().to_be_bytes().to_vec();
