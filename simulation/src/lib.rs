@@ -28,6 +28,7 @@ pub mod oracle;
 pub mod plants;
 mod process;
 mod record;
+mod rot;
 pub mod scenario;
 pub mod trace;
 pub mod workload;

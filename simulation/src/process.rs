@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::env::Host;
 
-const DATA_DIR: &str = "/data";
+pub(crate) const DATA_DIR: &str = "/data";
 /// Where the quorum's own store is, under the data directory.
 const RAFT_DIR: &str = "metadata/raft";
 
@@ -109,7 +109,7 @@ impl Process {
 }
 
 /// The shipped defaults but for the addresses, and for times that would outlast a simulation.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("node.id", "1"),
     ("log.dirs", DATA_DIR),
     ("listeners", "0.0.0.0:9092"),
@@ -122,4 +122,5 @@ const SETTINGS: [(&str, &str); 12] = [
     ("group.min.session.timeout.ms", "1000"),
     ("group.initial.rebalance.delay.ms", "200"),
     ("log.segment.delete.delay.ms", "1000"),
+    ("log.flush.offset.checkpoint.interval.ms", "1500"),
 ];

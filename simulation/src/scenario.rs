@@ -151,6 +151,8 @@ pub enum Fault {
     SlowDisk { latency_ms: u64, for_ms: u64 },
     /// The disk has little room left.
     DiskFull { room_bytes: u64, for_ms: u64 },
+    /// The broker is killed, and while it is down a bit below the synced point rots. It is put right at the end.
+    BitRot { down_ms: u64 },
     /// Syncs fail; at the end a person restarts the broker.
     SyncFails { one_in: u64, for_ms: u64 },
 }
@@ -176,6 +178,7 @@ impl Fault {
             Self::SlowDisk { .. } => "slow-disk",
             Self::DiskFull { .. } => "disk-full",
             Self::SyncFails { .. } => "sync-fails",
+            Self::BitRot { .. } => "bit-rot",
         }
     }
 }
@@ -276,7 +279,7 @@ fn draw_workload(rng: &Rng) -> Workload {
 }
 
 /// The kinds of fault and how many of each a seed has at most.
-const KINDS: [(&str, u64); 16] = [
+const KINDS: [(&str, u64); 17] = [
     ("kill", 3),
     ("power-cut", 3),
     ("double-power-cut", 1),
@@ -293,14 +296,15 @@ const KINDS: [(&str, u64); 16] = [
     ("slow-disk", 2),
     ("disk-full", 1),
     ("sync-fails", 1),
+    ("bit-rot", 1),
 ];
 
 fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {
     let mut faults = Vec::new();
     for (number, (kind, most)) in (1..).zip(KINDS) {
         let rng = Rng::seeded(seed ^ (number << 40));
-        // Failing syncs poison whole logs until the restart: more rarely, or little else would be seen.
-        let on = if kind == "sync-fails" {
+        // Failing syncs and rot take whole partitions away until the restart: more rarely, or little else is seen.
+        let on = if matches!(kind, "sync-fails" | "bit-rot") {
             rng.chance(1, 5)
         } else {
             rng.chance(1, 2)
@@ -375,6 +379,7 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             latency_ms: 1 + rng.below(60),
             for_ms,
         },
+        "bit-rot" => Fault::BitRot { down_ms },
         "disk-full" => Fault::DiskFull {
             room_bytes: rng.below(200_000),
             for_ms,

@@ -19,8 +19,9 @@ use crate::checker::history::{History, Note};
 use crate::checker::{self, Violation};
 use crate::disk::{DiskConfig, SimDisk};
 use crate::env::{Host, LinkFaults, NetControl};
-use crate::oracle::{Violations, WireOracle};
+use crate::oracle::{Rotten, Violations, WireOracle};
 use crate::process::{Process, State};
+use crate::rot::{self, Rot};
 use crate::scenario::{CLIENT_HOSTS, Fault, Scenario};
 use crate::trace::Trace;
 use crate::workload::{self, Phase, Shared};
@@ -90,6 +91,7 @@ struct World<'a> {
     dies_by_power: Option<(bool, u64)>,
     again_at_start: Option<(u64, u64)>,
     after_stop_ms: u64,
+    rot: Option<Rot>,
     faults: BTreeMap<&'static str, u64>,
 }
 
@@ -134,6 +136,7 @@ impl<'a> World<'a> {
             .tcp_capacity(65_536)
             .build();
         let violations = Violations::default();
+        let rotten = Rotten::default();
         let config = DiskConfig {
             cold_read_one_in: scenario.cold_read_one_in,
             ..DiskConfig::default()
@@ -143,6 +146,7 @@ impl<'a> World<'a> {
             KAFKA_PORT,
             disk.clone(),
             violations.clone(),
+            rotten.clone(),
             trace.clone(),
         ));
         let net = NetControl::new(BROKER, Some(oracle.clone()), trace.clone());
@@ -154,7 +158,7 @@ impl<'a> World<'a> {
         Self {
             scenario,
             sim,
-            shared: Shared::new(violations.clone(), trace.clone()),
+            shared: Shared::new(violations.clone(), rotten, trace.clone()),
             violations,
             process: Process::new(broker.clone()),
             broker,
@@ -169,6 +173,7 @@ impl<'a> World<'a> {
             dies_by_power: None,
             again_at_start: None,
             after_stop_ms: 0,
+            rot: None,
             faults: BTreeMap::new(),
         }
     }
@@ -375,7 +380,12 @@ impl<'a> World<'a> {
                 self.dies_by_power = Some((power, down_ms));
                 self.broker.disk.die_in(op, count);
             }
+            Fault::BitRot { down_ms } if self.is_up() && self.rot.is_none() => {
+                self.crash(false, down_ms);
+                self.let_a_bit_rot();
+            }
             Fault::Kill { .. }
+            | Fault::BitRot { .. }
             | Fault::PowerCut { .. }
             | Fault::DoublePowerCut { .. }
             | Fault::Restart { .. }
@@ -593,6 +603,36 @@ impl<'a> World<'a> {
                 format_args!("somebody restarts the broker whose disk has failed"),
             );
             self.crash(false, 100);
+        }
+        if let Some(rot) = self.rot.take() {
+            if self.is_up() {
+                self.crash(false, 100);
+            }
+            let there = self.broker.disk.flip_bit(&rot.path, rot.position, rot.bit);
+            self.trace
+                .event("world", format_args!("the rotten bit is put right: {there}"));
+            self.shared.rotten.set(None);
+        }
+    }
+
+    /// Turns a bit over in the last batch that the recovery point of some partition covers.
+    fn let_a_bit_rot(&mut self) {
+        let rng = Rng::seeded(self.scenario.seed ^ 0xb17);
+        let Some(rot) = rot::choose(&self.broker.disk, &rng) else {
+            return;
+        };
+        if self.broker.disk.flip_bit(&rot.path, rot.position, rot.bit) {
+            self.trace.event(
+                "world",
+                format_args!(
+                    "bit {} of byte {} of {} has rotted",
+                    rot.bit,
+                    rot.position,
+                    rot.path.display()
+                ),
+            );
+            self.shared.rotten.set(Some(rot.partition.clone()));
+            self.rot = Some(rot);
         }
     }
 

@@ -400,7 +400,8 @@ impl Sweep {
                         .get(*producer as usize)
                         .and_then(|all| all.get(*serial as usize));
                     let Some(Some(written)) = written else { continue };
-                    if written.first_at < 0 {
+                    // A plain producer's retry may arrive after what it sent next.
+                    if written.first_at < 0 || !written.idempotent {
                         continue;
                     }
                     if let Some((earlier, at)) = last.filter(|(_, at)| *at >= written.first_at) {

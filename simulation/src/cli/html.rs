@@ -205,6 +205,7 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::PowerCut { down_ms }
         | Fault::DoublePowerCut { down_ms, .. }
         | Fault::Restart { down_ms }
+        | Fault::BitRot { down_ms }
         | Fault::DieIn { down_ms, .. } => *down_ms,
         Fault::ClockJump { .. } | Fault::ClockDrift { .. } => 0,
         Fault::SlowLink { for_ms, .. }

@@ -50,6 +50,24 @@ impl Violations {
     }
 }
 
+/// The partition in which a bit has rotted, if there is one: what the broker serves of it is not judged until the bit
+/// is right again. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Rotten(Arc<Mutex<Option<String>>>);
+
+impl Rotten {
+    /// Names the partition, or says that all are sound.
+    pub fn set(&self, partition: Option<String>) {
+        *self.0.lock() = partition;
+    }
+
+    /// True for the partition of that name.
+    #[must_use]
+    pub fn is(&self, partition: &str) -> bool {
+        self.0.lock().as_deref() == Some(partition)
+    }
+}
+
 #[derive(Default)]
 struct Conn {
     inbound: BytesMut,
@@ -72,13 +90,14 @@ pub struct WireOracle {
     disk: SimDisk,
     trace: Trace,
     violations: Violations,
+    rotten: Rotten,
     inner: Mutex<Inner>,
 }
 
 impl WireOracle {
     /// An oracle for the listener on `port` of the host that has `disk`.
     #[must_use]
-    pub fn new(port: u16, disk: SimDisk, violations: Violations, trace: Trace) -> Self {
+    pub fn new(port: u16, disk: SimDisk, violations: Violations, rotten: Rotten, trace: Trace) -> Self {
         let inner = Inner {
             conns: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -90,6 +109,7 @@ impl WireOracle {
             disk,
             trace,
             violations,
+            rotten,
             inner: Mutex::new(inner),
         }
     }
@@ -180,6 +200,9 @@ impl WireOracle {
         match &asked.question {
             Question::Produce(sent) => {
                 for answer in wire::produce_answers(frame, asked.version, &inner.names) {
+                    if self.rotten.is(&answer.partition.to_string()) {
+                        continue;
+                    }
                     let Some(batch) = sent.iter().find(|batch| batch.is_for(&answer, &inner.names)) else {
                         continue;
                     };
@@ -197,6 +220,9 @@ impl WireOracle {
             }
             Question::Fetch => {
                 for answer in wire::fetch_answers(frame, asked.version, &inner.names) {
+                    if self.rotten.is(&answer.partition.to_string()) {
+                        continue;
+                    }
                     inner.answers_checked += 1;
                     let last = answer.last_batch();
                     if let Some((base, crc)) = last

@@ -22,7 +22,12 @@ const TOPIC: i8 = 2;
 pub(super) async fn set_up(mut client: Client) {
     for (topic, partitions) in TOPICS {
         // Segments that roll by time are the only small ones that Kafka's limits allow.
-        let settings = [("segment.ms", (300 + client.env.rng.below(3_000)).to_string())];
+        let segment_ms = (300 + client.env.rng.below(3_000)).to_string();
+        // The broker's clock jumps by days: what clients send must not be refused as "from the future".
+        let settings = [
+            ("segment.ms", segment_ms),
+            ("message.timestamp.after.max.ms", i64::MAX.to_string()),
+        ];
         while !create(&mut client, topic, partitions, &settings).await && !client.is_stopping() {
             client.pause(200).await;
         }

@@ -219,13 +219,15 @@ fn digest(
                 }
                 Err(Bad::Records(why)) => {
                     client.complete(op, Failure::unknown(why.clone()).outcome());
-                    client.shared.violation(
-                        "broken-records",
-                        format!(
-                            "{} reads {}-{} from {}: {why}",
-                            client.name, name, place.1, position.next
-                        ),
-                    );
+                    if !client.shared.rotten.is(&key(&name, place.1)) {
+                        client.shared.violation(
+                            "broken-records",
+                            format!(
+                                "{} reads {}-{} from {}: {why}",
+                                client.name, name, place.1, position.next
+                            ),
+                        );
+                    }
                 }
             }
         }

@@ -102,19 +102,24 @@ async fn join(
     let op = client.invoke(Op::Join {
         group: group.to_owned(),
     });
-    let joined = match ask_to_join(client, group, member).await {
-        Ok(joined) => joined,
-        Err(failure) => {
-            client.complete(op, failure.outcome());
-            return Err(failure);
-        }
-    };
-    client.complete(
-        op,
-        Outcome::Joined {
-            generation: joined.generation_id,
+    let entered = join_and_sync(client, group, member).await;
+    // A generation counts from its first assignment on: only then is it written, and a crash before that undoes it.
+    let outcome = match &entered {
+        Ok((membership, _)) => Outcome::Joined {
+            generation: membership.generation,
         },
-    );
+        Err(failure) => failure.outcome(),
+    };
+    client.complete(op, outcome);
+    entered
+}
+
+async fn join_and_sync(
+    client: &mut Client,
+    group: &str,
+    member: &StrBytes,
+) -> Result<(Membership, Vec<(String, i32)>), Failure> {
+    let joined = ask_to_join(client, group, member).await?;
     let mut assignments = Vec::new();
     if joined.leader == joined.member_id {
         let mut members: Vec<_> = joined

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub use self::audit::audit;
 use crate::checker::history::{History, Note, Op, Outcome};
-use crate::oracle::Violations;
+use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};
 use crate::trace::Trace;
 
@@ -61,6 +61,8 @@ pub struct Shared {
     pub violations: Violations,
     /// Where it is written down.
     pub trace: Trace,
+    /// What must not be judged now.
+    pub rotten: Rotten,
     phase: AtomicU8,
     /// Workers that have not ended.
     workers: AtomicUsize,
@@ -71,11 +73,12 @@ pub struct Shared {
 impl Shared {
     /// For one simulation.
     #[must_use]
-    pub fn new(violations: Violations, trace: Trace) -> Arc<Self> {
+    pub fn new(violations: Violations, rotten: Rotten, trace: Trace) -> Arc<Self> {
         Arc::new(Self {
             history: Mutex::default(),
             violations,
             trace,
+            rotten,
             phase: AtomicU8::new(Phase::Faults as u8),
             workers: AtomicUsize::new(0),
             next_producer: AtomicU32::new(0),

@@ -182,7 +182,12 @@ async fn deliver(
                         client.complete(batch.op, Outcome::Sent { base });
                     }
                 }
-                Heard::Retry(_) => {
+                Heard::Retry(why) => {
+                    if client.shared.trace.is_detailed() {
+                        let line =
+                            format_args!("{topic}-{partition}: {} batches again: {why}", batches.len());
+                        client.shared.trace.event(&client.name, line);
+                    }
                     client.disconnect();
                     client.ids.remove(topic);
                     break;

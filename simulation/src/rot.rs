@@ -1,0 +1,77 @@
+//! Which bit rots: one that was synced, and that recovery looks at.
+
+use std::path::{Path, PathBuf};
+
+use skerry_env::Rng;
+
+use crate::disk::SimDisk;
+use crate::process::DATA_DIR;
+use crate::record::{self, HEADER_BYTES};
+use crate::workload::TOPICS;
+
+/// Kafka's checkpoint file: a version, a count, and lines of topic, partition, offset.
+const RECOVERY_POINTS: &str = "log/recovery-point-offset-checkpoint";
+
+/// A bit that has rotted.
+pub(crate) struct Rot {
+    pub(crate) partition: String,
+    pub(crate) path: PathBuf,
+    pub(crate) position: usize,
+    pub(crate) bit: u8,
+}
+
+/// A bit of the last batch below some partition's recovery point: damage there is no torn tail.
+pub(crate) fn choose(disk: &SimDisk, rng: &Rng) -> Option<Rot> {
+    let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);
+    let text = disk.with_durable(&checkpoint, |bytes| String::from_utf8_lossy(bytes).into_owned())?;
+    let mut places: Vec<(String, i64)> = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+            TOPICS
+                .iter()
+                .any(|(known, _)| *known == topic)
+                .then(|| (format!("{topic}-{partition}"), offset))
+        })
+        .filter(|(_, recovery_point)| *recovery_point > 0)
+        .collect();
+    while !places.is_empty() {
+        let index = usize::try_from(rng.below(places.len() as u64)).unwrap_or(0);
+        let (partition, recovery_point) = places.remove(index);
+        if let Some((path, start, len)) = last_batch_below(disk, &partition, recovery_point) {
+            let within = usize::try_from(rng.below((len - HEADER_BYTES) as u64)).unwrap_or(0);
+            let bit = u8::try_from(rng.below(8)).unwrap_or(0);
+            return Some(Rot {
+                partition,
+                path,
+                position: start + HEADER_BYTES + within,
+                bit,
+            });
+        }
+    }
+    None
+}
+
+fn last_batch_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option<(PathBuf, usize, usize)> {
+    let dir = disk.find_dir(partition)?;
+    let names = disk.durable_names(&dir);
+    let segments = names
+        .iter()
+        .filter_map(|name| Some((name.strip_suffix(".log")?.parse::<i64>().ok()?, name)));
+    let (_, name) = segments.filter(|(base, _)| *base < recovery_point).max()?;
+    let path = dir.join(name);
+    let found = disk.with_durable(&path, |bytes| {
+        let mut at = 0;
+        let mut found = None;
+        for batch in record::batches(bytes) {
+            if batch.end() <= recovery_point && batch.is_whole() {
+                found = Some((at, batch.bytes.len()));
+            }
+            at += batch.bytes.len();
+        }
+        found
+    })??;
+    Some((path, found.0, found.1))
+}
