@@ -45,6 +45,9 @@ const GROUP_ID_NOT_FOUND: i16 = 69;
 const MEMBER_ID_REQUIRED: i16 = 79;
 const GROUP_SUBSCRIBED_TO_TOPIC: i16 = 86;
 
+/// Offsets and notes by topic and partition, or an error of the whole.
+type Fetched = Result<BTreeMap<(String, i32), (i64, String)>, i16>;
+
 /// Which version of each API a client speaks.
 #[derive(Clone, Copy, Debug)]
 struct Versions {
@@ -281,7 +284,7 @@ impl Member {
     }
 
     /// The offsets of the first two partitions of `t`, and what else the group has; or an error of the whole.
-    async fn fetch(&self, everything: bool) -> Result<BTreeMap<(String, i32), (i64, String)>, i16> {
+    async fn fetch(&self, everything: bool) -> Fetched {
         let mut request = OffsetFetchRequest::default();
         let version = self.versions.fetch;
         if version >= 8 {
@@ -427,7 +430,7 @@ impl Member {
     }
 }
 
-fn offsets(expected: &[(i32, i64, &str)]) -> Result<BTreeMap<(String, i32), (i64, String)>, i16> {
+fn offsets(expected: &[(i32, i64, &str)]) -> Fetched {
     let one = |(partition, offset, metadata): &(i32, i64, &str)| {
         (("t".to_owned(), *partition), (*offset, (*metadata).to_owned()))
     };
