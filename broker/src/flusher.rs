@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_env::{Env, TaskHandle};
@@ -16,13 +17,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::partition::Partition;
+use crate::partition::{AfterFlush, Partition};
 
 /// Flushes that run at a time.
 const WORKERS: usize = 4;
 /// From this many waiting partitions on, one sync of the file system replaces theirs. A sync of one file costs about
 /// 0.3 ms; one of the file system about as much as ten of them.
 const TOGETHER_MIN: usize = 16;
+/// The longest wait for batches that are expected (gather.rs). They come within a round trip or not at all.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// Partitions that wait for a flush; each is in it at most once.
 #[derive(Default)]
@@ -36,6 +39,10 @@ impl FlushQueue {
     pub fn push(&self, partition: Arc<Partition>) {
         self.waiting.lock().push_back(partition);
         self.more.notify_one();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
     }
 
     /// One partition, or all of them where they are many.
@@ -98,30 +105,41 @@ impl Worker {
     }
 
     async fn flush(&self, partitions: Vec<Arc<Partition>>) {
+        if partitions.len() < TOGETHER_MIN {
+            for partition in partitions {
+                self.flush_alone(&partition).await;
+            }
+            return;
+        }
         let jobs: Vec<(Arc<Partition>, FlushJob)> = partitions
             .into_iter()
             .filter_map(|partition| partition.start_flush().map(|job| (partition, job)))
             .collect();
-        if jobs.is_empty() {
-            return;
-        }
         let began = self.env.clock.now();
-        if jobs.len() >= TOGETHER_MIN {
-            self.flush_together(jobs).await;
-        } else {
-            for (partition, job) in jobs {
-                let (job, result) = self
-                    .env
-                    .tasks
-                    .run_blocking(move || {
-                        let result = job.run();
-                        (job, result)
-                    })
-                    .await;
-                partition.finish_flush(job, result);
+        self.flush_together(jobs).await;
+        self.metrics.flush(self.env.clock.now().since(began));
+    }
+
+    /// Flushes one partition, and again while its window is worth waiting for.
+    async fn flush_alone(&self, partition: &Arc<Partition>) {
+        while let Some(job) = partition.start_flush() {
+            let began = self.env.clock.now();
+            let work = move || {
+                let result = job.run();
+                (job, result)
+            };
+            let (job, result) = self.env.tasks.run_blocking(work).await;
+            self.metrics.flush(self.env.clock.now().since(began));
+            // Who waits for this worker comes before a fuller flush.
+            let may_gather = self.queue.is_empty();
+            match partition.finish_flush(job, result, may_gather) {
+                AfterFlush::Done => return,
+                AfterFlush::Gather(gathered) => {
+                    let came = self.env.clock.timeout(GATHER_MAX, gathered).await;
+                    partition.end_gathering(came.is_ok());
+                }
             }
         }
-        self.metrics.flush(self.env.clock.now().since(began));
     }
 
     async fn flush_together(&self, jobs: Vec<(Arc<Partition>, FlushJob)>) {
@@ -137,7 +155,8 @@ impl Worker {
                 .as_ref()
                 .map(|()| ())
                 .map_err(|error| io::Error::new(error.kind(), error.to_string()));
-            partition.finish_flush(job, result);
+            // Together they are many already.
+            drop(partition.finish_flush(job, result, false));
         }
     }
 }

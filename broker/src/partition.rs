@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
 use crate::flusher::FlushQueue;
+use crate::gather::Gather;
 
 /// When the producer hears of its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,6 +221,9 @@ struct State {
     waiting_acks: VecDeque<WaitingAck>,
     waiting_reads: Vec<Arc<Notify>>,
     flush: FlushState,
+    gather: Gather,
+    /// Tells the worker that holds a flush back.
+    gathered: Option<oneshot::Sender<()>>,
     /// The high watermark that readers were last woken for.
     announced: Offset,
     /// When the oldest record that is not durable was appended. For `flush.ms`.
@@ -240,6 +244,16 @@ enum FlushState {
     Running,
     /// Running, and more was appended since.
     RunningAndDirty,
+    /// A worker holds the next flush back until more has come.
+    Gathering,
+}
+
+/// What a worker does after a flush.
+pub enum AfterFlush {
+    /// Nothing: the partition has queued itself if there is more.
+    Done,
+    /// Wait for this, but not for long, then [`Partition::end_gathering`] and flush again.
+    Gather(oneshot::Receiver<()>),
 }
 
 struct WaitingAck {
@@ -276,6 +290,8 @@ impl Partition {
                 waiting_acks: VecDeque::new(),
                 waiting_reads: Vec::new(),
                 flush: FlushState::Idle,
+                gather: Gather::default(),
+                gathered: None,
                 announced: Offset::ZERO,
                 unflushed_since: None,
             }),
@@ -409,6 +425,12 @@ impl Partition {
         let (log_start, high_watermark, durable_end) =
             (log.log_start(), leader.high_watermark(), log.durable_end());
         state.unflushed_since.get_or_insert(now);
+        if state.gather.on_append()
+            && let Some(gathered) = state.gathered.take()
+        {
+            // The worker may have stopped waiting just now.
+            let _ = gathered.send(());
+        }
         let must_be_durable = match durability {
             Durability::BeforeAcknowledgement if is_planted("ack-before-fsync") => Offset::ZERO,
             Durability::BeforeAcknowledgement => end,
@@ -596,18 +618,25 @@ impl Partition {
         } else {
             FlushState::Idle
         };
+        state.gather.on_start();
         job
     }
 
     /// A flush has ended: moves the durable end, answers those who waited for it, and queues the next flush if more
-    /// has come.
-    pub fn finish_flush(self: &Arc<Self>, job: FlushJob, result: std::io::Result<()>) {
+    /// has come, or asks the worker to hold it back for a moment where it `may_gather`.
+    pub fn finish_flush(
+        self: &Arc<Self>,
+        job: FlushJob,
+        result: std::io::Result<()>,
+        may_gather: bool,
+    ) -> AfterFlush {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let again = state.flush == FlushState::RunningAndDirty;
         state.flush = FlushState::Idle;
+        let more_should_come = state.gather.on_finish();
         let Storage::Open(log) = &mut state.storage else {
-            return;
+            return AfterFlush::Done;
         };
         match log.finish_flush(job, result) {
             Ok(durable_end) => {
@@ -616,6 +645,12 @@ impl Partition {
                 }
                 state.follow_log();
                 state.settle();
+                if again && may_gather && more_should_come {
+                    let (gathered, receiver) = oneshot::channel();
+                    state.gathered = Some(gathered);
+                    state.flush = FlushState::Gathering;
+                    return AfterFlush::Gather(receiver);
+                }
                 if again {
                     self.flush_if_dirty(state);
                 }
@@ -625,6 +660,16 @@ impl Partition {
                 state.fail_acks(&AckError::Storage(why));
                 state.wake_readers();
             }
+        }
+        AfterFlush::Done
+    }
+
+    /// The wait for more is over; `came` says whether it has come.
+    pub fn end_gathering(&self, came: bool) {
+        let mut state = self.state.lock();
+        state.gathered = None;
+        if !came {
+            state.gather.on_disappointed();
         }
     }
 
@@ -677,7 +722,7 @@ impl Partition {
                 self.flushes.push(self.clone());
             }
             FlushState::Running => state.flush = FlushState::RunningAndDirty,
-            FlushState::Queued | FlushState::RunningAndDirty => {}
+            FlushState::Queued | FlushState::RunningAndDirty | FlushState::Gathering => {}
         }
     }
 }
