@@ -41,6 +41,12 @@ impl DescribedGroup {
 }
 
 impl Group {
+    /// Whoever was told that it has joined can be seen, even before the group's first record is durable: members and
+    /// states of later generations are shown before any record of them, too.
+    fn is_visible(&self) -> bool {
+        self.durable || self.len() > 0
+    }
+
     fn describe(&self) -> DescribedGroup {
         // Between generations the members' metadata belongs to no protocol.
         let protocol = self
@@ -82,7 +88,7 @@ impl Group {
 
 impl GroupShard {
     pub(crate) fn describe(&mut self, token: ReplyToken, request: &DescribeRequest) {
-        let one = |id: &Arc<str>| match self.groups.get(id).filter(|group| group.durable) {
+        let one = |id: &Arc<str>| match self.groups.get(id).filter(|group| group.is_visible()) {
             Some(group) => group.describe(),
             None => DescribedGroup::unknown(id, request.version),
         };
@@ -100,7 +106,9 @@ impl GroupShard {
                     .any(|wanted| wanted.trim().eq_ignore_ascii_case(word))
         };
         let listed = self.groups.values().filter(|group| {
-            group.durable && passes(&request.states, group.state.name()) && passes(&request.types, GROUP_TYPE)
+            group.is_visible()
+                && passes(&request.states, group.state.name())
+                && passes(&request.types, GROUP_TYPE)
         });
         let view = |group: &Group| ListedGroup {
             group_id: group.id.clone(),

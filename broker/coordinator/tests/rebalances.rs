@@ -552,7 +552,7 @@ fn first_record_of_a_group_that_is_not_written() {
             > join g v=4
               #2 join MemberIdRequired member="c-2"
             > describe g
-              #3 describe g ok Dead type="" protocol="" members=[]
+              #3 describe g ok PreparingRebalance type="consumer" protocol="" members=[c-1=""/0B]
             > fail not-leader
               #1 join NotCoordinator member="c-1"
             > describe g
