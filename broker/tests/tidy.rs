@@ -1,5 +1,8 @@
 //! Rules of the house that no compiler checks.
-#![expect(clippy::disallowed_methods, reason = "this test reads the sources that it judges")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this test reads the sources that it judges"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +11,10 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 850;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_owned()
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -26,7 +32,11 @@ fn all_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     sources(&root(), &mut found);
     found.sort();
-    assert!(found.len() > 50, "the search for sources is broken: {} found", found.len());
+    assert!(
+        found.len() > 50,
+        "the search for sources is broken: {} found",
+        found.len()
+    );
     found
 }
 
@@ -38,7 +48,11 @@ fn no_file_is_too_long_to_be_read() {
         .filter(|(_, lines)| *lines > FILE_LINES_MAX)
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
         .collect();
-    assert!(long.is_empty(), "cut these by topic (at most {FILE_LINES_MAX} lines):\n{}", long.join("\n"));
+    assert!(
+        long.is_empty(),
+        "cut these by topic (at most {FILE_LINES_MAX} lines):\n{}",
+        long.join("\n")
+    );
 }
 
 #[test]
@@ -55,12 +69,17 @@ fn pure_crates_know_no_runtime() {
 #[test]
 fn openraft_stays_in_its_folder() {
     for path in all_sources() {
-        let inside = path.starts_with(root().join("metadata/src/raft")) || path.starts_with(root().join("metadata/tests"));
+        let inside = path.starts_with(root().join("metadata/src/raft"))
+            || path.starts_with(root().join("metadata/tests"));
         let names = fs::read_to_string(&path).expect("text").lines().any(|line| {
             let code = line.trim_start();
             !code.starts_with("//") && code.contains("openraft::")
         });
-        assert!(inside || !names, "{}: openraft's types stay inside metadata/src/raft", path.display());
+        assert!(
+            inside || !names,
+            "{}: openraft's types stay inside metadata/src/raft",
+            path.display()
+        );
     }
 }
 
@@ -69,9 +88,10 @@ fn every_api_file_says_what_it_speaks() {
     let dir = root().join("broker/src/kafka/api");
     for api in skerry::kafka::api::ALL.iter().filter(|api| api.advertised) {
         let heading = format!("//! {:?} ({}), v{}", api.key, api.key as i16, api.min);
-        let told = fs::read_dir(&dir).expect("the API files").flatten().any(|entry| {
-            fs::read_to_string(entry.path()).is_ok_and(|text| text.starts_with(&heading))
-        });
+        let told = fs::read_dir(&dir)
+            .expect("the API files")
+            .flatten()
+            .any(|entry| fs::read_to_string(entry.path()).is_ok_and(|text| text.starts_with(&heading)));
         assert!(told, "no file in {} opens with {heading:?}", dir.display());
     }
 }

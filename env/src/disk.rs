@@ -187,7 +187,10 @@ pub fn read_file(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Result<O
     if len > limit_bytes {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{}: {len} bytes, at most {limit_bytes} are expected", path.display()),
+            format!(
+                "{}: {len} bytes, at most {limit_bytes} are expected",
+                path.display()
+            ),
         ));
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];

@@ -101,7 +101,9 @@ impl FromStr for Uuid {
     type Err = ParseTopicIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| ParseTopicIdError)?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|_| ParseTopicIdError)?;
         bytes.try_into().map(Self).map_err(|_| ParseTopicIdError)
     }
 }
@@ -119,7 +121,10 @@ impl TopicPartition {
     /// Names partition `partition` of `topic`.
     #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition: PartitionIndex(partition) }
+        Self {
+            topic: topic.into(),
+            partition: PartitionIndex(partition),
+        }
     }
 }
 

@@ -15,7 +15,9 @@ pub fn plant(name: &str) {
     if !cfg!(debug_assertions) {
         panic!("bugs cannot be planted in a release build");
     }
-    PLANTED.set(name.to_owned()).expect("one planted bug for each process");
+    PLANTED
+        .set(name.to_owned())
+        .expect("one planted bug for each process");
 }
 
 /// True where the bug `name` must be made.

@@ -102,7 +102,11 @@ impl Sequence {
     /// The sequence `records` later, as Kafka's `DefaultRecordBatch.incrementSequence` wraps it.
     #[must_use]
     pub const fn plus(self, records: i32) -> Self {
-        if self.0 > i32::MAX - records { Self(records - (i32::MAX - self.0) - 1) } else { Self(self.0 + records) }
+        if self.0 > i32::MAX - records {
+            Self(records - (i32::MAX - self.0) - 1)
+        } else {
+            Self(self.0 + records)
+        }
     }
 }
 

@@ -53,7 +53,10 @@ struct Progress {
 }
 
 impl Progress {
-    const UNKNOWN: Self = Self { written: Offset::ZERO, durable: Offset::ZERO };
+    const UNKNOWN: Self = Self {
+        written: Offset::ZERO,
+        durable: Offset::ZERO,
+    };
 }
 
 /// The leader of one partition in one leader epoch.
@@ -85,7 +88,13 @@ impl Leader {
             log_start: start.log_start,
             high_watermark: start.high_watermark.max(start.log_start),
         };
-        leader.move_replica(start.me, Progress { written: start.log_end, durable: start.durable_end });
+        leader.move_replica(
+            start.me,
+            Progress {
+                written: start.log_end,
+                durable: start.durable_end,
+            },
+        );
         leader.check();
         leader
     }
@@ -119,7 +128,11 @@ impl Leader {
     /// [`NotEnoughReplicas`]; asked before the append, so that nothing is written that cannot be acknowledged.
     pub fn may_acknowledge(&self) -> Result<(), NotEnoughReplicas> {
         let (in_sync, required) = (self.in_sync.len(), self.min_in_sync);
-        if in_sync < required { Err(NotEnoughReplicas { in_sync, required }) } else { Ok(()) }
+        if in_sync < required {
+            Err(NotEnoughReplicas { in_sync, required })
+        } else {
+            Ok(())
+        }
     }
 
     /// The leader's own log has moved. True if the high watermark has moved with it.
@@ -129,7 +142,13 @@ impl Leader {
         // DeleteRecords and retention move the start past nothing that was not visible, but a follower may learn of
         // a new start first.
         self.high_watermark = self.high_watermark.max(log_start);
-        self.move_replica(self.me, Progress { written: log_end, durable: durable_end });
+        self.move_replica(
+            self.me,
+            Progress {
+                written: log_end,
+                durable: durable_end,
+            },
+        );
         self.check();
         self.high_watermark > before
     }
@@ -138,7 +157,13 @@ impl Leader {
     /// nothing.
     pub fn on_follower(&mut self, follower: BrokerId, written_end: Offset, durable_end: Offset) -> bool {
         let before = self.high_watermark;
-        self.move_replica(follower, Progress { written: written_end, durable: durable_end });
+        self.move_replica(
+            follower,
+            Progress {
+                written: written_end,
+                durable: durable_end,
+            },
+        );
         self.check();
         self.high_watermark > before
     }
@@ -151,7 +176,10 @@ impl Leader {
     pub fn on_settings(&mut self, in_sync: &[BrokerId], min_in_sync: usize, visibility: Visibility) -> bool {
         let before = self.high_watermark;
         let known = std::mem::take(&mut self.in_sync);
-        self.in_sync = in_sync.iter().map(|id| (*id, known.get(id).copied().unwrap_or(Progress::UNKNOWN))).collect();
+        self.in_sync = in_sync
+            .iter()
+            .map(|id| (*id, known.get(id).copied().unwrap_or(Progress::UNKNOWN)))
+            .collect();
         self.min_in_sync = min_in_sync;
         self.visibility = visibility;
         self.advance();
@@ -174,14 +202,23 @@ impl Leader {
             Visibility::Durable if !is_planted("ack-before-fsync") => progress.durable,
             _ => progress.written,
         };
-        let smallest = self.in_sync.values().map(counts).min().unwrap_or(self.high_watermark);
+        let smallest = self
+            .in_sync
+            .values()
+            .map(counts)
+            .min()
+            .unwrap_or(self.high_watermark);
         // Never back: a member that joins behind it was told to reach it first, and what was acknowledged stays so.
         self.high_watermark = self.high_watermark.max(smallest);
     }
 
     /// The orders that always hold; kept in release builds.
     fn check(&self) {
-        assert!(self.in_sync.contains_key(&self.me), "leader {} is not in its in-sync set", self.me);
+        assert!(
+            self.in_sync.contains_key(&self.me),
+            "leader {} is not in its in-sync set",
+            self.me
+        );
         assert!(
             self.log_start <= self.high_watermark,
             "high watermark {} below log start {}",
@@ -189,7 +226,12 @@ impl Leader {
             self.log_start
         );
         let own = self.in_sync[&self.me];
-        assert!(own.durable <= own.written, "durable end {} past log end {}", own.durable, own.written);
+        assert!(
+            own.durable <= own.written,
+            "durable end {} past log end {}",
+            own.durable,
+            own.written
+        );
         assert!(
             self.high_watermark <= own.written,
             "high watermark {} past log end {}",
@@ -209,7 +251,11 @@ mod tests {
     /// Runs a transcript: `write 5` and `sync 5` move the leader's log, `2 write 5 sync 3` tells of follower 2,
     /// `isr 1,2` changes the set, `min 2` its smallest size.
     fn check(in_sync: &str, script: &str, expected: Expect) {
-        let ids = |text: &str| text.split(',').map(|id| BrokerId(id.parse().unwrap())).collect::<Vec<_>>();
+        let ids = |text: &str| {
+            text.split(',')
+                .map(|id| BrokerId(id.parse().unwrap()))
+                .collect::<Vec<_>>()
+        };
         let (mut set, mut min) = (ids(in_sync), 1);
         let mut leader = Leader::new(LeaderStart {
             me: BrokerId(1),
@@ -245,7 +291,11 @@ mod tests {
                     leader.on_settings(&set, min, Visibility::Durable);
                 }
                 id => {
-                    leader.on_follower(BrokerId(id.parse().unwrap()), Offset(number(2)), Offset(number(4)));
+                    leader.on_follower(
+                        BrokerId(id.parse().unwrap()),
+                        Offset(number(2)),
+                        Offset(number(4)),
+                    );
                 }
             }
             out += &format!("{step}: hw={}\n", leader.high_watermark());

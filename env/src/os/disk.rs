@@ -50,14 +50,20 @@ impl Disk for OsDisk {
             let entry = entry?;
             // A file may vanish between the listing and the look at it.
             let Ok(metadata) = entry.metadata() else { continue };
-            entries.push(describe(entry.file_name().to_string_lossy().into_owned(), &metadata));
+            entries.push(describe(
+                entry.file_name().to_string_lossy().into_owned(),
+                &metadata,
+            ));
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<Entry>> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(describe(name, &metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -83,7 +89,12 @@ impl Disk for OsDisk {
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<Box<dyn DirLock>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(".lock"))?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join(".lock"))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(OsDirLock { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -98,7 +109,11 @@ impl Disk for OsDisk {
 
 fn describe(name: String, metadata: &fs::Metadata) -> Entry {
     let is_dir = metadata.is_dir();
-    Entry { name, is_dir, len: if is_dir { 0 } else { metadata.len() } }
+    Entry {
+        name,
+        is_dir,
+        len: if is_dir { 0 } else { metadata.len() },
+    }
 }
 
 struct OsDirLock {

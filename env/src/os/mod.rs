@@ -1,5 +1,9 @@
 //! The operating system's clock, tasks, network and disk.
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "this module is what the rest must use")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this module is what the rest must use"
+)]
 
 mod disk;
 mod net;
@@ -22,7 +26,9 @@ pub(crate) struct OsClock {
 
 impl OsClock {
     pub(crate) fn new() -> Self {
-        Self { origin: tokio::time::Instant::now() }
+        Self {
+            origin: tokio::time::Instant::now(),
+        }
     }
 }
 
@@ -32,7 +38,9 @@ impl ClockBackend for OsClock {
     }
 
     fn wall(&self) -> WallMs {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         WallMs(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX))
     }
 
