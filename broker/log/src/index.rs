@@ -189,6 +189,11 @@ impl<E: IndexEntry> SparseIndex<E> {
         }
     }
 
+    /// Forgets what is in memory only.
+    pub(crate) fn drop_unstored(&mut self) {
+        self.truncate(self.stored);
+    }
+
     /// Keeps the first `count` entries; the file is cut by the caller.
     pub(crate) fn truncate(&mut self, count: u32) {
         if count < self.tail_start {

@@ -301,11 +301,11 @@ impl Segment {
 
     /// Brings the last entry of each index into memory: the next one is compared with it.
     pub(crate) fn load_last_entries(&mut self) -> io::Result<()> {
-        if self.offsets.tail().is_empty() {
+        if self.offsets.tail().is_empty() && self.offsets.count() > 0 {
             let file = self.file(FileKind::OffsetIndex)?;
             self.offsets.load_last(|| Ok(file))?;
         }
-        if self.times.tail().is_empty() {
+        if self.times.tail().is_empty() && self.times.count() > 0 {
             let file = self.file(FileKind::TimeIndex)?;
             self.times.load_last(|| Ok(file))?;
         }

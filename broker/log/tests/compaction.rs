@@ -331,6 +331,7 @@ proptest! {
                 }
             }
             check_against(&log, &written)?;
+            log.verify().map_err(TestCaseError::fail)?;
         }
         roll(&mut log);
         compact(&mut log, NOW);

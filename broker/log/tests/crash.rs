@@ -353,6 +353,7 @@ impl World {
 
     /// The log against the model.
     fn verify(&self) {
+        self.log.verify().unwrap();
         let start = self.log.log_start();
         let found: Vec<_> = read_batches(&self.log, start)
             .into_iter()

@@ -11,7 +11,7 @@ use skerry_log::{
     AppendError, Appended, InvalidBatch, LogConfig, TargetCompression, TimestampType, ValidBatch,
     ValidationRules,
 };
-use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs};
+use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, WallMs};
 use support::*;
 
 fn rules() -> ValidationRules {

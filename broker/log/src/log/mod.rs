@@ -6,6 +6,7 @@ mod clean;
 mod flush;
 mod open;
 mod read;
+mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -298,6 +299,29 @@ impl Log {
                 pair[1].base
             );
         }
+        let first = self.segments[0].base;
+        assert!(
+            first <= self.log_start,
+            "{}: segment {first}, start {}",
+            self.identity,
+            self.log_start
+        );
+        assert!(
+            self.recovery_point <= self.durable_end && self.cleaned_until <= Some(self.log_end),
+            "{}: recovery point {}, durable {}, cleaned {:?}, end {}",
+            self.identity,
+            self.recovery_point,
+            self.durable_end,
+            self.cleaned_until,
+            self.log_end
+        );
+        assert!(
+            self.snapshots.is_sorted() && self.snapshots.last() <= Some(&self.log_end),
+            "{}: snapshots {:?}, end {}",
+            self.identity,
+            self.snapshots,
+            self.log_end
+        );
         self.epochs.check(self.log_end);
         self.producers.check(self.log_end);
     }

@@ -320,7 +320,7 @@ impl Opening {
             return Ok(None);
         };
         let (epochs, sizes) = (self.epochs.clone(), self.segments[last].size);
-        self.begin_walk(start);
+        self.begin_walk(start)?;
         let end = self.walk_segment(
             last,
             u64::from(start.position),

@@ -56,8 +56,8 @@ impl Opening {
         segment.size = size;
         segment.largest = None;
         segment.first_timestamp = None;
-        segment.offsets.truncate(segment.offsets.cold_count());
-        segment.times.truncate(segment.times.cold_count());
+        segment.offsets.drop_unstored();
+        segment.times.drop_unstored();
     }
 
     /// Where a walk that must cover `from` begins: at the last index entry below it that the segment bears out.
@@ -158,7 +158,7 @@ impl Opening {
     }
 
     /// Puts a segment back to where a walk begins.
-    pub(super) fn begin_walk(&mut self, start: WalkStart) {
+    pub(super) fn begin_walk(&mut self, start: WalkStart) -> Result<(), OpenError> {
         let segment = &mut self.segments[start.segment];
         segment.size = start.position;
         segment.offsets.truncate(start.offset_entries);
@@ -166,6 +166,9 @@ impl Opening {
         segment.largest = start.largest;
         segment.first_timestamp = None;
         segment.bytes_since_index = 0;
+        // The next entries are compared with the last ones.
+        let loaded = segment.load_last_entries();
+        loaded.map_err(|error| self.io(error))
     }
 
     /// Walks from `start` to the end of the log or to the first failure. Producer state begins at `state_from`.
@@ -193,7 +196,7 @@ impl Opening {
                 start
             } else {
                 WalkStart::of(at, base)
-            });
+            })?;
             self.keep_aborted_below(at, state_from)?;
             let position = u64::from(self.segments[at].size);
             let end = self.walk_segment(at, position, len, expected, Some(state_from))?;
