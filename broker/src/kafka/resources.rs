@@ -27,6 +27,21 @@ impl From<ConfigError> for ApiError {
     }
 }
 
+/// A change of `resource` that is wrong in itself. For a broker's settings Kafka has another code (KAFKA-13609).
+#[must_use]
+pub fn rejected(resource: &ConfigResource, error: ConfigError) -> ApiError {
+    let of_a_broker = matches!(
+        resource,
+        ConfigResource::Broker(_) | ConfigResource::ClusterDefault
+    );
+    match error {
+        ConfigError::InvalidValue { .. } | ConfigError::Contradiction { .. } if of_a_broker => {
+            ApiError::invalid_request(error.to_string())
+        }
+        error => error.into(),
+    }
+}
+
 /// The number of this broker, as a resource's name spells it.
 ///
 /// # Errors

@@ -143,10 +143,10 @@ impl ApiError {
         Self::new(ResponseError::InvalidRequest, message)
     }
 
-    /// The message for the wire.
+    /// The message for the wire; null where there is none.
     #[must_use]
     pub fn text(&self) -> Option<StrBytes> {
-        Some(text(&self.message))
+        (!self.message.is_empty()).then(|| text(&self.message))
     }
 }
 

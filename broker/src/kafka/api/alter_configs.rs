@@ -57,7 +57,8 @@ async fn alter(
         resources::target(&resource),
         configs,
         topics::layers(broker, image),
-    )?;
+    )
+    .map_err(|error| resources::rejected(&resource, error))?;
     resources::alter(context, image, resource, true, ops, validate_only).await
 }
 

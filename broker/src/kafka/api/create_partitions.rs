@@ -35,7 +35,13 @@ async fn handle(
         .map(|topic| topic.name.as_str())
         .filter(|name| !seen.insert(*name))
         .collect();
-    let results = request.topics.iter().map(|topic| {
+    // A name that comes twice is answered once.
+    let mut answered = BTreeSet::new();
+    let topics = request
+        .topics
+        .iter()
+        .filter(|topic| answered.insert(topic.name.as_str()));
+    let results = topics.map(|topic| {
         let judged = if repeated.contains(topic.name.as_str()) {
             Err(ApiError::invalid_request("Duplicate topic name."))
         } else if !broker
@@ -61,7 +67,8 @@ async fn handle(
 fn command(image: &Image, topic: &CreatePartitionsTopic) -> Result<Command, ApiError> {
     let known = image
         .topic(&topic.name)
-        .ok_or(ResponseError::UnknownTopicOrPartition)?;
+        // Kafka says no more than the code.
+        .ok_or_else(|| ApiError::new(ResponseError::UnknownTopicOrPartition, ""))?;
     let current = known.partitions.len();
     if usize::try_from(topic.count).is_ok_and(|count| count == current) {
         let words = format!("Topic already has {current} partition(s).");

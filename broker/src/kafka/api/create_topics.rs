@@ -53,7 +53,13 @@ async fn handle(context: Context, version: i16, request: CreateTopicsRequest) ->
             .allows(&caller, Operation::Create, Resource::Topic(&topic.name))
     };
     let repeated = repeated(&request.topics);
-    let results = request.topics.iter().map(|topic| {
+    // A name that comes twice is answered once.
+    let mut answered = BTreeSet::new();
+    let topics = request
+        .topics
+        .iter()
+        .filter(|topic| answered.insert(topic.name.as_str()));
+    let results = topics.map(|topic| {
         let judged = if repeated.contains(topic.name.as_str()) {
             Err(ApiError::invalid_request("Duplicate topic name."))
         } else if !may_create(topic) {
@@ -151,11 +157,13 @@ impl Judge<'_> {
             let words = format!("Null value not supported for topic configs: {}", nulls.join(","));
             return Err(ApiError::new(ResponseError::InvalidConfig, words));
         }
-        let configs = topic
+        // Of a key that comes twice the last value counts, here and nowhere else.
+        let configs: BTreeMap<&str, Option<&str>> = topic
             .configs
             .iter()
-            .map(|config| (config.name.as_str(), config.value.as_deref()));
-        validate_create(configs, self.layers).map_err(|error| ApiError::new(error.code(), error.to_string()))
+            .map(|config| (config.name.as_str(), config.value.as_deref()))
+            .collect();
+        validate_create(configs, self.layers).map_err(ApiError::from)
     }
 
     fn automatic(&self, topic: &CreatableTopic) -> Result<Placement, ApiError> {
@@ -385,7 +393,7 @@ mod tests {
             config("retention.ms", Some("1")),
             config("retention.ms", Some("2")),
         ];
-        assert_eq!(judged(asked("new", 1, 1).with_configs(twice)), 42);
+        assert_eq!(judged(asked("new", 1, 1).with_configs(twice)), 0);
     }
 
     #[test]

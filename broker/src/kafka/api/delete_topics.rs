@@ -32,7 +32,13 @@ async fn handle(context: Context, version: i16, request: DeleteTopicsRequest) ->
     let enabled = broker.settings().broker().delete_topic_enable;
     let found = find_all(&image, &named);
     let caller = context.caller();
-    let results = named.into_iter().zip(found).map(|(named, found)| {
+    // A name that comes twice is answered once.
+    let mut answered = BTreeSet::new();
+    let asked = named
+        .into_iter()
+        .zip(found)
+        .filter(|(named, _)| answered.insert(named.clone()));
+    let results = asked.map(|(named, found)| {
         let found = if enabled { found } else { Err(disabled(version)) };
         let found = found.and_then(|(name, id)| {
             let allowed = broker

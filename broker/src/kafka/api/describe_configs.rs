@@ -73,7 +73,7 @@ fn authorised(context: &Context, resource: &DescribeConfigsResource) -> Result<(
 fn refused(resource: &DescribeConfigsResource, error: &ApiError) -> DescribeConfigsResult {
     DescribeConfigsResult::default()
         .with_error_code(error.code.code())
-        .with_error_message(error.text())
+        .with_error_message(Some(wire::text(&error.message)))
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone())
 }

@@ -53,10 +53,12 @@ fn judge(context: &Context, topic: &TopicRequest) -> Result<(), ApiError> {
 }
 
 fn find(context: &Context, topic: &str, index: i32) -> Result<Vec<ProducerSnapshot>, ApiError> {
-    let partition = wire::partition(&context.broker, topic, index)?;
+    // Kafka says no more than the code.
+    let silent = |code| ApiError::new(code, "");
+    let partition = wire::partition(&context.broker, topic, index).map_err(silent)?;
     partition
         .with_leader(LeaderEpoch::UNKNOWN, |log, _| log.producers().collect())
-        .map_err(|error| errors::not_serving(&error).into())
+        .map_err(|error| silent(errors::not_serving(&error)))
 }
 
 fn answer(index: i32, producers: Result<Vec<ProducerSnapshot>, ApiError>) -> PartitionResponse {

@@ -72,7 +72,8 @@ async fn alter(
         ops,
         &current,
         topics::layers(broker, image),
-    )?;
+    )
+    .map_err(|error| resources::rejected(&resource, error))?;
     resources::alter(context, image, resource, false, ops, validate_only).await
 }
 

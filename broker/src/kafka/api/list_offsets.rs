@@ -21,7 +21,8 @@ use crate::broker::Broker;
 use crate::gate::{Operation, Resource};
 use crate::kafka::dispatch::{Context, api};
 use crate::kafka::{errors, wire};
-use crate::partition::{FetchError, Isolation, Partition};
+use crate::leader_epochs;
+use crate::partition::{FetchError, Isolation, NotServing, Partition};
 
 api!(ListOffsets, 1..=10, ListOffsetsRequest, handle);
 
@@ -97,6 +98,7 @@ async fn handle(context: Context, version: i16, request: ListOffsetsRequest) -> 
         debug: request.replica_id.0 == DEBUG_CONSUMER,
     };
     let repeated = repeated(&request.topics);
+    let mut told = BTreeSet::new();
     let mut response = ListOffsetsResponse::default();
     for topic in &request.topics {
         let allowed = broker
@@ -105,9 +107,14 @@ async fn handle(context: Context, version: i16, request: ListOffsetsRequest) -> 
         // Most answers are numbers that are known; only a lookup by timestamp waits for the disk.
         let (mut partitions, mut reads) = (Vec::with_capacity(topic.partitions.len()), Vec::new());
         for asked in &topic.partitions {
+            let is_repeated = repeated.contains(&(topic.name.as_str(), asked.partition_index));
+            // It is answered once.
+            if is_repeated && !told.insert((topic.name.as_str(), asked.partition_index)) {
+                continue;
+            }
             let found = if !allowed {
                 Err(ResponseError::TopicAuthorizationFailed)
-            } else if repeated.contains(&(topic.name.as_str(), asked.partition_index)) {
+            } else if is_repeated {
                 Err(ResponseError::InvalidRequest)
             } else {
                 asker.find(&topic.name, asked)
@@ -212,14 +219,14 @@ impl Asker<'_> {
         wanted: Wanted,
     ) -> Result<Look, ResponseError> {
         let isolation = self.isolation;
-        if self.debug
-            && let Some(look) = partition.with_log(|log| look_at(log, None, isolation, wanted))
-        {
-            return Ok(look);
+        let looked =
+            partition.with_leader(epoch, |log, leader| look_at(log, Some(leader), isolation, wanted));
+        match looked {
+            Err(NotServing::NotLeader) if self.debug => partition
+                .with_log(|log| look_at(log, None, isolation, wanted))
+                .ok_or(ResponseError::NotLeaderOrFollower),
+            looked => looked.map_err(|error| errors::not_serving(&error)),
         }
-        partition
-            .with_leader(epoch, |log, leader| look_at(log, Some(leader), isolation, wanted))
-            .map_err(|error| errors::not_serving(&error))
     }
 }
 
@@ -252,7 +259,8 @@ fn look_at(log: &Log, leader: Option<&Leader>, isolation: Isolation, wanted: Wan
     };
     // A new leader learns what is acknowledged a moment later: until then the end would seem to have gone back.
     let lags = isolation != Isolation::LogEnd
-        && leader.is_some_and(|leader| epoch_start(log, leader) > leader.high_watermark());
+        && leader
+            .is_some_and(|leader| leader_epochs::start_of_leadership(log, leader) > leader.high_watermark());
     let epoch = || {
         leader
             .map(Leader::epoch)
@@ -262,7 +270,10 @@ fn look_at(log: &Log, leader: Option<&Leader>, isolation: Isolation, wanted: Wan
     let query = match wanted {
         Wanted::Earliest => {
             let (offset, timestamp) = (log.log_start(), WallMs::NONE);
-            let epoch = log.epoch_at(offset).unwrap_or(LeaderEpoch::UNKNOWN);
+            let epoch = match leader {
+                Some(leader) => leader_epochs::epoch_at(log, leader, offset),
+                None => log.epoch_at(offset).unwrap_or(LeaderEpoch::UNKNOWN),
+            };
             return Look::Found(Found {
                 offset,
                 timestamp,
@@ -285,15 +296,6 @@ fn look_at(log: &Log, leader: Option<&Leader>, isolation: Isolation, wanted: Wan
         Ok(plan) => Look::Read(plan),
         Err(error) => Look::Failed(error),
     }
-}
-
-/// Where the records of the leader's epoch begin, or will begin.
-fn epoch_start(log: &Log, leader: &Leader) -> Offset {
-    if log.last_epoch() != Some(leader.epoch()) {
-        return log.log_end();
-    }
-    let before = log.epoch_end(LeaderEpoch(leader.epoch().get() - 1));
-    before.end_offset.max(log.log_start())
 }
 
 #[cfg(test)]

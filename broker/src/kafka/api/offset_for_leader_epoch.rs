@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::gate::{Operation, Resource};
 use crate::kafka::dispatch::{Context, api};
 use crate::kafka::{errors, wire};
+use crate::leader_epochs;
 
 api!(OffsetForLeaderEpoch, 2..=4, OffsetForLeaderEpochRequest, handle);
 
@@ -46,8 +47,8 @@ async fn handle(
 fn find(broker: &Broker, topic: &str, asked: &OffsetForLeaderPartition) -> Result<EpochEnd, ResponseError> {
     let partition = wire::partition(broker, topic, asked.partition)?;
     partition
-        .with_leader(LeaderEpoch(asked.current_leader_epoch), |log, _| {
-            log.epoch_end(LeaderEpoch(asked.leader_epoch))
+        .with_leader(LeaderEpoch(asked.current_leader_epoch), |log, leader| {
+            leader_epochs::end_of(log, leader, LeaderEpoch(asked.leader_epoch))
         })
         .map_err(|error| errors::not_serving(&error))
 }
