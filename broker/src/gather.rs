@@ -97,7 +97,10 @@ mod tests {
         append(&mut gather, 2);
         gather.on_start();
         append(&mut gather, 3);
-        assert!(gather.on_finish(), "two were answered, three wait: five are in flight");
+        assert!(
+            gather.on_finish(),
+            "two were answered, three wait: five are in flight"
+        );
         assert!(!append(&mut gather, 1));
         assert!(append(&mut gather, 1), "five are there");
         gather.on_start();

@@ -246,7 +246,9 @@ impl Maintenance {
     /// Moves the point from which recovery will walk each log.
     async fn checkpoint(&self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
-            let Some(Some(job)) = partition.with_log(|log| log.start_checkpoint()) else { continue };
+            let Some(Some(job)) = partition.with_log(|log| log.start_checkpoint()) else {
+                continue;
+            };
             let (job, result) = self
                 .broker
                 .env()
