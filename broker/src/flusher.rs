@@ -153,7 +153,7 @@ impl Worker {
             // The error of one is the error of all: nothing is known of any of their bytes.
             let result = result
                 .as_ref()
-                .map(|()| ())
+                .copied()
                 .map_err(|error| io::Error::new(error.kind(), error.to_string()));
             // Together they are many already.
             drop(partition.finish_flush(job, result, false));
