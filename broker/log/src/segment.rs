@@ -10,7 +10,8 @@ use skerry_types::{Offset, WallMs};
 use crate::batch::BatchHeader;
 use crate::config::LogConfig;
 use crate::files::{FileCache, FileKey};
-use crate::index::{AbortedTxn, IndexEntry, OffsetEntry, SparseIndex, TimeEntry};
+use crate::index::{AbortedTxn, IndexEntry, OffsetEntry, SparseIndex, TimeEntry, floor_in_file};
+use crate::walk::{plausible_size, read_up_to};
 
 /// Kafka keeps positions in an `i32`.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -336,18 +337,73 @@ impl Segment {
         header_at(&*file, u64::from(position), u64::from(self.size))
     }
 
-    /// The largest timestamp, looked up where it is not known.
+    /// Whether the batch that a time entry names is there and has that timestamp.
+    pub(crate) fn bears_out(&self, entry: &TimeEntry) -> io::Result<bool> {
+        let (file, size) = (self.file(FileKind::Log)?, u64::from(self.size));
+        let wanted = self.base.plus(i64::from(entry.relative));
+        let mut position = u64::from(self.position_hint(entry.relative)?);
+        while let Some(header) = header_at(&*file, position, size)? {
+            if header.last_offset() >= wanted {
+                return Ok(header.last_offset() == wanted && header.max_timestamp() == entry.timestamp);
+            }
+            let Ok(len) = plausible_size(&header, self.base, self.base, size - position) else {
+                break;
+            };
+            position += len as u64;
+        }
+        Ok(false)
+    }
+
+    /// A position at or before the batch that ends with `relative`, by the index if the batch there agrees.
+    fn position_hint(&self, relative: u32) -> io::Result<u32> {
+        let entry = match self.offsets.floor_in_tail(i64::from(relative)) {
+            Ok(entry) => entry,
+            Err(count) => {
+                let read = |file: &dyn File, buf: &mut [u8], at: u64| read_up_to(file, buf, at).map(Some);
+                let file = self.file(FileKind::OffsetIndex)?;
+                floor_in_file::<OffsetEntry>(&*file, count, i64::from(relative), &read)?.flatten()
+            }
+        };
+        let Some(entry) = entry else { return Ok(0) };
+        let header = self.header_at(entry.position)?;
+        let fits =
+            header.is_some_and(|header| header.last_offset() == self.base.plus(i64::from(entry.relative)));
+        Ok(if fits { entry.position } else { 0 })
+    }
+
+    /// The largest timestamp, looked up where it is not known. Retention deletes by it: the index alone is not taken
+    /// at its word, and where it errs the batches are asked.
     pub(crate) fn load_largest(&mut self) -> io::Result<Option<LargestTimestamp>> {
         if self.largest.is_some() || self.size == 0 {
             return Ok(self.largest);
         }
         let last = self.times.last(|| self.file(FileKind::TimeIndex))?;
-        // A segment with one batch before the first index entry has an entry all the same, since its seal. One that
-        // Kafka left without (it may after a crash) has no time at all, and retention goes by the next one's.
-        self.largest = last.map(|entry| LargestTimestamp {
-            timestamp: entry.timestamp,
-            offset: Offset(self.base.get() + i64::from(entry.relative)),
-        });
+        if let Some(entry) = last.filter(|entry| entry.timestamp >= WallMs(0))
+            && self.bears_out(&entry)?
+        {
+            let offset = self.base.plus(i64::from(entry.relative));
+            self.largest = Some(LargestTimestamp {
+                timestamp: entry.timestamp,
+                offset,
+            });
+            return Ok(self.largest);
+        }
+        let (file, mut position, size) = (self.file(FileKind::Log)?, 0, u64::from(self.size));
+        while let Some(header) = header_at(&*file, position, size)? {
+            let Ok(len) = plausible_size(&header, self.base, self.base, size - position) else {
+                break;
+            };
+            if self
+                .largest
+                .is_none_or(|largest| largest.timestamp < header.max_timestamp())
+            {
+                self.largest = Some(LargestTimestamp {
+                    timestamp: header.max_timestamp(),
+                    offset: header.last_offset(),
+                });
+            }
+            position += len as u64;
+        }
         Ok(self.largest)
     }
 

@@ -244,8 +244,7 @@ fn the_dump_reads_like_kafkas() {
     let json = DumpOptions { json: true, ..deep };
     let last = on_disk(&disk)
         .keys()
-        .filter(|name| name.ends_with(".log"))
-        .next_back()
+        .rfind(|name| name.ends_with(".log"))
         .unwrap()
         .replace(".log", "");
     let head = |text: String, lines: usize| {

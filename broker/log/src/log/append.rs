@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_env::disk::OpenMode;
@@ -198,7 +199,7 @@ impl Log {
             );
             self.producers.forget_ended(known);
             if ended.aborted {
-                derived = derived.and(self.active_mut().append_aborted(&AbortedTxn {
+                derived = derived.and(self.note_aborted(&AbortedTxn {
                     producer_id: ended.producer_id,
                     first_offset: ended.first_offset,
                     last_offset: ended.last_offset,
@@ -216,6 +217,18 @@ impl Log {
                 Err(AppendError::Poisoned(self.poison.clone().unwrap_or_default()))
             }
         }
+    }
+
+    /// The next flush covers the entry as well: recovery makes anew only what lies above the recovery point.
+    fn note_aborted(&mut self, txn: &AbortedTxn) -> io::Result<()> {
+        self.active_mut().append_aborted(txn)?;
+        let file = self.active().file(FileKind::TxnIndex)?;
+        self.side_files.retain(|(_, other)| !Arc::ptr_eq(other, &file));
+        self.side_files.push((self.writes, file));
+        if self.active().aborted_count == 1 {
+            self.names_changed = self.writes;
+        }
+        Ok(())
     }
 
     /// Kafka's `LogSegment.shouldRoll`.

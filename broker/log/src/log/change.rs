@@ -194,9 +194,18 @@ impl Log {
             active.note_batch(&batch.header, batch.bytes.len() as u32, &config);
             Ok(())
         })?;
-        match walked.failure {
-            Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
-            None => active.retain_aborted_below(end),
+        if let Some(why) = walked.failure {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        active.retain_aborted_below(end)?;
+        active.store_indexes(true)?;
+        // Entries of what was cut must not come back.
+        active.file(FileKind::OffsetIndex)?.sync()?;
+        active.file(FileKind::TimeIndex)?.sync()?;
+        if active.aborted_count > 0 {
+            active.file(FileKind::TxnIndex)?.sync()
+        } else {
+            Ok(())
         }
     }
 

@@ -35,8 +35,8 @@ pub use read::ReadPlan;
 pub struct Recovered {
     /// Where the log begins (`log-start-offset-checkpoint`).
     pub log_start: Offset,
-    /// Everything below was durable (`recovery-point-offset-checkpoint`): [`Log::recovery_point`], or any durable
-    /// end. Damage below it is not a torn tail.
+    /// Everything below was durable (`recovery-point-offset-checkpoint`): what [`Log::recovery_point`] was, not any
+    /// durable end, as the indexes are durable up to there as well. Damage below it is not a torn tail.
     pub recovery_point: Offset,
     /// Compaction has seen everything below (`cleaner-offset-checkpoint`): [`Log::cleaned_until`].
     pub cleaned_until: Option<Offset>,

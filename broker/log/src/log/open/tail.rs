@@ -2,7 +2,7 @@
 
 use std::io;
 
-use skerry_types::{Offset, is_planted};
+use skerry_types::{Offset, WallMs, is_planted};
 
 use super::super::gaps_until;
 use super::Opening;
@@ -60,11 +60,12 @@ impl Opening {
         segment.times.drop_unstored();
     }
 
-    /// Where a walk that must cover `from` begins: at the last index entry below it that the segment bears out.
+    /// Where a walk that must cover `from` begins: at the last index entry below it that the segment bears out. A
+    /// segment that ends just there is looked at as well: its last entries may not have been durable.
     pub(super) fn walk_start(&self, from: Offset) -> Result<WalkStart, OpenError> {
         let at = self
             .segments
-            .partition_point(|segment| segment.base <= from)
+            .partition_point(|segment| segment.base < from)
             .saturating_sub(1);
         Ok(self
             .trusted_start(at, from)?
@@ -105,9 +106,20 @@ impl Opening {
         };
         let ordered =
             |pair: &[TimeEntry]| pair[0].timestamp < pair[1].timestamp && pair[0].relative < pair[1].relative;
+        let below = times
+            .iter()
+            .take_while(|entry| entry.relative <= last.relative)
+            .count();
         let in_order = times.windows(2).take_while(|pair| ordered(pair)).count() + 1;
-        let times = &times[..in_order.min(times.len())];
-        let times = &times[..times.partition_point(|entry| entry.relative <= last.relative)];
+        let times = &times[..below];
+        // Without a true last entry the largest timestamp up to here is not known: the whole segment tells.
+        let borne_out = match times.last() {
+            Some(entry) => in_order >= below && segment.bears_out(entry).map_err(read)?,
+            None => header.max_timestamp() < WallMs(0),
+        };
+        if !borne_out {
+            return Ok(None);
+        }
         let largest = times.last().map(|entry| LargestTimestamp {
             timestamp: entry.timestamp,
             offset: segment.base.plus(i64::from(entry.relative)),
@@ -134,6 +146,11 @@ impl Opening {
             .times
             .last(|| segment.file(FileKind::TimeIndex))
             .map_err(read)?;
+        if let Some(entry) = &time
+            && !segment.bears_out(entry).map_err(read)?
+        {
+            return Ok(None);
+        }
         let (mut position, mut offset) = (0, segment.base);
         if let Some(last) = last {
             let header = segment.header_at(last.position).map_err(read)?;
