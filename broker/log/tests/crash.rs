@@ -258,6 +258,7 @@ impl World {
             Op::StartFlush => {
                 if self.pending.is_none() {
                     self.pending = self.log.start_flush();
+                    self.durable = self.log.durable_end();
                 }
             }
             Op::FinishFlush => {
@@ -435,6 +436,7 @@ proptest! {
 
     #[test]
     fn nothing_durable_is_lost_whatever_happens(ops in prop::collection::vec(op(), 1..80), seed in any::<u64>()) {
+        plant_from_env();
         let mut world = World::new(seed);
         for op in ops {
             world.apply(op);
@@ -448,5 +450,17 @@ proptest! {
         world.disk = again.cut_power(&mut world.dice);
         world.restart(Shutdown::Unclean);
         world.verify_repetitions();
+    }
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for name in [
+        "dedupe-keeps-one-batch",
+        "dedupe-not-rebuilt",
+        "rename-without-dir-sync",
+        "durable-end-too-early",
+    ] {
+        assert!(finds("nothing_durable_is_lost_whatever_happens", name), "{name}");
     }
 }

@@ -159,6 +159,7 @@ proptest! {
         seed in 0u64..8, file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
         bit in 0u32..8, close in any::<bool>(), whole in any::<bool>(),
     ) {
+        plant_from_env();
         let (disk, batches, point) = sample(seed, close);
         let files: Vec<(PathBuf, Vec<u8>)> = disk.files().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
         let (path, bytes) = file.get(&files);
@@ -190,4 +191,12 @@ proptest! {
         }
         judge(&disk, &batches, Shutdown::Unclean, point);
     }
+}
+
+#[test]
+fn the_planted_bug_is_found() {
+    assert!(finds(
+        "a_flipped_byte_is_never_a_silent_loss",
+        "recovery-truncates-rot"
+    ));
 }

@@ -482,6 +482,26 @@ pub fn cases(usual: u32) -> u32 {
         .unwrap_or(usual)
 }
 
+/// Makes the mistake that `SKERRY_PLANT` names, in a process that `finds` has started.
+pub fn plant_from_env() {
+    static PLANTED: std::sync::Once = std::sync::Once::new();
+    PLANTED.call_once(|| {
+        if let Ok(name) = std::env::var("SKERRY_PLANT") {
+            skerry_types::plant(&name);
+        }
+    });
+}
+
+/// True where `test` of this file fails with the planted bug `name`, which a process of its own makes.
+pub fn finds(test: &str, name: &str) -> bool {
+    let run = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args([test, "--exact"])
+        .env("SKERRY_PLANT", name)
+        .output()
+        .expect("a run of this program");
+    !run.status.success()
+}
+
 pub const NOW: WallMs = WallMs(1_700_000_000_000);
 
 pub fn identity() -> PartitionIdentity {
