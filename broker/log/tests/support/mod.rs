@@ -497,6 +497,7 @@ pub fn finds(test: &str, name: &str) -> bool {
     let run = std::process::Command::new(std::env::current_exe().expect("this program"))
         .args([test, "--exact"])
         .env("SKERRY_PLANT", name)
+        .env("SKERRY_CASES", "20000")
         .output()
         .expect("a run of this program");
     !run.status.success()
