@@ -7,8 +7,13 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use skerry_log::batch::{BatchBuilder, Batches, MarkerType, end_transaction_marker};
-use skerry_log::{Log, LogConfig, OpenError, Recovered, Shutdown, ValidBatch};
+use skerry_log::batch::{
+    BatchBuilder, Batches, Compression, Header, MarkerType, Records, control_marker, end_transaction_marker,
+};
+use skerry_log::{
+    DumpOptions, Log, LogConfig, OpenError, Recovered, Shutdown, TargetCompression, ValidBatch,
+    ValidationRules,
+};
 use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs};
 use support::*;
 
@@ -190,6 +195,54 @@ proptest! {
             disk.put(path, cut);
         }
         judge(&disk, &batches, Shutdown::Unclean, point);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_of_a_client_or_a_file_make_us_panic(
+        codec in 0u8..5, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        reseal in any::<bool>(), cut in any::<prop::sample::Index>(), tail in prop::collection::vec(any::<u8>(), 0..40),
+        name in prop::sample::select(vec![".log", ".index", ".timeindex", ".txnindex", ".snapshot"]),
+    ) {
+        let codecs = [Compression::None, Compression::Gzip(1), Compression::Snappy, Compression::Lz4, Compression::Zstd(1)];
+        let mut builder = BatchBuilder::new(codecs[usize::from(codec)]);
+        for n in 0..20u8 {
+            let headers = [Header { key: "name".into(), value: None }];
+            builder.push(WallMs(NOW.get() + i64::from(n)), Some(&[n]), Some(&[n; 30]), &headers[..usize::from(n % 2)]);
+        }
+        let mut bytes = builder.build().to_vec();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if reseal {
+            let crc = crc32c::crc32c(&bytes[21..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        }
+        if cut.index(4) == 0 {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        bytes.extend(tail);
+        let rules = config().validation_rules(NOW, true);
+        let _ = ValidBatch::parse(bytes.clone().into(), &rules);
+        let repack = ValidationRules { compression: TargetCompression::Lz4(1), ..rules };
+        let _ = ValidBatch::parse(bytes.clone().into(), &repack);
+        for batch in Batches::new(bytes.clone().into()) {
+            let _ = Records::all(&batch);
+            let _ = control_marker(&batch);
+        }
+        let disk = PowerDisk::new();
+        let path = dir().join(format!("00000000000000000000{name}"));
+        disk.put(&path, bytes);
+        for json in [false, true] {
+            let options = DumpOptions { records: true, payloads: true, json };
+            let _ = skerry_log::dump(&disk, &path, &mut Vec::new(), options);
+        }
+        disk.put(&dir().join("partition.metadata"), format!("version: 0\ntopic_id: {}", identity().topic_id).into());
+        let _ = try_open(&disk, &config(), Shutdown::Unclean, Recovered::default());
     }
 }
 

@@ -248,6 +248,31 @@ fn a_full_disk_can_be_waited_out() {
 }
 
 #[test]
+fn deletion_goes_on_while_the_disk_is_full() {
+    let disk = PowerDisk::new();
+    let config = LogConfig {
+        retention_ms: Some(10_000),
+        ..small()
+    };
+    let mut log = filled(&disk, &config, 40);
+    disk.set_room(Some(0));
+    let retired = log.apply_retention(Offset(40), WallMs(1_000_000)).unwrap();
+    assert_eq!(
+        (retired.segments, log.segment_count()),
+        (9, 1),
+        "but for the active one"
+    );
+    disk.set_room(None);
+    assert_eq!(
+        log.apply_retention(Offset(40), WallMs(1_000_000))
+            .unwrap()
+            .segments,
+        1
+    );
+    assert_eq!(log.log_start(), Offset(40));
+}
+
+#[test]
 fn a_failed_sync_is_final() {
     let disk = PowerDisk::new();
     let mut log = create(&disk, &small());
@@ -334,6 +359,12 @@ fn files_are_open_only_while_they_are_used() {
     assert!(cache.open_count() <= 4);
     log.close().unwrap();
     assert_eq!(cache.open_count(), 0);
+}
+
+#[test]
+fn an_idle_log_is_small() {
+    // The rest is one segment and the names: well within the 16 KB of DESIGN.md section 10.
+    assert!(size_of::<Log>() <= 1024, "{}", size_of::<Log>());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use skerry_types::{Offset, WallMs};
 use super::Log;
 use crate::batch::control_marker;
 use crate::epochs;
-use crate::errors::{ChangeError, Poisoned};
+use crate::errors::{AppendError, ChangeError, Poisoned};
 use crate::producers::Producers;
 use crate::segment::{FileKind, Place, Segment, file_name};
 use crate::walk::{Walk, plausible_size};
@@ -336,10 +336,14 @@ impl Log {
         self.writable()?;
         let mut retired = self.retire_below_start()?;
         if self.config.cleanup_policy.delete {
-            let count = self.expired(high_watermark, now)?;
+            let mut count = self.expired(high_watermark, now)?;
             if count == self.segments.len() {
-                self.roll(self.log_end, now)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
+                match self.roll(self.log_end, now) {
+                    Ok(()) => {}
+                    // Deletion makes the room that the new segment needs next time.
+                    Err(AppendError::DiskFull) => count -= 1,
+                    Err(error) => return Err(io::Error::other(error.to_string()).into()),
+                }
             }
             let more = self.retire_first(count)?;
             retired.files.extend(more.files);
