@@ -137,7 +137,9 @@ impl Log {
     /// Begins a checkpoint, which keeps the next recovery short; `None`: nothing is new since the last one, or index
     /// entries find no room now.
     pub fn start_checkpoint(&mut self) -> Option<CheckpointJob> {
-        let current = self.recovery_point == self.log_end && self.snapshots.contains(&self.log_end);
+        // A log that was never written to has no producers to remember.
+        let remembered = self.log_end == Offset::ZERO || self.snapshots.contains(&self.log_end);
+        let current = self.recovery_point == self.log_end && remembered;
         if self.poison.is_some() || current && !self.epochs_dirty && !self.is_dirty() {
             return None;
         }
