@@ -1,9 +1,9 @@
 //! The task that writes one partition.
 //!
 //! It keeps a window of batches in the order of their sequence numbers. While answers come in order and say yes, the
-//! window moves. After a failure that may pass it forgets the answers that are due, finds the leader again and sends
-//! the whole window again from its first batch: a broker knows an idempotent producer's repetitions by their
-//! sequence numbers. After a refusal of the first batch the rest of the window has a gap before it: each of them
+//! window moves. After a failure that may pass it takes in the answers that are due, finds the leader again and sends
+//! what is left of the window again from its first batch: a broker knows an idempotent producer's repetitions by
+//! their sequence numbers. After a refusal of the first batch the rest of the window has a gap before it: each of them
 //! gets its answer first, and what certainly was not written starts again in a new epoch from sequence 0.
 
 use std::collections::VecDeque;
@@ -149,7 +149,7 @@ impl Sender {
                     let _ = batch.queued.reply.send(Ok(delivered));
                 }
                 Err(error) => {
-                    self.forget_pending(&error);
+                    self.settle(&error).await;
                     if !self.pause(error).await {
                         return;
                     }
@@ -216,18 +216,26 @@ impl Sender {
         Ok((request, version))
     }
 
-    /// Forgets the answers that are due: the requests may have been carried out. Without sequence numbers a
-    /// repetition could write them twice, so those are given up.
-    fn forget_pending(&mut self, error: &ClientError) {
-        for batch in &mut self.window {
-            batch.perhaps_written |= batch.pending.is_some();
-            batch.pending = None;
-        }
-        if self.identity.is_some() {
-            return;
-        }
-        for batch in std::mem::take(&mut self.window) {
-            if batch.perhaps_written {
+    /// Takes in every answer that is due, so that it is known of each batch whether it may have been written; after
+    /// that nothing of the window is on its way. Without sequence numbers a repetition of what may have been written
+    /// could write it twice, so that is given up.
+    async fn settle(&mut self, error: &ClientError) {
+        for mut batch in std::mem::take(&mut self.window) {
+            if let Some(mut pending) = batch.pending.take() {
+                let appended = match pending.answer().await {
+                    Ok(response) => match read_answer(&response, &self.partition) {
+                        Verdict::Taken(delivered) => {
+                            let _ = batch.queued.reply.send(Ok(delivered));
+                            continue;
+                        }
+                        // Refused for good: it will be told so again in its turn.
+                        Verdict::Again { appended, .. } | Verdict::Refused { appended, .. } => appended,
+                    },
+                    Err(error) => !error.certainly_not_sent(),
+                };
+                batch.perhaps_written |= appended;
+            }
+            if self.identity.is_none() && batch.perhaps_written {
                 reply_error(batch, ProduceFailure::Client(Box::new(error.clone())));
             } else {
                 self.window.push_back(batch);
@@ -266,8 +274,7 @@ impl Sender {
                 let first = self.window.front_mut().expect("the batch that was answered");
                 first.perhaps_written |= appended;
                 first.pending = None;
-                // The broker answers in order: those behind have an answer due that nobody will read.
-                self.forget_pending(&error);
+                self.settle(&error).await;
                 self.pause(error).await;
             }
             Verdict::Refused { error, appended } => {
