@@ -16,7 +16,7 @@
     reason = "`tokio_unstable` is no feature of this crate, it is required of the whole build"
 )]
 
-#[cfg(not(tokio_unstable))]
+#[cfg(not(any(tokio_unstable, doc)))]
 compile_error!(
     "the simulator needs `--cfg tokio_unstable` (.cargo/config.toml): an exported RUSTFLAGS hides it"
 );

@@ -74,4 +74,14 @@ pub const PLANTS: &[Planted] = &[
         100,
         "a metadata change is answered before it is durable",
     ),
+    planted(
+        "assignment-acked-before-append",
+        100,
+        "a group's assignment is answered before it is written",
+    ),
+    planted(
+        "assignment-from-old-generation",
+        50,
+        "a member of an earlier generation is given an assignment",
+    ),
 ];

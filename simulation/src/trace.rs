@@ -163,6 +163,19 @@ impl Trace {
             .collect()
     }
 
+    /// For a panic: writes what is buffered and gives the last lines, unless the panic came from in here.
+    #[must_use]
+    pub fn last_words(&self, count: usize) -> Vec<String> {
+        let Some(mut inner) = self.inner.try_lock() else {
+            return Vec::new();
+        };
+        if let Some(out) = &mut inner.out {
+            let _ = out.flush();
+        }
+        let skipped = inner.kept.len().saturating_sub(count);
+        inner.kept.iter().skip(skipped).cloned().collect()
+    }
+
     /// Writes what is buffered.
     pub fn flush(&self) {
         if let Some(out) = &mut self.inner.lock().out {

@@ -98,8 +98,14 @@ struct World<'a> {
 /// Where a panic of this process is written down: a panic of any simulated task is a violation.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-fn catch_panics() {
-    std::panic::set_hook(Box::new(|info| {
+/// What a process that a second panic ends writes to its standard error, for its parent.
+pub const PANIC_PREFIX: &str = "panic: ";
+/// Before each of the last lines of the trace, after a panic.
+pub const LINE_PREFIX: &str = "| ";
+const LAST_WORDS: usize = 24;
+
+fn catch_panics(trace: Trace) {
+    std::panic::set_hook(Box::new(move |info| {
         let place = info
             .location()
             .map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
@@ -108,14 +114,21 @@ fn catch_panics() {
         let words = words
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        PANICS.lock().push(format!("{words} ({place})"));
+        let mut panics = PANICS.lock();
+        eprintln!("{PANIC_PREFIX}{words} ({place})");
+        if panics.is_empty() {
+            for line in trace.last_words(LAST_WORDS) {
+                eprintln!("{LINE_PREFIX}{line}");
+            }
+        }
+        panics.push(format!("{words} ({place})"));
     }));
 }
 
 /// Runs a scenario to its end, or to its first broken promise.
 #[must_use]
 pub fn run(scenario: &Scenario, trace: Trace) -> Report {
-    catch_panics();
+    catch_panics(trace.clone());
     let mut world = World::new(scenario, trace);
     world.play();
     world.finish()

@@ -19,9 +19,12 @@ struct Topic {
     deletion_open: bool,
 }
 
+/// A change of a setting: the value, whether it was acknowledged, when it was asked for.
+type Change<'a> = (&'a str, bool, u64);
+
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
     let mut topics: BTreeMap<&str, Topic> = BTreeMap::new();
-    let mut settings: BTreeMap<(&str, &str), Vec<(&str, bool, u64)>> = BTreeMap::new();
+    let mut settings: BTreeMap<(&str, &str), Vec<Change<'_>>> = BTreeMap::new();
     for operation in &operations.all {
         let done_at = match operation.completed {
             Some((at, Outcome::Done)) => Some(at),

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use skerry_simulation::world::{LINE_PREFIX, PANIC_PREFIX};
 
 use super::one::{Broken, Result};
 use super::{OneArgs, files};
@@ -142,10 +143,15 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
             if let Some(stderr) = &mut running.child.stderr {
                 stderr.read_to_string(&mut errors)?;
             }
-            Ok(Some(failed(
-                "process-died",
-                format!("{status}: {}", errors.trim()),
-            )))
+            // A panic while a panic unwinds ends the process at once: its words are on the standard error.
+            let panic = errors.lines().find_map(|line| line.strip_prefix(PANIC_PREFIX));
+            let mut result = match panic {
+                Some(words) => failed("panic", words.to_owned()),
+                None => failed("process-died", format!("{status}: {}", errors.trim())),
+            };
+            let lines = errors.lines().filter_map(|line| line.strip_prefix(LINE_PREFIX));
+            result.last_lines = lines.map(str::to_owned).collect();
+            Ok(Some(result))
         }
     }
 }

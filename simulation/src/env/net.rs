@@ -284,9 +284,7 @@ impl AsyncRead for SimIo {
         let mut part = buf.take(room);
         let polled = Pin::new(stream).poll_read(cx, &mut part);
         let read = part.filled().len();
-        // `part` covers initialised bytes of `buf` only after this.
         let bytes = part.filled().to_vec();
-        drop(part);
         if read > 0 {
             buf.initialize_unfilled_to(read).copy_from_slice(&bytes);
             buf.advance(read);

@@ -306,10 +306,25 @@ async fn commit(
     result
 }
 
-/// A commit of the generation before: it must be refused, or it would undo what others did since.
+/// Takes part in the generation before: it must be refused, or it would undo what others did since.
 async fn try_as_zombie(client: &mut Client, group: &str, membership: &Membership, old_generation: i32) {
     if old_generation >= membership.generation || !client.env.rng.chance(1, 2) {
         return;
+    }
+    let request = SyncGroupRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id(old_generation)
+        .with_member_id(membership.member.clone())
+        .with_protocol_type(Some(text("consumer")))
+        .with_protocol_name(Some(text("range")));
+    if client.call(&request).await.is_ok_and(|answer| answer.error_code == 0) {
+        client.shared.violation(
+            "zombie-sync",
+            format!(
+                "{} was given an assignment of {group}'s generation {old_generation}: {} had begun",
+                client.name, membership.generation
+            ),
+        );
     }
     let zombie = Membership {
         member: membership.member.clone(),

@@ -1,0 +1,89 @@
+//! The binary as `make test` calls it.
+
+use std::process::{Command, Output};
+
+fn sim(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skerry-sim"))
+        .args(arguments)
+        .output()
+        .expect("the simulator starts")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn a_few_seeds_keep_every_promise() {
+    let output = sim(&["run", "--seeds", "1..6"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("6 seeds, 0 broken"), "{}", text(&output));
+}
+
+#[test]
+fn a_seed_gives_one_history() {
+    let output = sim(&["determinism", "--seeds", "3..4"]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn a_planted_bug_is_found() {
+    let output = sim(&["plant", "ack-before-fsync"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains("acknowledged-before-durable"),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
+fn a_failure_says_how_to_see_it_again_and_ends_with_1() {
+    let output = sim(&["replay", "1", "--plant", "ack-before-fsync"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("skerry-sim replay 1 --plant ack-before-fsync"),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
+fn a_replay_writes_what_check_reads_and_a_timeline() {
+    let dir = std::env::temp_dir();
+    let id = std::process::id();
+    let history = dir.join(format!("skerry-sim-test-{id}.jsonl"));
+    let timeline = dir.join(format!("skerry-sim-test-{id}.html"));
+    let (history, timeline) = (
+        history.to_str().expect("UTF-8"),
+        timeline.to_str().expect("UTF-8"),
+    );
+    let output = sim(&["replay", "2", "--history", history, "--html", timeline]);
+    assert!(output.status.success(), "{}", text(&output));
+    let output = sim(&["check", history]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains(" 0 broken promises"), "{}", text(&output));
+}
+
+#[test]
+fn every_scenario_keeps_every_promise() {
+    let list = sim(&["scenario", "list"]);
+    for line in text(&list).lines() {
+        let name = line.split_whitespace().next().expect("a name");
+        let output = sim(&["scenario", "run", name]);
+        assert!(output.status.success(), "{name}: {}", text(&output));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told() {
+    for wrong in [
+        &["run", "--seeds", "9..1"][..],
+        &["check", "/nowhere"],
+        &["scenario", "run", "nothing"],
+        &["plant", "nothing"],
+    ] {
+        let output = sim(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output));
+    }
+}
