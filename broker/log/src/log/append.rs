@@ -375,12 +375,15 @@ impl Log {
     fn write_failed(&mut self, what: &str, error: io::Error) -> AppendError {
         if is_full(&error) {
             let end = u64::from(self.active().size);
-            match self
-                .active()
-                .file(FileKind::Log)
-                .and_then(|file| file.set_len(end))
-            {
-                Ok(()) => return AppendError::DiskFull,
+            let cut = self.active().file(FileKind::Log);
+            match cut.and_then(|file| file.set_len(end).map(|()| file)) {
+                Ok(file) => {
+                    // The cut must be durable before anything behind it is. Otherwise, after a roll, a power cut that
+                    // brings the bytes back makes a torn tail in front of segments that were acknowledged.
+                    self.side_files.retain(|(_, other)| !Arc::ptr_eq(other, &file));
+                    self.side_files.push((self.writes, file));
+                    return AppendError::DiskFull;
+                }
                 Err(error) => self.poison("a write without room could not be taken back", &error),
             }
         } else {

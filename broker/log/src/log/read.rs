@@ -6,7 +6,7 @@ use skerry_env::disk::File;
 use skerry_types::Offset;
 
 use super::{Log, gaps_until};
-use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::batch::BatchHeader;
 use crate::errors::ReadError;
 use crate::index::{AbortedTxn, OffsetEntry, floor_in_file};
 use crate::segment::{FileKind, Segment};
@@ -39,8 +39,8 @@ pub(crate) struct SegmentView {
 
 /// Where to begin.
 pub(crate) enum Hint {
-    /// At this byte.
-    Position(u32),
+    /// At this entry; none: at the beginning.
+    Entry(Option<OffsetEntry>),
     /// Where the index file says, among its first `count` entries.
     Search {
         index: Arc<dyn File>,
@@ -52,11 +52,11 @@ pub(crate) enum Hint {
 impl SegmentView {
     pub(crate) fn of(segment: &Segment, from: Offset) -> io::Result<Self> {
         let hint = if from <= segment.base {
-            Hint::Position(0)
+            Hint::Entry(None)
         } else {
             let relative = u32::try_from(from.get() - segment.base.get()).unwrap_or(u32::MAX);
             match segment.offsets.floor_in_tail(i64::from(relative)) {
-                Ok(entry) => Hint::Position(entry.map_or(0, |entry| entry.position)),
+                Ok(entry) => Hint::Entry(entry),
                 Err(count) => Hint::Search {
                     index: segment.file(FileKind::OffsetIndex)?,
                     count,
@@ -72,38 +72,20 @@ impl SegmentView {
         })
     }
 
-    /// The position to begin at. `None`: would wait for the device.
-    pub(crate) fn start(&self, cached: bool) -> Result<Option<u32>, ReadError> {
-        let (index, count, relative) = match &self.hint {
-            Hint::Position(position) => return Ok(Some(*position)),
+    /// The index entry to begin at, or none: at the beginning. The outer `None`: would wait for the device.
+    fn entry(&self, cached: bool) -> Result<Option<Option<OffsetEntry>>, ReadError> {
+        match &self.hint {
+            Hint::Entry(entry) => Ok(Some(*entry)),
             Hint::Search {
                 index,
                 count,
                 relative,
-            } => (index, *count, *relative),
-        };
-        let read = |file: &dyn File, buf: &mut [u8], position: u64| read_some(file, buf, position, cached);
-        let entry = match floor_in_file::<OffsetEntry>(&**index, count, i64::from(relative), &read)? {
-            None => return Ok(None),
-            Some(None) => return Ok(Some(0)),
-            Some(Some(entry)) => entry,
-        };
-        // An index is a hint: the batch there must be the one that the entry speaks of.
-        let mut raw = [0; HEADER_BYTES];
-        if u64::from(entry.position) + HEADER_BYTES as u64 > u64::from(self.size) {
-            return Ok(Some(0));
+            } => {
+                let read =
+                    |file: &dyn File, buf: &mut [u8], position: u64| read_some(file, buf, position, cached);
+                Ok(floor_in_file(&**index, *count, i64::from(*relative), &read)?)
+            }
         }
-        match read_some(&*self.file, &mut raw, u64::from(entry.position), cached)? {
-            None => return Ok(None),
-            Some(len) if len < raw.len() => return if cached { Ok(None) } else { Ok(Some(0)) },
-            Some(_) => {}
-        }
-        let last = BatchHeader::read(&raw).map(|header| header.last_offset());
-        if last == Some(self.base.plus(i64::from(entry.relative))) {
-            return Ok(Some(entry.position));
-        }
-        tracing::warn!(segment = %self.base, ?entry, "an index entry does not fit its segment");
-        Ok(Some(0))
     }
 
     pub(crate) fn damaged(&self, position: u64, why: impl Into<String>) -> ReadError {
@@ -237,7 +219,11 @@ impl ReadPlan {
     }
 
     fn read(&self, cached: bool) -> Result<Option<Bytes>, ReadError> {
-        for view in self.views.iter().flatten() {
+        for (number, view) in self.views.iter().flatten().enumerate() {
+            if number > 0 && view.base > self.from && view.base > self.gaps_until {
+                let why = format!("offsets {} to {} are missing before it", self.from, view.base);
+                return Err(view.damaged(0, why));
+            }
             match self.read_segment(view, cached)? {
                 Found::Batches(bytes) => return Ok(Some(bytes)),
                 Found::WouldWait => return Ok(None),
@@ -248,32 +234,56 @@ impl ReadPlan {
     }
 
     fn read_segment(&self, view: &SegmentView, cached: bool) -> Result<Found, ReadError> {
-        let Some(start) = view.start(cached)? else {
+        let Some(entry) = view.entry(cached)? else {
             return Ok(Found::WouldWait);
         };
+        if let Some(entry) = entry {
+            if let Some(found) = self.scan(view, Some(entry), cached)? {
+                return Ok(found);
+            }
+            tracing::warn!(segment = %view.base, ?entry, "an index entry does not fit its segment");
+        }
+        Ok(self.scan(view, None, cached)?.unwrap_or(Found::Nothing))
+    }
+
+    /// Looks for the first batch from `entry` on, or from the beginning. `None`: the batch there is not the one that
+    /// the entry speaks of. An index is a hint.
+    fn scan(
+        &self,
+        view: &SegmentView,
+        entry: Option<OffsetEntry>,
+        cached: bool,
+    ) -> Result<Option<Found>, ReadError> {
         let size = u64::from(view.size);
-        let mut position = u64::from(start);
+        let mut position = entry.map_or(0, |entry| u64::from(entry.position));
+        let mut unproven = entry.map(|entry| view.base.plus(i64::from(entry.relative)));
+        let mut expected = view.base;
         while position < size {
             let want = (u64::from(self.max_bytes).max(READ_BYTES_MIN) + READ_BYTES_MIN).min(size - position);
             let Some(buffer) = read_buffer(&*view.file, position, want, cached)? else {
-                return Ok(Found::WouldWait);
+                return Ok(Some(Found::WouldWait));
             };
             let mut at = 0;
             while let Some(header) = BatchHeader::read(&buffer[at..]) {
                 let here = position + at as u64;
-                let batch_size = plausible_size(&header, view.base, view.base, size - here)
-                    .map_err(|why| view.damaged(here, why))?;
-                if header.last_offset() >= self.from {
-                    if header.base_offset() > self.from && header.base_offset() > self.gaps_until {
-                        let why = format!(
-                            "offset {} where {} is looked for",
-                            header.base_offset(),
-                            self.from
-                        );
-                        return Err(view.damaged(here, why));
+                if let Some(last) = unproven.take() {
+                    if header.last_offset() != last {
+                        return Ok(None);
                     }
-                    return self.take(view, header, batch_size, buffer.slice(at..), here, cached);
+                    expected = header.base_offset().max(view.base);
                 }
+                let batch_size = plausible_size(&header, view.base, expected, size - here)
+                    .map_err(|why| view.damaged(here, why))?;
+                if header.base_offset() > expected && header.base_offset() > self.gaps_until {
+                    let why = format!("offset {} follows {expected}", header.base_offset());
+                    return Err(view.damaged(here, why));
+                }
+                if header.last_offset() >= self.from {
+                    return self
+                        .take(view, header, batch_size, buffer.slice(at..), here, cached)
+                        .map(Some);
+                }
+                expected = header.next_offset();
                 at += batch_size;
                 if at >= buffer.len() {
                     break;
@@ -282,14 +292,19 @@ impl ReadPlan {
             if at == 0 {
                 // Not even a head, where a whole batch was.
                 return if cached {
-                    Ok(Found::WouldWait)
+                    Ok(Some(Found::WouldWait))
                 } else {
                     Err(view.damaged(position, "the file is too short"))
                 };
             }
             position += at as u64;
         }
-        Ok(Found::Nothing)
+        // An entry past the end of the segment proves nothing.
+        Ok(if unproven.is_some() {
+            None
+        } else {
+            Some(Found::Nothing)
+        })
     }
 
     /// `bytes` begin with the first batch that is asked for, or with a part of it.
