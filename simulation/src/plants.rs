@@ -1,5 +1,8 @@
 //! The bugs that are planted to prove that the simulator finds them. The hooks are in the production crates, behind
 //! `skerry_types::is_planted`, and do not exist in a release build.
+//!
+//! Deliberately absent: `raft-vote-not-synced`, which a quorum of one survives, and `assignment-from-old-generation`,
+//! a race that the coordinator's own transcripts show.
 
 /// A planted bug.
 pub struct Planted {
@@ -76,12 +79,7 @@ pub const PLANTS: &[Planted] = &[
     ),
     planted(
         "assignment-acked-before-append",
-        100,
+        200,
         "a group's assignment is answered before it is written",
-    ),
-    planted(
-        "assignment-from-old-generation",
-        50,
-        "a member of an earlier generation is given an assignment",
     ),
 ];

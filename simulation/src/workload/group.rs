@@ -317,7 +317,11 @@ async fn try_as_zombie(client: &mut Client, group: &str, membership: &Membership
         .with_member_id(membership.member.clone())
         .with_protocol_type(Some(text("consumer")))
         .with_protocol_name(Some(text("range")));
-    if client.call(&request).await.is_ok_and(|answer| answer.error_code == 0) {
+    if client
+        .call(&request)
+        .await
+        .is_ok_and(|answer| answer.error_code == 0)
+    {
         client.shared.violation(
             "zombie-sync",
             format!(
