@@ -73,7 +73,7 @@ fn openraft_stays_in_its_folder() {
             || path.starts_with(root().join("metadata/tests"));
         let names = fs::read_to_string(&path).expect("text").lines().any(|line| {
             let code = line.trim_start();
-            !code.starts_with("//") && code.contains("openraft::")
+            !code.starts_with("//") && code.contains(concat!("openraft", "::"))
         });
         assert!(
             inside || !names,
