@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use skerry_env::Env;
 use skerry_metadata::{ProposeError, Quorum};
 use skerry_metadata_state::{Command, Image, Outcome};
@@ -79,6 +80,8 @@ pub struct Broker {
     pub(crate) sessions: FetchSessions,
     pub(crate) limits: ConnectionLimits,
     pub(crate) anonymous: Arc<str>,
+    /// The metadata as this broker has acted on it.
+    pub(crate) visible: ArcSwap<Image>,
     /// How many changes of the metadata this broker has acted on.
     pub(crate) applied: watch::Sender<u64>,
     /// Bytes free on a nearly full disk, plus one; 0: there is room.
@@ -112,9 +115,11 @@ impl Broker {
         self.epoch.get().copied()
     }
 
-    /// The metadata as this broker knows it.
+    /// The metadata as this broker has acted on it: what a client is shown of it can be used. The quorum's own image
+    /// may be ahead; a topic of it whose logs are not open yet would refuse the first of several pipelined batches
+    /// and take the second, which an idempotent producer does not survive.
     pub fn image(&self) -> Arc<Image> {
-        self.quorum.image()
+        self.visible.load_full()
     }
 
     /// The metadata's version, as ApiVersions tells it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use skerry_env::disk::{DirLock, read_file, replace_file};
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Voter, WalMark};
@@ -133,6 +134,7 @@ pub struct RunningNode {
     broker: Arc<Broker>,
     stop: Stop,
     tasks: Vec<TaskHandle>,
+    upkeep: TaskHandle,
     _lock: Box<dyn DirLock>,
 }
 
@@ -140,6 +142,8 @@ pub struct RunningNode {
 #[derive(Clone, Default)]
 struct Stop {
     front: CancellationToken,
+    /// Maintenance ends before the logs are closed: both write checkpoints.
+    upkeep: CancellationToken,
     back: CancellationToken,
 }
 
@@ -186,7 +190,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     register(&broker, kafka_addr).await?;
     settle(&broker).await;
     broker.groups.start(&broker).await;
-    tasks.push(maintenance::start(&broker, stop.back.clone()));
+    let upkeep = maintenance::start(&broker, stop.upkeep.clone());
     let state: Arc<dyn AdminState> = Arc::new(NodeAdmin {
         broker: broker.clone(),
     });
@@ -201,6 +205,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
         broker,
         stop,
         tasks,
+        upkeep,
         _lock: lock,
     })
 }
@@ -236,6 +241,8 @@ impl RunningNode {
             broker: self.broker.id(),
             epoch,
         });
+        self.stop.upkeep.cancel();
+        self.upkeep.join().await;
         self.broker.partitions.close().await;
         // A quorum of one is its own leader to the end; in a larger one the others take over what this one led.
         if let Some(guard) = guard
@@ -319,7 +326,6 @@ fn build(
         config: config.clone(),
         groups: Groups::new(env.clone(), partitions.clone(), settings.clone()),
         producer_ids: ProducerIds::default(),
-        quorum,
         partitions,
         metrics,
         gate: Gate,
@@ -330,6 +336,8 @@ fn build(
         budget,
         settings,
         anonymous: "User:ANONYMOUS".into(),
+        visible: ArcSwap::new(quorum.image()),
+        quorum,
         applied: watch::Sender::new(0),
         disk_low: AtomicU64::new(0),
         epoch: std::sync::OnceLock::new(),
@@ -341,6 +349,7 @@ fn build(
 async fn follow(broker: &Arc<Broker>, image: &Arc<Image>, deltas: &[Delta], changes: u64) {
     broker.settings.follow(image);
     broker.partitions.apply(image, deltas).await;
+    broker.visible.store(image.clone());
     broker.groups.follow(deltas).await;
     broker.applied.send_replace(changes);
 }

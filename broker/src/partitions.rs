@@ -18,7 +18,7 @@ use crate::flusher::FlushQueue;
 use crate::partition::{Assignment, Partition, PartitionSettings};
 use crate::settings::Settings;
 
-/// Logs that are opened at a time: opening waits for the disk, not for the processor.
+/// Logs that are opened or closed at a time: that waits for the disk, not for the processor.
 const OPENED_AT_ONCE: usize = 8;
 /// What a deleted partition's folder ends in until it is gone.
 const DELETED_SUFFIX: &str = "-delete";
@@ -517,18 +517,25 @@ impl Partitions {
             .await
     }
 
+    /// Closes one log; true where it is whole.
+    async fn close_one(&self, partition: Arc<Partition>) -> bool {
+        let offline = partition.offline();
+        let closing = partition.clone();
+        let closed = self.env.tasks.run_blocking(move || closing.close()).await;
+        if let Err(error) = &closed {
+            tracing::error!(partition = %partition.name(), %error, "cannot close the log cleanly");
+        }
+        closed.is_ok() && offline.is_none()
+    }
+
     /// Closes every log cleanly, and says so durably if all could be.
     pub async fn close(&self) {
-        let mut clean = true;
-        for partition in self.all() {
-            let (closing, offline) = (partition.clone(), partition.offline());
-            let closed = self.env.tasks.run_blocking(move || closing.close()).await;
-            if let Err(error) = closed {
-                tracing::error!(partition = %partition.name(), %error, "cannot close the log cleanly");
-                clean = false;
-            }
-            clean &= offline.is_none();
-        }
+        let closed: Vec<bool> =
+            stream::iter(self.all().into_iter().map(|partition| self.close_one(partition)))
+                .buffered(OPENED_AT_ONCE)
+                .collect()
+                .await;
+        let mut clean = closed.into_iter().all(|clean| clean);
         if let Err(error) = self.save_checkpoints().await {
             tracing::error!(%error, "cannot write the checkpoints");
             clean = false;
