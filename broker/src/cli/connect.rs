@@ -27,6 +27,13 @@ pub(super) struct Connect {
 }
 
 impl Connect {
+    /// A client of that cluster that has a connection: whoever waits at a prompt hears at once that nobody listens.
+    pub(super) async fn connected(&self) -> Result<Client, Failure> {
+        let client = self.client();
+        client.any_broker().await?;
+        Ok(client)
+    }
+
     /// A client of that cluster. Connects when it is used.
     pub(super) fn client(&self) -> Client {
         let mut options = ClientOptions::new(&self.bootstrap);

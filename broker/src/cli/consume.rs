@@ -108,7 +108,7 @@ pub(super) fn parse_start(text: &str) -> Result<Start, String> {
 }
 
 pub(super) async fn run(arguments: ConsumeArgs) -> Result<(), Failure> {
-    let client = arguments.connect.client();
+    let client = arguments.connect.connected().await?;
     let printer = Printer {
         format: arguments.connect.format,
         fields: arguments.print.clone(),

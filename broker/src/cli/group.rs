@@ -123,7 +123,7 @@ impl Line {
 }
 
 async fn describe(arguments: &DescribeArgs) -> Result<(), Failure> {
-    let client = arguments.connect.client();
+    let client = arguments.connect.connected().await?;
     let name = &arguments.group;
     let group = existing(&client, name).await?;
     let lines = lines(&client, &group).await?;
@@ -239,7 +239,7 @@ async fn lines(client: &Client, group: &GroupDescription) -> Result<Vec<Line>, F
 }
 
 async fn reset(arguments: &ResetArgs) -> Result<(), Failure> {
-    let client = arguments.connect.client();
+    let client = arguments.connect.connected().await?;
     let name = &arguments.group;
     let group = client.retry(|| client.describe_group(name)).await?;
     if !matches!(group.state.as_str(), "Empty" | "Dead") {
@@ -365,7 +365,7 @@ async fn target(client: &Client, place: &TopicPartition, to: Start) -> Result<Of
 }
 
 async fn delete(arguments: &DeleteArgs) -> Result<(), Failure> {
-    let client = arguments.connect.client();
+    let client = arguments.connect.connected().await?;
     for group in &arguments.groups {
         client.retry(|| client.delete_group(group)).await?;
     }

@@ -93,7 +93,7 @@ fn separator(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(arguments: ProduceArgs) -> Result<(), Failure> {
-    let client = arguments.connect.client();
+    let client = arguments.connect.connected().await?;
     let count = partition_count(&client, &arguments.topic).await?;
     if let Some(partition) = arguments.partition
         && partition >= count

@@ -103,13 +103,9 @@ pub fn validate_incremental<'a>(
             return Err(ConfigError::Duplicate { key: key.to_owned() });
         }
         let op = match op {
-            // Kafka answers NONE for a DELETE of what does not exist.
-            1 => match changeable(target, key) {
-                Ok(_) => ConfigOp::Delete,
-                Err(ConfigError::UnknownKey { .. }) if !current.contains_key(key) => continue,
-                Err(ConfigError::UnknownKey { .. }) => ConfigOp::Delete,
-                Err(error) => return Err(error),
-            },
+            // Kafka answers NONE for a DELETE of what does not exist, or of what only a restart changes.
+            1 if current.contains_key(key) || table::row(target.scope(), key).is_ok() => ConfigOp::Delete,
+            1 => continue,
             0 => {
                 let row = changeable(target, key)?;
                 ConfigOp::Set(row.parse(some(key, value)?)?.into())
@@ -151,7 +147,7 @@ fn changeable(target: Target, key: &str) -> Result<&'static Row, ConfigError> {
 
 fn list_op(row: &Row, append: bool, text: &str) -> Result<ConfigOp, ConfigError> {
     if !row.kind.is_list() {
-        let op = if append { "append" } else { "subtract" };
+        let op = if append { "APPEND" } else { "SUBTRACT" };
         return Err(ConfigError::NotAList {
             key: row.key.to_owned(),
             op,

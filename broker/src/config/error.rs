@@ -28,6 +28,8 @@ pub enum ConfigError {
         why: String,
         /// What would be right.
         allowed: String,
+        /// What the setting belongs to.
+        scope: Scope,
     },
     /// Two settings contradict each other.
     #[error("Invalid configuration: {key}={value} {relation} {other}={other_value}")]
@@ -54,7 +56,7 @@ pub enum ConfigError {
     NotAList {
         /// The name.
         key: String,
-        /// `append` or `subtract`.
+        /// `APPEND` or `SUBTRACT`.
         op: &'static str,
     },
     /// SET, APPEND or SUBTRACT without a value.
@@ -90,6 +92,11 @@ impl ConfigError {
     #[must_use]
     pub const fn code(&self) -> ResponseError {
         match self {
+            // Kafka checks a broker's values in another place, which calls the same mistake a wrong request.
+            Self::InvalidValue {
+                scope: Scope::Broker | Scope::Node,
+                ..
+            } => ResponseError::InvalidRequest,
             Self::UnknownKey { .. }
             | Self::InvalidValue { .. }
             | Self::Contradiction { .. }

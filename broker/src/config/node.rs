@@ -140,6 +140,7 @@ impl Reader<'_> {
             value: value.to_owned(),
             why: why.to_owned(),
             allowed: allowed.to_owned(),
+            scope: Scope::Node,
         });
         let origin = self.settings.origin(key).cloned().unwrap_or(Origin::Code);
         self.errors.push(SettingsError { origin, problem });

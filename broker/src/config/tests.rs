@@ -228,7 +228,7 @@ fn what_is_wrong_is_said_with_key_value_and_what_is_allowed() {
         "memory",
         "much",
         expect![
-            "Invalid value much for configuration memory: not a size; allowed is a size from 16MiB to 16TiB, such as 256MiB [InvalidConfig]"
+            "Invalid value much for configuration memory: not a size; allowed is a size from 16MiB to 16TiB, such as 256MiB [InvalidRequest]"
         ],
     );
     check(
@@ -236,7 +236,7 @@ fn what_is_wrong_is_said_with_key_value_and_what_is_allowed() {
         "authorizer.class.name",
         "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         expect![
-            "Invalid value org.apache.kafka.metadata.authorizer.StandardAuthorizer for configuration authorizer.class.name: Skerry has no such security yet, and will not pretend to; allowed is nothing [InvalidConfig]"
+            "Invalid value org.apache.kafka.metadata.authorizer.StandardAuthorizer for configuration authorizer.class.name: Skerry has no such security yet, and will not pretend to; allowed is nothing [InvalidRequest]"
         ],
     );
 }
@@ -517,7 +517,7 @@ fn altering_checks_operations() {
         Topic,
         &[],
         &[("retention.ms", 2, Some("5"))],
-        expect!["InvalidConfig: Can't append to key retention.ms because its type is not LIST."],
+        expect!["InvalidConfig: Can't APPEND to key retention.ms because its type is not LIST."],
     );
     alters(
         Topic,
@@ -549,6 +549,12 @@ fn altering_checks_operations() {
         &[("retention.ms", "5")],
         &[("retention.ms", 1, None)],
         expect![[r#"[("retention.ms", Delete)]"#]],
+    );
+    alters(
+        Broker,
+        &[],
+        &[("num.partitions", 1, None)],
+        expect![[r#"[("num.partitions", Delete)]"#]],
     );
     alters(
         Broker,

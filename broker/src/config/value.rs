@@ -23,6 +23,7 @@ impl Row {
             key: self.key.to_owned(),
             value: text.to_owned(),
             why: why.to_owned(),
+            scope: self.scope,
             allowed: match self.support {
                 Support::DefaultOnly(_) => match self.default {
                     Some("") | None => "nothing".to_owned(),
@@ -101,10 +102,10 @@ fn list_of(text: &str, choices: &[&str]) -> Result<String, String> {
         if !choices.contains(&item) {
             return Err(format!("{item} is no choice"));
         }
-        if chosen.contains(&item) {
-            return Err(format!("{item} is given twice"));
+        // Given twice is given once, as in Kafka.
+        if !chosen.contains(&item) {
+            chosen.push(item);
         }
-        chosen.push(item);
     }
     Ok(chosen.join(","))
 }
