@@ -14,6 +14,7 @@ pub mod config;
 pub mod flusher;
 pub mod gate;
 mod gather;
+mod graves;
 pub mod groups;
 pub mod kafka;
 pub mod leader_epochs;

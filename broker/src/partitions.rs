@@ -15,6 +15,7 @@ use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
 use skerry_types::{BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::flusher::FlushQueue;
+use crate::graves::Graves;
 use crate::partition::{Assignment, Partition, PartitionSettings};
 use crate::settings::Settings;
 
@@ -79,6 +80,7 @@ pub struct Partitions {
     checkpoints: Mutex<Checkpoints>,
     /// Files that DeleteRecords took out of logs, until maintenance comes for them.
     retired: Mutex<Vec<(Arc<Partition>, Retired)>>,
+    graves: Graves,
     /// One writer at a time for each checkpoint file.
     writing: tokio::sync::Mutex<()>,
     shutdown_was: Shutdown,
@@ -96,6 +98,11 @@ struct Checkpoints {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: BTreeMap<TopicPartition, Offset>,
     cleaned: BTreeMap<TopicPartition, Offset>,
+}
+
+/// The metadata has forgotten the partition all the same: its folder is found at the next start.
+fn cannot_bury(folder: &std::path::Path, error: &io::Error) {
+    tracing::warn!(folder = %folder.display(), %error, "cannot take a deleted partition's folder away; the next start will try again");
 }
 
 impl Partitions {
@@ -137,6 +144,7 @@ impl Partitions {
         }
         Ok(Self {
             files: FileCache::new(env.disk.clone(), open_files_max),
+            graves: Graves::new(env.clone()),
             env,
             me,
             log_dir,
@@ -367,7 +375,7 @@ impl Partitions {
         }
     }
 
-    /// Deletes a topic's partitions: at once for all who look, on disk right after.
+    /// Deletes a topic's partitions: for all who look and durably when this returns. Their files go in the background.
     async fn delete(&self, id: TopicId) {
         let local = {
             let mut topics = self.topics.write();
@@ -384,58 +392,64 @@ impl Partitions {
             }
             local
         };
-        for partition in local.partitions() {
+        let partitions = local.partitions();
+        for partition in &partitions {
             partition.delete();
-            {
-                let mut checkpoints = self.checkpoints.lock();
+        }
+        {
+            let mut checkpoints = self.checkpoints.lock();
+            for partition in &partitions {
                 checkpoints.recovery_points.remove(partition.name());
                 checkpoints.log_starts.remove(partition.name());
                 checkpoints.cleaned.remove(partition.name());
             }
-            let from = self.log_dir.join(partition.name().to_string());
-            let grave = self
-                .log_dir
-                .join(format!("{id}-{}{DELETED_SUFFIX}", partition.name().partition));
-            self.bury(from, grave).await;
         }
+        let moves = partitions.iter().map(|partition| {
+            let grave = format!("{id}-{}{DELETED_SUFFIX}", partition.name().partition);
+            (
+                self.log_dir.join(partition.name().to_string()),
+                self.log_dir.join(grave),
+            )
+        });
+        self.bury(moves.collect()).await;
     }
 
-    /// Renames a folder, so that its name is free at once, and removes it.
-    async fn bury(&self, from: PathBuf, grave: PathBuf) {
+    /// Takes folders out of the way, so that their names are free at once and stay free after a crash, and has them
+    /// removed.
+    async fn bury(&self, moves: Vec<(PathBuf, PathBuf)>) {
         let (disk, log_dir) = (self.env.disk.clone(), self.log_dir.clone());
-        let what = from.display().to_string();
-        let result = self
+        let graves = self
             .env
             .tasks
             .run_blocking(move || {
-                disk.rename(&from, &grave)?;
-                disk.sync_dir(&log_dir)?;
-                disk.remove_dir_all(&grave)
+                let mut graves = Vec::with_capacity(moves.len());
+                for (from, grave) in moves {
+                    match disk.rename(&from, &grave) {
+                        Ok(()) => graves.push(grave),
+                        Err(error) => cannot_bury(&from, &error),
+                    }
+                }
+                // One for all of them: a thousand partitions cost one sync.
+                if let Err(error) = disk.sync_dir(&log_dir) {
+                    cannot_bury(&log_dir, &error);
+                }
+                graves
             })
             .await;
-        if let Err(error) = result {
-            tracing::warn!(folder = what, %error, "cannot remove a deleted partition's folder; the next start will try again");
-        }
+        self.graves.add(graves);
     }
 
-    /// Removes the folders of partitions that the metadata has deleted: a crash came between the two. A folder that
+    /// Has the folders of partitions removed that the metadata has deleted: a crash came between the two. A folder that
     /// is no partition's is left alone.
     async fn remove_strays(&self, image: &Arc<Image>) {
         let Ok(entries) = self.env.disk.list(&self.log_dir) else {
             return;
         };
+        let mut strays = Vec::new();
         for entry in entries.into_iter().filter(|entry| entry.is_dir) {
             let dir = self.log_dir.join(&entry.name);
             if entry.name.ends_with(DELETED_SUFFIX) {
-                let disk = self.env.disk.clone();
-                let removed = self
-                    .env
-                    .tasks
-                    .run_blocking(move || disk.remove_dir_all(&dir))
-                    .await;
-                if let Err(error) = removed {
-                    tracing::warn!(folder = entry.name, %error, "cannot remove a deleted partition's folder");
-                }
+                self.graves.add([dir]);
                 continue;
             }
             let Some(id) = self.topic_id_of(&dir) else {
@@ -446,12 +460,11 @@ impl Partitions {
                 .is_none_or(|topic| !entry.name.starts_with(&format!("{}-", topic.name)))
             {
                 tracing::info!(folder = entry.name, topic_id = %id, "removing a partition whose topic has been deleted");
-                let grave = self
-                    .log_dir
-                    .join(format!("{id}-{}{DELETED_SUFFIX}", entry.name.len()));
-                self.bury(dir, grave).await;
+                let grave = format!("{}.{id}{DELETED_SUFFIX}", strays.len());
+                strays.push((dir, self.log_dir.join(grave)));
             }
         }
+        self.bury(strays).await;
     }
 
     /// Whose folder it is, by its `partition.metadata`; `None` where it is no partition's.
@@ -478,29 +491,34 @@ impl Partitions {
     /// # Errors
     /// The disk's.
     pub async fn save_checkpoints(&self) -> io::Result<()> {
-        for partition in self.all() {
-            let Some((recovery_point, log_start, cleaned)) =
-                partition.with_log(|log| (log.recovery_point(), log.log_start(), log.cleaned_until()))
-            else {
-                continue;
-            };
-            let mut checkpoints = self.checkpoints.lock();
-            checkpoints
-                .recovery_points
-                .insert(partition.name().clone(), recovery_point);
-            if log_start > Offset::ZERO {
-                checkpoints.log_starts.insert(partition.name().clone(), log_start);
-            }
-            if let Some(cleaned) = cleaned {
-                checkpoints.cleaned.insert(partition.name().clone(), cleaned);
-            }
-        }
+        self.look_at_logs();
         self.write(RECOVERY_POINTS, |checkpoints| checkpoints.recovery_points.clone())
             .await?;
         self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
             .await?;
         self.write(CLEANED, |checkpoints| checkpoints.cleaned.clone())
             .await
+    }
+
+    /// Brings the checkpoints up to date. Under one lock all along: a partition that is deleted meanwhile is either not
+    /// open any more or has its lines removed after this.
+    fn look_at_logs(&self) {
+        let mut checkpoints = self.checkpoints.lock();
+        for partition in self.all() {
+            let name = partition.name();
+            let Some((recovery_point, log_start, cleaned)) =
+                partition.with_log(|log| (log.recovery_point(), log.log_start(), log.cleaned_until()))
+            else {
+                continue;
+            };
+            checkpoints.recovery_points.insert(name.clone(), recovery_point);
+            if log_start > Offset::ZERO {
+                checkpoints.log_starts.insert(name.clone(), log_start);
+            }
+            if let Some(cleaned) = cleaned {
+                checkpoints.cleaned.insert(name.clone(), cleaned);
+            }
+        }
     }
 
     async fn write(
@@ -530,6 +548,7 @@ impl Partitions {
 
     /// Closes every log cleanly, and says so durably if all could be.
     pub async fn close(&self) {
+        self.graves.stop().await;
         let closed: Vec<bool> =
             stream::iter(self.all().into_iter().map(|partition| self.close_one(partition)))
                 .buffered(OPENED_AT_ONCE)

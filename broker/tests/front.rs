@@ -7,6 +7,7 @@ use std::time::Duration;
 use skerry::config::NodeConfig;
 use skerry::node::{self, RunningNode};
 use skerry_client::batch::{self, Record};
+use skerry_client::messages::create_topics_request::CreatableTopic;
 use skerry_client::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use skerry_client::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use skerry_client::messages::metadata_request::MetadataRequestTopic;
@@ -15,8 +16,8 @@ use skerry_client::messages::offset_for_leader_epoch_request::{
 };
 use skerry_client::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use skerry_client::messages::{
-    BrokerId, DeleteRecordsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, TopicName,
+    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, TopicName,
 };
 use skerry_client::protocol::StrBytes;
 use skerry_client::{Compression, Connection, ConnectionOptions};
@@ -147,6 +148,30 @@ impl Client {
         (partition.error_code, partition.low_watermark)
     }
 
+    async fn create(&self, name: &str, partitions: i32) -> i16 {
+        let wanted = CreatableTopic::default()
+            .with_name(topic(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1);
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![wanted])
+            .with_timeout_ms(10_000);
+        let told = self.0.call(&request, PATIENCE).await.expect("an answer");
+        told.topics[0].error_code
+    }
+
+    async fn delete(&self, name: &str) -> i16 {
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![topic(name)])
+            .with_timeout_ms(10_000);
+        let told = self
+            .0
+            .call_version(&request, 5, PATIENCE)
+            .await
+            .expect("an answer");
+        told.responses[0].error_code
+    }
+
     async fn producer_id(&self) -> i64 {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(None)
@@ -240,4 +265,79 @@ async fn no_producer_id_is_given_twice() {
         }
         node.shutdown().await;
     }
+}
+
+/// The folders of partitions, and of partitions that are on their way out.
+fn folders(dir: &Path) -> (usize, usize) {
+    let entries = Env::os().disk.list(&dir.join("log")).expect("a directory");
+    let (buried, whole): (Vec<_>, Vec<_>) = entries
+        .into_iter()
+        .filter(|entry| entry.is_dir)
+        .partition(|entry| entry.name.ends_with("-delete"));
+    (whole.len(), buried.len())
+}
+
+async fn wait_for_folders(dir: &Path, expected: (usize, usize)) {
+    let env = Env::os();
+    let deadline = env.clock.now() + PATIENCE;
+    while folders(dir) != expected {
+        assert!(env.clock.now() < deadline, "{:?} folders are left", folders(dir));
+        env.clock.sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_is_answered_before_its_files_are_gone_and_its_name_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let client = Client::new(node.kafka_addr).await;
+    assert_eq!(client.create("many", 300).await, 0);
+    client.metadata("kept").await;
+    assert_eq!(client.produce("many", 3).await, 0);
+    assert_eq!(folders(dir.path()), (301, 0));
+    assert_eq!(client.delete("many").await, 0);
+    let (whole, buried) = folders(dir.path());
+    assert_eq!(whole, 1, "no folder has its name any more");
+    assert!(buried > 0, "300 folders are not removed in the time of an answer");
+    assert_eq!(client.create("many", 1).await, 0, "the name is free at once");
+    assert_eq!(client.produce("many", 1).await, 0, "and the topic is empty");
+    wait_for_folders(dir.path(), (2, 0)).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deletion_left_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let client = Client::new(node.kafka_addr).await;
+    client.metadata("t").await;
+    client.produce("t", 2).await;
+    client.metadata("gone").await;
+    node.shutdown().await;
+    // As a crash leaves them: before the folder was removed, and before it was renamed.
+    let disk = &*Env::os().disk;
+    let log = dir.path().join("log");
+    disk.create_dir_all(&log.join("AAAAAAAAAAAAAAAAAAAAAQ-0-delete/deeper"))
+        .unwrap();
+    let metadata = log.join("gone-0/partition.metadata");
+    let stray = skerry_env::disk::read_file(disk, &metadata, 4096)
+        .unwrap()
+        .unwrap();
+    let text = String::from_utf8(stray).unwrap();
+    let (version, _) = text.split_once("topic_id: ").unwrap();
+    disk.create_dir_all(&log.join("older-0")).unwrap();
+    let of_nobody = format!("{version}topic_id: AAAAAAAAAAAAAAAAAAAAAg\n");
+    skerry_env::disk::replace_file(
+        disk,
+        &log.join("older-0/partition.metadata"),
+        of_nobody.as_bytes(),
+    )
+    .unwrap();
+
+    let node = start(dir.path()).await;
+    wait_for_folders(dir.path(), (2, 0)).await;
+    let client = Client::new(node.kafka_addr).await;
+    client.metadata("t").await;
+    assert_eq!(client.position("t", LATEST).await.0, 2);
+    node.shutdown().await;
 }
