@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_types::{Instant, LeaderEpoch, Offset, PartitionIndex, ProducerId, Uuid, WallMs};
+use skerry_types::{Instant, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, Uuid, WallMs};
 
 /// Names one request that waits for its answer. The shell chooses it; it is answered exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -379,6 +379,8 @@ pub struct CommitRequest {
 pub struct CommitTopic {
     /// The topic.
     pub name: Arc<str>,
+    /// Its id, for the record; the coordinator goes by the name.
+    pub id: Option<TopicId>,
     /// Its partitions.
     pub partitions: Vec<CommitPartition>,
 }

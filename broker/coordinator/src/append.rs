@@ -33,6 +33,7 @@ impl CommittedOffset {
             metadata,
             commit_timestamp,
             expire_timestamp,
+            topic_id: _,
         } = value;
         Self {
             offset,

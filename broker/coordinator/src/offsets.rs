@@ -202,6 +202,7 @@ impl GroupShard {
                         metadata,
                         commit_timestamp: now,
                         expire_timestamp,
+                        topic_id: topic.id,
                     },
                 });
             }

@@ -26,6 +26,7 @@ fn offset_record(group: &str, partition: i32, offset: i64) -> (Bytes, Bytes) {
         metadata: Arc::default(),
         commit_timestamp: NOW.wall,
         expire_timestamp: None,
+        topic_id: None,
     };
     (
         RecordKey::encode_offset_commit(group, &TopicPartition::new("t", partition)),
@@ -339,6 +340,7 @@ fn commit_many(shard: &mut GroupShard, token: u64, partitions: i32) -> AppendId 
         metadata: None,
     };
     let topics = vec![CommitTopic {
+        id: None,
         name: Arc::from("t".repeat(200)),
         partitions: (0..partitions).map(partition).collect(),
     }];

@@ -375,6 +375,7 @@ impl Model {
             group_instance_id: if outsider { None } else { Self::instance_of(client) },
             retention_time_ms: -1,
             topics: vec![CommitTopic {
+                id: None,
                 name: Arc::from("t"),
                 partitions: vec![CommitPartition {
                     partition: PartitionIndex(partition),

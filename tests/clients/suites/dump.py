@@ -1,4 +1,6 @@
 """Apache Kafka's own dump tool reads our segments and checks our indexes."""
+import base64
+import json
 import os
 import re
 import time
@@ -98,6 +100,28 @@ def rolled(t: Context) -> None:
             assert re.fullmatch(r"version: 0\ntopic_id: [\w-]{22}\n?", file.read())
         with open(os.path.join(directory, "leader-epoch-checkpoint"), encoding="ascii") as file:
             assert re.match(r"0\n\d+\n\d+ \d+\n", file.read())
+
+
+@test("dump: a committed offset and its group stand in the log as Kafka writes them", needs=("java",), own_broker=True, seconds=120)
+def group_records(t: Context) -> None:
+    from suites.traps_groups import Member, ready
+    broker = t.use(t.start_broker())
+    topic, group = t.topic(), t.name("dumped")
+    with t.connect() as one:
+        ready(t, one, group)
+        member = Member(one, group, topic, "one")
+        assert member.join(5)["error"] == 0 and member.sync(3, {member.id: b""})[0] == 0
+        assert member.commit(7, version=7) == 0
+        topic_id = one.metadata([topic], version=12)["topics"][0]["id"]
+    assert broker.stop() in (0, 143)
+    out = quiet(t, "group records", [f for f in files(broker.log_directory, ".log") if "__consumer_offsets-" in f and os.path.getsize(f)],
+                "--offsets-decoder")
+    records = [line.split("payload: ") for line in out.splitlines() if group in line]
+    (offset,) = [json.loads(value) for key, value in records if topic in key]
+    assert offset["version"] == "4" and offset["data"]["offset"] == 7, offset
+    assert offset["data"]["topicId"] == base64.urlsafe_b64encode(topic_id).decode().rstrip("="), (offset, topic_id)
+    last = [json.loads(value) for key, value in records if topic not in key][-1]
+    assert last["version"] == "3" and last["data"]["members"][0]["groupInstanceId"] == "one", last
 
 
 @test("dump: everything that the suite wrote", needs=("java",), own_broker=True, last=True, seconds=300)

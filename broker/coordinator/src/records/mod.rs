@@ -8,7 +8,7 @@
 //!
 //! A value begins with its version (`i16`); a null value is a tombstone. The versions are written beside their
 //! fields in [`OffsetCommitValue`] and [`GroupMetadataValue`]. Strings and bytes of the flexible versions (4) carry
-//! an unsigned varint of length + 1 instead, and each struct ends in tagged fields (KIP-482), which are skipped.
+//! an unsigned varint of length + 1 instead, and each struct ends in tagged fields (KIP-482); unknown ones are skipped.
 
 mod group_metadata;
 mod offset_commit;

@@ -1,9 +1,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_types::{LeaderEpoch, Offset, WallMs};
+use skerry_types::{LeaderEpoch, Offset, TopicId, Uuid, WallMs};
 
 use super::wire::{DecodeError, Reader, Writer};
+
+/// The version that is written, as Kafka writes it since 4.1.
+const VERSION: i16 = 4;
+/// Where the committer chose a retention of its own.
+const EXPIRING_VERSION: i16 = 1;
+/// The number of the tagged field.
+const TOPIC_ID_TAG: u32 = 0;
 
 /// A committed offset as it stands in the log.
 ///
@@ -15,6 +22,7 @@ use super::wire::{DecodeError, Reader, Writer};
 /// | metadata | string | 0 to 4 |
 /// | commit timestamp | `i64` | 0 to 4 |
 /// | expire timestamp | `i64` | 1 |
+/// | topic id | tag 0: uuid | 4, where it is known (KIP-848, Kafka 4.1) |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetCommitValue {
     /// The offset.
@@ -27,23 +35,33 @@ pub struct OffsetCommitValue {
     pub commit_timestamp: WallMs,
     /// When it ends, if the committer chose a retention of its own (OffsetCommit 2 to 4).
     pub expire_timestamp: Option<WallMs>,
+    /// Which of the topics that had this name it was.
+    pub topic_id: Option<TopicId>,
 }
 
 impl OffsetCommitValue {
-    /// Version 3; version 1 if there is an expire timestamp, as Kafka does: the committer that chose one speaks a
+    /// Version 4; version 1 if there is an expire timestamp, as Kafka does: the committer that chose one speaks a
     /// version without leader epochs.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut writer = Writer::with_capacity(32 + self.metadata.len());
-        writer.i16(if self.expire_timestamp.is_some() { 1 } else { 3 });
-        writer.i64(self.offset.get());
-        if self.expire_timestamp.is_none() {
-            writer.i32(self.leader_epoch.get());
-        }
-        writer.string(&self.metadata);
-        writer.i64(self.commit_timestamp.get());
+        let mut writer = Writer::with_capacity(64 + self.metadata.len());
         if let Some(expire) = self.expire_timestamp {
+            writer.i16(EXPIRING_VERSION);
+            writer.i64(self.offset.get());
+            writer.string(&self.metadata);
+            writer.i64(self.commit_timestamp.get());
             writer.i64(expire.get());
+        } else {
+            writer.i16(VERSION);
+            writer.set_flexible();
+            writer.i64(self.offset.get());
+            writer.i32(self.leader_epoch.get());
+            writer.string(&self.metadata);
+            writer.i64(self.commit_timestamp.get());
+            match &self.topic_id {
+                Some(id) => writer.tags(&[(TOPIC_ID_TAG, &id.0)]),
+                None => writer.tags(&[]),
+            }
         }
         writer.finish()
     }
@@ -72,13 +90,19 @@ impl OffsetCommitValue {
             1 => Some(WallMs(reader.i64("expire timestamp")?)).filter(|at| *at != WallMs::NONE),
             _ => None,
         };
-        reader.skip_tags()?;
+        let mut topic_id = None;
+        reader.tags(|tag, bytes| {
+            if tag == TOPIC_ID_TAG {
+                topic_id = bytes.try_into().ok().map(|bytes| Uuid(bytes));
+            }
+        })?;
         Ok(Self {
             offset,
             leader_epoch,
             metadata,
             commit_timestamp,
             expire_timestamp,
+            topic_id,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
-use skerry_types::{LeaderEpoch, Offset, TopicPartition, WallMs};
+use skerry_types::{LeaderEpoch, Offset, TopicPartition, Uuid, WallMs};
 
 use super::{DecodeError, GroupMetadataValue, MemberMetadata, OffsetCommitValue, RecordKey};
 
@@ -55,6 +55,7 @@ fn offset() -> OffsetCommitValue {
         metadata: Arc::from("m\u{e9}ta"),
         commit_timestamp: WallMs(1_700_000_000_000),
         expire_timestamp: None,
+        topic_id: None,
     }
 }
 
@@ -116,7 +117,7 @@ fn keys_are_kafkas() {
 
 #[test]
 fn offsets_are_kafkas() {
-    assert_eq!(to_hex(&offset().encode()), KAFKA_OFFSETS[3]);
+    assert_eq!(to_hex(&offset().encode()), KAFKA_OFFSETS[4]);
     let expire_timestamp = Some(WallMs(1_700_000_600_000));
     let expiring = OffsetCommitValue {
         leader_epoch: LeaderEpoch(-1),
@@ -136,9 +137,18 @@ fn offsets_are_kafkas() {
             "version {version}"
         );
     }
-    // A tag of the future (Kafka 4.1's topic id) at the end of version 4.
+    let of_topic = OffsetCommitValue {
+        topic_id: Some(Uuid([0xab; 16])),
+        ..offset()
+    };
     let tagged = KAFKA_OFFSETS[4].strip_suffix("00").unwrap().to_owned() + "010010" + &"ab".repeat(16);
-    assert_eq!(OffsetCommitValue::decode(&from_hex(&tagged)), Ok(offset()));
+    assert_eq!(to_hex(&of_topic.encode()), tagged);
+    assert_eq!(OffsetCommitValue::decode(&from_hex(&tagged)), Ok(of_topic));
+    // Of the future, or of another length than an id has.
+    for tags in ["010103abcdef", "010003abcdef"] {
+        let strange = KAFKA_OFFSETS[4].strip_suffix("00").unwrap().to_owned() + tags;
+        assert_eq!(OffsetCommitValue::decode(&from_hex(&strange)), Ok(offset()));
+    }
 }
 
 #[test]
@@ -268,14 +278,16 @@ prop_compose! {
         metadata in ".{0,40}",
         commit: i64,
         expire in proptest::option::of(0..i64::MAX),
+        topic_id in proptest::option::of(any::<[u8; 16]>()),
     ) -> OffsetCommitValue {
         OffsetCommitValue {
             offset: Offset(offset),
-            // The version with an expire timestamp has no epoch.
+            // The version with an expire timestamp has no epoch, and no tags.
             leader_epoch: LeaderEpoch(if expire.is_some() { -1 } else { leader_epoch }),
             metadata: Arc::from(metadata),
             commit_timestamp: WallMs(commit),
             expire_timestamp: expire.map(WallMs),
+            topic_id: topic_id.filter(|_| expire.is_none()).map(|id| Uuid(id)),
         }
     }
 }

@@ -153,32 +153,50 @@ impl<'a> Reader<'a> {
 
     /// Skips the tagged fields at the end of a struct, if this version has them.
     pub(crate) fn skip_tags(&mut self) -> Result<(), DecodeError> {
+        self.tags(|_, _| {})
+    }
+
+    /// Shows `each` tagged field, its number and its bytes, at the end of a struct, if this version has them.
+    pub(crate) fn tags(&mut self, mut each: impl FnMut(u32, &'a [u8])) -> Result<(), DecodeError> {
         const FIELD: &str = "tagged fields";
         if !self.flexible {
             return Ok(());
         }
         for _ in 0..self.uvarint(FIELD)? {
-            self.uvarint(FIELD)?;
+            let tag = self.uvarint(FIELD)?;
             let size = self.uvarint(FIELD)?;
-            self.take(
-                FIELD,
-                usize::try_from(size).map_err(|_| DecodeError::BadLength { field: FIELD })?,
-            )?;
+            let size = usize::try_from(size).map_err(|_| DecodeError::BadLength { field: FIELD })?;
+            each(tag, self.take(FIELD, size)?);
         }
         Ok(())
     }
 }
 
-/// Writes Kafka's primitive types in their fixed-length form: no flexible version is ever written.
+/// Writes Kafka's primitive types. `flexible` switches the lengths of strings to varints (KIP-482); arrays and bytes
+/// stand in no flexible version that is written.
 pub(crate) struct Writer {
     bytes: BytesMut,
+    flexible: bool,
 }
 
 impl Writer {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self {
             bytes: BytesMut::with_capacity(capacity),
+            flexible: false,
         }
+    }
+
+    pub(crate) fn set_flexible(&mut self) {
+        self.flexible = true;
+    }
+
+    fn uvarint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.bytes.put_u8(0x80 | (value & 0x7f) as u8);
+            value >>= 7;
+        }
+        self.bytes.put_u8(value as u8);
     }
 
     pub(crate) fn i16(&mut self, value: i16) {
@@ -197,7 +215,11 @@ impl Writer {
         // What is too long was refused when it came in.
         let length = i16::try_from(value.len())
             .unwrap_or_else(|_| panic!("a string of {} bytes in a record", value.len()));
-        self.bytes.put_i16(length);
+        if self.flexible {
+            self.uvarint(u32::from(length.unsigned_abs()) + 1);
+        } else {
+            self.bytes.put_i16(length);
+        }
         self.bytes.put_slice(value.as_bytes());
     }
 
@@ -216,6 +238,17 @@ impl Writer {
     pub(crate) fn count(&mut self, count: usize) {
         self.bytes
             .put_i32(i32::try_from(count).unwrap_or_else(|_| panic!("{count} elements in a record")));
+    }
+
+    /// The tagged fields at the end of a struct of a flexible version, by their numbers.
+    pub(crate) fn tags(&mut self, tags: &[(u32, &[u8])]) {
+        let count = |count: usize| u32::try_from(count).unwrap_or_else(|_| panic!("{count} bytes in a tag"));
+        self.uvarint(count(tags.len()));
+        for (tag, bytes) in tags {
+            self.uvarint(*tag);
+            self.uvarint(count(bytes.len()));
+            self.bytes.put_slice(bytes);
+        }
     }
 
     pub(crate) fn finish(self) -> Bytes {

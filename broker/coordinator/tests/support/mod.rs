@@ -515,7 +515,11 @@ fn commit_topics<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Com
     }
     topics
         .into_iter()
-        .map(|(name, partitions)| CommitTopic { name, partitions })
+        .map(|(name, partitions)| CommitTopic {
+            name,
+            id: None,
+            partitions,
+        })
         .collect()
 }
 

@@ -30,7 +30,7 @@ async fn handle(context: Context, version: i16, request: OffsetCommitRequest) ->
     if judged.is_decided() {
         return write(judged);
     }
-    let call = read(version, &request, &judged);
+    let call = read(version, &image, &request, &judged);
     write(match group_wire::ask(&context, &request.group_id, call).await {
         Ok(committed) => judged.with(&committed.topics),
         Err(error) => judged.refused(group_wire::code(error)),
@@ -52,7 +52,7 @@ fn judge(image: &Image, request: &OffsetCommitRequest, allowed: impl Fn(&str) ->
 }
 
 /// What is left to ask.
-fn read(version: i16, request: &OffsetCommitRequest, judged: &Judged) -> CommitRequest {
+fn read(version: i16, image: &Image, request: &OffsetCommitRequest, judged: &Judged) -> CommitRequest {
     let topic = |(index, topic): (usize, &OffsetCommitRequestTopic)| {
         let asked = topic
             .partitions
@@ -66,6 +66,7 @@ fn read(version: i16, request: &OffsetCommitRequest, judged: &Judged) -> CommitR
             metadata: owned_option(partition.committed_metadata.as_ref()),
         });
         CommitTopic {
+            id: image.topic(&topic.name).map(|topic| topic.id),
             name: owned(&topic.name),
             partitions: partitions.collect(),
         }
@@ -154,7 +155,7 @@ mod tests {
         let mut all = String::new();
         for version in 2..=9 {
             let request = request(version);
-            let call = read(version, &request, &judge(&image, &request, |_| true));
+            let call = read(version, &image, &request, &judge(&image, &request, |_| true));
             assert_eq!(
                 (
                     call.version,
@@ -170,6 +171,7 @@ mod tests {
                 call.retention_time_ms
             );
             for topic in &call.topics {
+                assert_eq!(topic.id, image.topic(&topic.name).map(|topic| topic.id));
                 for partition in &topic.partitions {
                     let CommitPartition {
                         partition,
