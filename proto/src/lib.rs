@@ -8,3 +8,9 @@
 pub mod quorum {
     tonic::include_proto!("skerry.quorum.v1");
 }
+
+/// Records from leaders to followers.
+#[allow(missing_docs, clippy::all)]
+pub mod replication {
+    tonic::include_proto!("skerry.replication.v1");
+}
