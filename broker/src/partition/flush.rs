@@ -1,0 +1,150 @@
+//! How a partition's records become durable: it queues itself for a flush, once, and hears of its end.
+
+use std::sync::Arc;
+
+use skerry_log::{FlushJob, Poisoned};
+use skerry_types::{Offset, WallMs};
+use tokio::sync::oneshot;
+
+use super::{AckError, Durability, Partition, State, Storage, WaitingAck};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum FlushState {
+    Idle,
+    Queued,
+    Running,
+    /// Running, and more was appended since.
+    RunningAndDirty,
+    /// A worker holds the next flush back until more has come.
+    Gathering,
+}
+
+/// What a worker does after a flush.
+pub enum AfterFlush {
+    /// Nothing: the partition has queued itself if there is more.
+    Done,
+    /// Wait for this, but not for long, then [`Partition::end_gathering`] and flush again.
+    Gather(oneshot::Receiver<()>),
+}
+
+impl Partition {
+    /// Takes what a flush must make durable. `None`: nothing, or the log is gone.
+    pub fn start_flush(&self) -> Option<FlushJob> {
+        let mut state = self.state.lock();
+        let job = match &mut state.storage {
+            Storage::Open(log) => log.start_flush(),
+            _ => None,
+        };
+        state.flush = if job.is_some() {
+            FlushState::Running
+        } else {
+            FlushState::Idle
+        };
+        state.gather.on_start();
+        job
+    }
+
+    /// A flush has ended: moves the durable end, answers those who waited for it, and queues the next flush if more
+    /// has come, or asks the worker to hold it back for a moment where it `may_gather`.
+    pub fn finish_flush(
+        self: &Arc<Self>,
+        job: FlushJob,
+        result: std::io::Result<()>,
+        may_gather: bool,
+    ) -> AfterFlush {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let again = state.flush == FlushState::RunningAndDirty;
+        state.flush = FlushState::Idle;
+        let more_should_come = state.gather.on_finish();
+        let Storage::Open(log) = &mut state.storage else {
+            return AfterFlush::Done;
+        };
+        match log.finish_flush(job, result) {
+            Ok(durable_end) => {
+                if durable_end >= log.log_end() {
+                    state.unflushed_since = None;
+                }
+                state.follow_log();
+                state.settle();
+                if again && may_gather && more_should_come {
+                    let (gathered, receiver) = oneshot::channel();
+                    state.gathered = Some(gathered);
+                    state.flush = FlushState::Gathering;
+                    return AfterFlush::Gather(receiver);
+                }
+                if again {
+                    self.flush_if_dirty(state);
+                }
+            }
+            Err(Poisoned(why)) => {
+                tracing::error!(partition = %self.name, why, "cannot make records durable: the log takes no more writes");
+                state.fail_acks(&AckError::Storage(why));
+                state.wake_readers();
+            }
+        }
+        AfterFlush::Done
+    }
+
+    /// The wait for more is over; `came` says whether it has come.
+    pub fn end_gathering(&self, came: bool) {
+        let mut state = self.state.lock();
+        state.gathered = None;
+        if !came {
+            state.gather.on_disappointed();
+        }
+    }
+
+    /// Resolves when everything that the log holds now is durable and visible. `None`: it is already, or this broker
+    /// does not lead.
+    pub fn settled(self: &Arc<Self>) -> Option<oneshot::Receiver<Result<(), AckError>>> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (Storage::Open(log), Some(leader)) = (&state.storage, &state.leader) else {
+            return None;
+        };
+        let end = log.log_end();
+        if leader.high_watermark() >= end || log.poisoned().is_some() {
+            return None;
+        }
+        let (reply, receiver) = oneshot::channel();
+        state.waiting_acks.push_back(WaitingAck {
+            visible: end,
+            durable: Offset::ZERO,
+            reply,
+        });
+        self.flush_if_dirty(state);
+        Some(receiver)
+    }
+
+    /// Queues a flush where `flush.ms` is over.
+    pub fn flush_if_due(self: &Arc<Self>, now: WallMs) {
+        let Durability::Kafka { flush_ms, .. } = self.settings.load().durability else {
+            return;
+        };
+        let mut state = self.state.lock();
+        if state
+            .unflushed_since
+            .is_some_and(|since| now.get() - since.get() >= flush_ms)
+        {
+            self.flush_if_dirty(&mut state);
+        }
+    }
+
+    pub(super) fn flush_if_dirty(self: &Arc<Self>, state: &mut State) {
+        let Storage::Open(log) = &state.storage else {
+            return;
+        };
+        if log.durable_end() >= log.log_end() || log.poisoned().is_some() {
+            return;
+        }
+        match state.flush {
+            FlushState::Idle => {
+                state.flush = FlushState::Queued;
+                self.flushes.push(self.clone());
+            }
+            FlushState::Running => state.flush = FlushState::RunningAndDirty,
+            FlushState::Queued | FlushState::RunningAndDirty | FlushState::Gathering => {}
+        }
+    }
+}
