@@ -171,10 +171,14 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     };
     let identity = directory.identity(config.node_id)?;
     let lock = directory.claim()?;
-    let quorum = start_quorum(&env, &config, identity, hooks).await?;
-    let cluster_id = quorum.image().cluster_id();
-    if let (None, Some(cluster_id)) = (identity, cluster_id) {
-        directory.sign(config.node_id, cluster_id)?;
+    let quorum = start_quorum(&env, &config, identity.map(|known| known.cluster), hooks).await?;
+    let directory_id = identity.map_or_else(|| env.rng.uuid(), |known| known.directory);
+    if let (None, Some(cluster)) = (identity, quorum.image().cluster_id()) {
+        let identity = Identity {
+            cluster,
+            directory: directory_id,
+        };
+        directory.sign(config.node_id, identity)?;
     }
     let stop = Stop::default();
     let (broker, mut tasks) = build(&env, &config, quorum, &stop)?;
@@ -187,7 +191,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
         env.tasks
             .spawn("metadata-follower", follow_all(follower, watch, follow_stop)),
     );
-    register(&broker, kafka_addr).await?;
+    register(&broker, kafka_addr, directory_id).await?;
     settle(&broker).await;
     broker.groups.start(&broker).await;
     let upkeep = maintenance::start(&broker, stop.upkeep.clone());
@@ -380,7 +384,7 @@ async fn settle(broker: &Arc<Broker>) {
 }
 
 /// Registers this start of the broker, and takes part: every log is open by now.
-async fn register(broker: &Arc<Broker>, kafka_addr: SocketAddr) -> Result<(), StartError> {
+async fn register(broker: &Arc<Broker>, kafka_addr: SocketAddr, directory: Uuid) -> Result<(), StartError> {
     let config = &broker.config;
     let kafka = match &config.kafka_advertise {
         Some(advertised) => host_port(advertised)?,
@@ -395,6 +399,8 @@ async fn register(broker: &Arc<Broker>, kafka_addr: SocketAddr) -> Result<(), St
     let command = Command::RegisterBroker(RegisterBroker {
         broker: config.node_id,
         incarnation: broker.env.rng.uuid(),
+        directory,
+        clean: broker.partitions.were_closed_cleanly(),
         kafka,
         cluster,
         rack: config.rack.as_deref().map(Into::into),
@@ -451,6 +457,15 @@ fn host_port(text: &str) -> Result<HostPort, StartError> {
     parsed.ok_or_else(|| StartError::Register(format!("{text} is not HOST:PORT")))
 }
 
+/// What `meta.properties` says of a data directory.
+#[derive(Clone, Copy)]
+struct Identity {
+    /// The cluster that it belongs to.
+    cluster: Uuid,
+    /// Its own name (Kafka's `directory.id`): the metadata knows by it that a disk was wiped or swapped.
+    directory: Uuid,
+}
+
 /// The data directory and whose it is.
 struct DataDir {
     env: Env,
@@ -458,8 +473,8 @@ struct DataDir {
 }
 
 impl DataDir {
-    /// The cluster that the directory belongs to; `None` for a new one. Changes nothing.
-    fn identity(&self, node_id: BrokerId) -> Result<Option<Uuid>, StartError> {
+    /// Whose directory it is; `None` for a new one. Changes nothing.
+    fn identity(&self, node_id: BrokerId) -> Result<Option<Identity>, StartError> {
         let path = self.dir.join(META_PROPERTIES);
         let disk = &*self.env.disk;
         let bytes = read_file(disk, &path, 64 * 1024).map_err(|source| self.disk(&path, source))?;
@@ -493,9 +508,11 @@ impl DataDir {
                 configured: node_id.get(),
             });
         }
-        let cluster_id = value("cluster.id")
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| damaged("it has no cluster.id"))?;
+        let id = |key: &str| value(key).and_then(|text| text.parse().ok());
+        let identity = Identity {
+            cluster: id("cluster.id").ok_or_else(|| damaged("it has no cluster.id"))?,
+            directory: id("directory.id").ok_or_else(|| damaged("it has no directory.id"))?,
+        };
         let metadata = self.dir.join(METADATA_DIR);
         if disk
             .stat(&metadata)
@@ -506,7 +523,7 @@ impl DataDir {
                 dir: self.dir.clone(),
             });
         }
-        Ok(Some(cluster_id))
+        Ok(Some(identity))
     }
 
     /// Makes the directory, durably, and takes its lock.
@@ -539,11 +556,11 @@ impl DataDir {
     }
 
     /// Writes whose directory it is, once the cluster has a name.
-    fn sign(&self, node_id: BrokerId, cluster_id: Uuid) -> Result<(), StartError> {
+    fn sign(&self, node_id: BrokerId, identity: Identity) -> Result<(), StartError> {
         let path = self.dir.join(META_PROPERTIES);
-        let directory_id = self.env.rng.uuid();
+        let Identity { cluster, directory } = identity;
         let text = format!(
-            "version={LAYOUT_VERSION}\nnode.id={node_id}\ncluster.id={cluster_id}\ndirectory.id={directory_id}\n"
+            "version={LAYOUT_VERSION}\nnode.id={node_id}\ncluster.id={cluster}\ndirectory.id={directory}\n"
         );
         replace_file(&*self.env.disk, &path, text.as_bytes()).map_err(|source| self.disk(&path, source))
     }

@@ -106,6 +106,11 @@ fn cannot_bury(folder: &std::path::Path, error: &io::Error) {
 }
 
 impl Partitions {
+    /// True where the process before this one closed every log, or there was none.
+    pub fn were_closed_cleanly(&self) -> bool {
+        matches!(self.shutdown_was, Shutdown::Clean)
+    }
+
     /// Reads the checkpoints of `log_dir`, makes it where it is missing, and forgets that it was closed cleanly.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ async fn main() {
             let command = Command::RegisterBroker(RegisterBroker {
                 broker: BrokerId(1),
                 incarnation: Uuid([number; 16]),
+                directory: Uuid([7; 16]),
+                clean: false,
                 kafka: HostPort::new("localhost", 9092),
                 cluster: HostPort::new("localhost", 9093),
                 rack: None,

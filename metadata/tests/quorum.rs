@@ -31,6 +31,8 @@ fn registration(broker: i32, incarnation: u8) -> Command {
     Command::RegisterBroker(RegisterBroker {
         broker: BrokerId(broker),
         incarnation: Uuid([incarnation; 16]),
+        directory: Uuid([7; 16]),
+        clean: false,
         kafka: HostPort::new("localhost", 9092),
         cluster: HostPort::new("localhost", 9093),
         rack: None,

@@ -215,8 +215,11 @@ const fn refusal_code(refusal: &Refusal) -> ResponseError {
         }
         Refusal::UnknownTopic | Refusal::UnknownPartition => ResponseError::UnknownTopicOrPartition,
         Refusal::InvalidPartitions(_) => ResponseError::InvalidPartitions,
-        Refusal::InvalidReplicationFactor { .. } => ResponseError::InvalidReplicationFactor,
+        Refusal::InvalidReplicationFactor { .. } | Refusal::ReplicationFactorChanged { .. } => {
+            ResponseError::InvalidReplicationFactor
+        }
         Refusal::InvalidReplicaAssignment(_) => ResponseError::InvalidReplicaAssignment,
+        Refusal::ReassignmentNotFound => ResponseError::NoReassignmentInProgress,
         Refusal::TooManyPartitions(_) => ResponseError::PolicyViolation,
         Refusal::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
         Refusal::StaleBrokerEpoch { .. } => ResponseError::StaleBrokerEpoch,
@@ -228,10 +231,14 @@ const fn refusal_code(refusal: &Refusal) -> ResponseError {
         Refusal::NewerEpoch { .. } => ResponseError::NotController,
         Refusal::InvalidUpdateVersion { .. } => ResponseError::InvalidUpdateVersion,
         Refusal::IneligibleReplica(_) => ResponseError::IneligibleReplica,
-        Refusal::InvalidIsr(_) => ResponseError::InvalidRequest,
+        Refusal::InvalidIsr(_) | Refusal::NotBatched | Refusal::BrokerDraining(_) => {
+            ResponseError::InvalidRequest
+        }
         Refusal::ElectionNotNeeded => ResponseError::ElectionNotNeeded,
         Refusal::PreferredLeaderNotAvailable => ResponseError::PreferredLeaderNotAvailable,
-        Refusal::EligibleLeadersNotAvailable => ResponseError::EligibleLeadersNotAvailable,
+        Refusal::EligibleLeadersNotAvailable | Refusal::LastReplica(_) => {
+            ResponseError::EligibleLeadersNotAvailable
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use skerry_types::BrokerId;
+
 use crate::image::{Image, Partition, Topic};
 use crate::outcome::Delta;
 
@@ -49,33 +51,47 @@ impl Image {
             ));
         }
         for (index, partition) in topic.partitions.iter().enumerate() {
-            self.check_partition(partition)
+            self.check_partition(topic, partition)
                 .map_err(|reason| format!("{name}-{index}: {reason}: {partition:?}"))?;
         }
         Ok(())
     }
 
-    fn check_partition(&self, partition: &Partition) -> Result<(), &'static str> {
+    fn check_partition(&self, topic: &Topic, partition: &Partition) -> Result<(), &'static str> {
         let Partition {
             replicas,
+            adding,
+            removing,
             isr,
             elr,
             leader,
             ..
         } = partition;
         let distinct = |list: &[_]| list.iter().enumerate().all(|(at, one)| !list[..at].contains(one));
+        let are_replicas = |list: &[_]| distinct(list) && list.iter().all(|member| replicas.contains(member));
+        let active = |list: &[BrokerId]| list.iter().any(|&member| self.is_active(member));
         let holds = [
             (
                 !replicas.is_empty() && distinct(replicas),
                 "no replicas, or one twice",
             ),
             (
-                distinct(isr) && isr.iter().all(|member| replicas.contains(member)),
-                "in sync without a replica",
+                are_replicas(adding) && are_replicas(removing),
+                "reassigned without a replica",
             ),
+            (
+                !adding.iter().any(|one| removing.contains(one)) && adding.len() < replicas.len(),
+                "added and removed, or all replicas are added",
+            ),
+            (removing.len() < replicas.len(), "all replicas are removed"),
+            (are_replicas(isr), "in sync without a replica"),
             (
                 isr.iter().all(|&member| self.is_unfenced(member)),
                 "in sync and fenced",
+            ),
+            (
+                isr.len() < 2 || isr.iter().all(|&member| self.is_active(member)),
+                "in sync and draining, though others are",
             ),
             (
                 leader.is_none_or(|leader| isr.contains(&leader)),
@@ -83,12 +99,17 @@ impl Image {
             ),
             (leader.is_some() || isr.is_empty(), "in sync with nobody"),
             (
-                distinct(elr) && elr.iter().all(|member| replicas.contains(member)),
-                "eligible without a replica",
+                leader.is_some() || !(active(elr) || topic.elects_unclean() && active(replicas)),
+                "nobody leads, though somebody could",
             ),
+            (are_replicas(elr), "eligible without a replica"),
             (
                 elr.iter().all(|member| !isr.contains(member)),
                 "eligible and in sync",
+            ),
+            (
+                elr.is_empty() || isr.len() < self.min_insync_replicas(topic, partition),
+                "eligible, though enough are in sync",
             ),
         ];
         holds
@@ -119,10 +140,11 @@ impl Image {
                             .and_then(|topic| topic.partition(*index))
                             .cloned()
                     };
+                    let topic = self.topic(name).expect("a changed partition has its topic");
                     let after = find(self).expect("a changed partition exists");
                     let grown = find(before).map_or(Ok(()), |before| check_growth(&before, &after));
                     grown
-                        .and_then(|()| self.check_partition(&after))
+                        .and_then(|()| self.check_partition(topic, &after))
                         .map_err(|reason| format!("{name}-{index}: {reason}: {after:?}"))
                 }
                 Delta::ClusterNamed(_)

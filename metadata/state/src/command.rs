@@ -24,8 +24,11 @@ pub enum Command {
     RegisterBroker(RegisterBroker),
     /// The broker has caught up and takes part: it may lead and be in sync.
     UnfenceBroker(BrokerGuard),
-    /// The broker is gone, or leaves: it leads nothing and is in no in-sync set.
+    /// The broker is gone: it leads nothing and is in no in-sync set.
     FenceBroker(BrokerGuard),
+    /// The broker is about to leave (Kafka's controlled shutdown): where another active in-sync replica is, that one
+    /// leads and this one leaves the in-sync set. It gets no replicas and no leaderships until it registers again.
+    DrainBroker(BrokerGuard),
     /// Forgets a broker that is fenced and has no replicas.
     UnregisterBroker {
         /// The broker.
@@ -44,8 +47,12 @@ pub enum Command {
     AlterConfigs(AlterConfigs),
     /// A leader asks for another in-sync set (Kafka's AlterPartition).
     ChangePartition(ChangePartition),
+    /// A broker's copy is damaged or gone and must not count any more. Accepted: it may start from empty.
+    ReplicaLost(ReplicaLost),
     /// Elects another leader of one partition.
     ElectLeader(ElectLeader),
+    /// Moves the replicas of one partition to other brokers, or cancels that (KIP-455).
+    AlterReassignment(AlterReassignment),
     /// Takes a block of [`crate::PRODUCER_ID_BLOCK`] producer ids that nobody else gets.
     AllocateProducerIds(BrokerGuard),
     /// Raises the level of what may be written.
@@ -53,6 +60,36 @@ pub enum Command {
         /// The level.
         level: u16,
     },
+    /// Many commands in one entry, each with its own outcome; a refused one does not hold back the others. Only
+    /// commands about one partition each ([`Command::may_be_batched`]).
+    Batch(Vec<Self>),
+}
+
+impl Command {
+    /// True for what may be in a [`Command::Batch`]: the commands about one partition. Others come one for each
+    /// entry: a broker's epoch is the index of its registration.
+    #[must_use]
+    pub const fn may_be_batched(&self) -> bool {
+        match self {
+            Self::ChangePartition(_)
+            | Self::ReplicaLost(_)
+            | Self::ElectLeader(_)
+            | Self::AlterReassignment(_) => true,
+            Self::InitCluster { .. }
+            | Self::RegisterBroker(_)
+            | Self::UnfenceBroker(_)
+            | Self::FenceBroker(_)
+            | Self::DrainBroker(_)
+            | Self::UnregisterBroker { .. }
+            | Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::CreatePartitions(_)
+            | Self::AlterConfigs(_)
+            | Self::AllocateProducerIds(_)
+            | Self::SetFeatureLevel { .. }
+            | Self::Batch(_) => false,
+        }
+    }
 }
 
 /// A broker and the registration that it speaks for.
@@ -71,6 +108,13 @@ pub struct RegisterBroker {
     pub broker: BrokerId,
     /// This start of it. The same one again is answered with the epoch that it has.
     pub incarnation: IncarnationId,
+    /// Its data directory (Kafka's `directory.id`). Another one than before was wiped or swapped: no copy of before
+    /// counts.
+    pub directory: Uuid,
+    /// The start before this one ended in order: everything that it had acknowledged is on its disk (Kafka's clean
+    /// shutdown file, KIP-966). `false` costs a place among the eligible replicas of topics that acknowledge before
+    /// the disk has it.
+    pub clean: bool,
     /// Where Kafka clients reach it.
     pub kafka: HostPort,
     /// Where other brokers reach it.
@@ -216,4 +260,28 @@ pub struct ElectLeader {
     pub partition: PartitionIndex,
     /// Whom.
     pub election: Election,
+}
+
+/// See [`Command::ReplicaLost`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaLost {
+    /// Whose copy.
+    pub replica: BrokerGuard,
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+}
+
+/// See [`Command::AlterReassignment`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterReassignment {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The replicas that it has afterwards, the preferred leader first. `None` cancels what is under way.
+    pub target: Option<Vec<BrokerId>>,
+    /// Whether `target` may have more or fewer replicas than before (`AllowReplicationFactorChange` of the request).
+    pub may_change_factor: bool,
 }

@@ -39,6 +39,8 @@ pub struct Broker {
     pub id: BrokerId,
     /// This start of it.
     pub incarnation: IncarnationId,
+    /// Its data directory.
+    pub directory: Uuid,
     /// The log index of its registration.
     pub epoch: BrokerEpoch,
     /// Where Kafka clients reach it.
@@ -51,8 +53,18 @@ pub struct Broker {
     pub features: FeatureRange,
     /// It leads nothing, is in no in-sync set, and gets no replicas.
     pub fenced: bool,
+    /// It is about to leave: it leads and is in sync only where nobody else can, and gets no replicas.
+    pub draining: bool,
     /// The wall clock of whoever registered it.
     pub registered_at: WallMs,
+}
+
+impl Broker {
+    /// True for a broker that may get replicas and leaderships: neither fenced nor draining.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        !self.fenced && !self.draining
+    }
 }
 
 /// A host and a port.
@@ -101,6 +113,20 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// True where any replica may lead when no eligible one lives: records are lost by it.
+    pub(crate) fn elects_unclean(&self) -> bool {
+        self.configs
+            .get("unclean.leader.election.enable")
+            .is_some_and(|value| &**value == "true")
+    }
+
+    /// True where the topic chose Kafka's rule: acknowledged once the in-sync replicas have it in memory.
+    pub(crate) fn acknowledges_before_disk(&self) -> bool {
+        ["flush.messages", "flush.ms"]
+            .iter()
+            .any(|key| self.configs.contains_key(*key))
+    }
+
     /// The partition of that number.
     #[must_use]
     pub fn partition(&self, index: PartitionIndex) -> Option<&Arc<Partition>> {
@@ -113,8 +139,13 @@ impl Topic {
 /// One partition's part in the metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Who has a copy; the first is the preferred leader.
+    /// Who has a copy; the first is the preferred leader. While a reassignment is under way: the target, then those
+    /// that leave.
     pub replicas: Vec<BrokerId>,
+    /// Which of `replicas` a reassignment adds (KIP-455), in their order.
+    pub adding: Vec<BrokerId>,
+    /// Which of `replicas` leave once all others are in sync, in their order.
+    pub removing: Vec<BrokerId>,
     /// Who is in sync, in the order of `replicas`. Empty only where nobody leads.
     pub isr: Vec<BrokerId>,
     /// Who is not in sync and yet has everything acknowledged (KIP-966), in the order of `replicas`.
@@ -125,6 +156,38 @@ pub struct Partition {
     pub leader_epoch: LeaderEpoch,
     /// Grows with every change of anything here.
     pub partition_epoch: PartitionEpoch,
+}
+
+impl Partition {
+    /// True while a reassignment is under way.
+    #[must_use]
+    pub const fn is_reassigning(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The replicas that stay: those that a reassignment wants, or all.
+    pub fn target(&self) -> impl Iterator<Item = BrokerId> {
+        self.replicas
+            .iter()
+            .copied()
+            .filter(|replica| !self.removing.contains(replica))
+    }
+
+    /// The replicas without those that a reassignment adds: what cancelling it goes back to.
+    pub fn original(&self) -> impl Iterator<Item = BrokerId> {
+        self.replicas
+            .iter()
+            .copied()
+            .filter(|replica| !self.adding.contains(replica))
+    }
+
+    /// How many in-sync replicas an acknowledgement takes where `configured` is asked for: never more than there are
+    /// replicas. Those that a reassignment adds count once it is complete, so that a topic of one replica does not
+    /// stop while it becomes one of three.
+    #[must_use]
+    pub fn min_insync_replicas(&self, configured: usize) -> usize {
+        configured.clamp(1, self.original().count().max(1))
+    }
 }
 
 /// What can be configured.
@@ -174,6 +237,12 @@ impl Image {
     /// The registered brokers by number, fenced or not.
     pub fn brokers(&self) -> impl Iterator<Item = &Arc<Broker>> {
         self.brokers.values()
+    }
+
+    /// True for a registered broker that may get replicas and leaderships: neither fenced nor draining.
+    #[must_use]
+    pub fn is_active(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| broker.is_active())
     }
 
     /// The brokers that take part, by number.
@@ -236,20 +305,25 @@ impl Image {
     }
 
     /// How many in-sync replicas an acknowledgement of `topic` takes: `min.insync.replicas` of the topic, else of the
-    /// cluster, else 1; never more than there are replicas.
+    /// cluster, else 1; never more than there are replicas ([`Partition::min_insync_replicas`]).
     #[must_use]
     pub fn min_insync_replicas(&self, topic: &Topic, partition: &Partition) -> usize {
-        const KEY: &str = "min.insync.replicas";
+        partition.min_insync_replicas(self.configured_min_insync_replicas(topic))
+    }
+
+    pub(crate) fn configured_min_insync_replicas(&self, topic: &Topic) -> usize {
         let cluster = || {
             self.configs
                 .get(&ConfigResource::ClusterDefault)
-                .and_then(|configs| configs.get(KEY))
+                .and_then(|configs| configs.get(MIN_INSYNC_REPLICAS))
         };
-        let configured = topic
+        topic
             .configs
-            .get(KEY)
+            .get(MIN_INSYNC_REPLICAS)
             .or_else(cluster)
-            .and_then(|value| value.parse::<usize>().ok());
-        configured.unwrap_or(1).clamp(1, partition.replicas.len().max(1))
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(1)
     }
 }
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";

@@ -19,8 +19,8 @@ mod place;
 pub use apply::{Applied, State};
 pub use codec::{COMMAND_VERSION, DecodeError, SNAPSHOT_VERSION};
 pub use command::{
-    AlterConfigs, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions, CreateTopic,
-    ElectLeader, Election, FeatureRange, Placement, RegisterBroker,
+    AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions,
+    CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost,
 };
 pub use image::{Broker, ConfigMap, ConfigResource, HostPort, Image, Partition, Topic};
 pub use map::PersistentMap;

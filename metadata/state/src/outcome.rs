@@ -38,6 +38,13 @@ pub enum Outcome {
         /// The first of them.
         first: ProducerId,
     },
+    /// The broker leaves.
+    BrokerDrained {
+        /// How many partitions it still leads, because nobody else can.
+        leading: u32,
+    },
+    /// What became of each command of a [`crate::Command::Batch`], in its order.
+    Batch(Vec<Self>),
     /// Nothing changed.
     Refused(Refusal),
 }
@@ -173,6 +180,26 @@ pub enum Refusal {
     /// Nobody can lead.
     #[error("no replica can lead")]
     EligibleLeadersNotAvailable,
+    /// The copy is the last that has everything acknowledged: there is nothing to start over from.
+    #[error("broker {0} has the last copy that may lead")]
+    LastReplica(BrokerId),
+    /// There is nothing to cancel.
+    #[error("no partition reassignment is in progress")]
+    ReassignmentNotFound,
+    /// The target has another number of replicas, and that was not allowed.
+    #[error("the replication factor is changed from {from} to {to}")]
+    ReplicationFactorChanged {
+        /// Now, without what is being removed.
+        from: usize,
+        /// In the target.
+        to: usize,
+    },
+    /// A draining broker takes part again only after it has registered again.
+    #[error("broker {0} is in controlled shutdown")]
+    BrokerDraining(BrokerId),
+    /// The command may not be in a batch.
+    #[error("only commands about one partition can be batched")]
+    NotBatched,
 }
 
 /// One thing that a command changed. The image says how it is now.

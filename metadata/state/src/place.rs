@@ -70,7 +70,7 @@ fn replicas(ring: &[Candidate], start: usize, shift: usize, factor: usize) -> Ve
 /// The brokers that take part, the first of each rack, then the second of each, and so on.
 fn ring(image: &Image) -> Vec<Candidate> {
     let mut racks: BTreeMap<Result<Arc<str>, BrokerId>, Vec<Candidate>> = BTreeMap::new();
-    for broker in image.unfenced_brokers() {
+    for broker in image.brokers().filter(|broker| broker.is_active()) {
         let rack = broker.rack.clone().ok_or(broker.id);
         racks
             .entry(rack.clone())

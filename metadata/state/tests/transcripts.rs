@@ -142,6 +142,8 @@ fn parse(state: &State, line: &str) -> Command {
         "register" => Command::RegisterBroker(RegisterBroker {
             broker: BrokerId(number(words[1])),
             incarnation: id_of(words[2]),
+            directory: id_of(option("disk").unwrap_or("disk")),
+            clean: words.contains(&"clean"),
             kafka: HostPort::new("host", 9092),
             cluster: HostPort::new("::1", 9093),
             rack: option("rack").map(Into::into),

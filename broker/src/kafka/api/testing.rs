@@ -30,6 +30,8 @@ pub fn image(topics: &[(&str, i32)]) -> Arc<Image> {
     let registered = apply(&Command::RegisterBroker(RegisterBroker {
         broker: ME,
         incarnation: Uuid([2; 16]),
+        directory: Uuid([7; 16]),
+        clean: false,
         kafka: HostPort::new("127.0.0.1", 9092),
         cluster: HostPort::new("127.0.0.1", 9093),
         rack: None,

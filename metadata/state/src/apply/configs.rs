@@ -48,6 +48,13 @@ impl Change<'_> {
         if after != before {
             self.set_config(resource, after);
             self.deltas.push(Delta::ConfigChanged(resource.clone()));
+            // With fewer in-sync replicas needed, records are acknowledged that an eligible replica lacks: it must not
+            // be one any more by the time that a leader sees the change (KIP-966).
+            match resource {
+                ConfigResource::Topic(name) => self.follow_config(Some(name)),
+                ConfigResource::ClusterDefault => self.follow_config(None),
+                ConfigResource::Broker(_) | ConfigResource::Group(_) => {}
+            }
         }
         Ok(Outcome::Done)
     }

@@ -3,6 +3,7 @@
 mod brokers;
 mod configs;
 mod partitions;
+mod rules;
 mod topics;
 
 pub(crate) use topics::folded;
@@ -118,16 +119,34 @@ impl<'a> Change<'a> {
             Command::RegisterBroker(registration) => self.register_broker(registration),
             Command::UnfenceBroker(guard) => self.unfence_broker(*guard),
             Command::FenceBroker(guard) => self.fence_broker(*guard),
+            Command::DrainBroker(guard) => self.drain_broker(*guard),
             Command::UnregisterBroker { broker } => self.unregister_broker(*broker),
             Command::CreateTopic(topic) => self.create_topic(topic),
             Command::DeleteTopic { topic } => self.delete_topic(*topic),
             Command::CreatePartitions(partitions) => self.create_partitions(partitions),
             Command::AlterConfigs(configs) => self.alter_configs(configs),
             Command::ChangePartition(partition) => self.change_partition(partition),
+            Command::ReplicaLost(lost) => self.replica_lost(lost),
             Command::ElectLeader(election) => self.elect_leader(election),
+            Command::AlterReassignment(reassignment) => self.alter_reassignment(reassignment),
             Command::AllocateProducerIds(guard) => self.allocate_producer_ids(*guard),
             Command::SetFeatureLevel { level } => self.set_feature_level(*level),
+            Command::Batch(commands) => Ok(self.batch(commands)),
         }
+    }
+
+    fn batch(&mut self, commands: &[Command]) -> Outcome {
+        let outcomes = commands.iter().map(|command| {
+            if !command.may_be_batched() {
+                return Outcome::Refused(Refusal::NotBatched);
+            }
+            let changes = self.deltas.len();
+            self.run(command).unwrap_or_else(|refusal| {
+                assert_eq!(self.deltas.len(), changes, "a refusal changed something");
+                Outcome::Refused(refusal)
+            })
+        });
+        Outcome::Batch(outcomes.collect())
     }
 
     fn init_cluster(&mut self, cluster_id: Uuid, feature_level: u16) -> Outcome {

@@ -101,7 +101,7 @@ impl Change<'_> {
         let factor = topic
             .partitions
             .first()
-            .map_or(1, |partition| partition.replicas.len());
+            .map_or(1, |partition| partition.target().count());
         let count = usize::try_from(request.count).unwrap_or(0);
         if count <= current {
             return Err(Refusal::InvalidPartitions(format!(
@@ -152,12 +152,14 @@ impl Change<'_> {
         let isr: Vec<BrokerId> = replicas
             .iter()
             .copied()
-            .filter(|&replica| self.image.is_unfenced(replica))
+            .filter(|&replica| self.image.is_active(replica))
             .collect();
         Arc::new(Partition {
             leader: isr.first().copied(),
             isr,
             elr: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
             replicas,
             leader_epoch: LeaderEpoch(0),
             partition_epoch: PartitionEpoch(0),
@@ -188,28 +190,35 @@ fn check_count(count: usize) -> Result<(), Refusal> {
     }
 }
 
-/// The checks and the words of Kafka's `validateManualPartitionAssignment`.
+/// The checks and the words of Kafka's `validateManualPartitionAssignment`, for one partition.
+pub(super) fn check_replicas(image: &Image, replicas: &[BrokerId]) -> Result<(), Refusal> {
+    let refuse = |reason: String| Err(Refusal::InvalidReplicaAssignment(reason));
+    if replicas.is_empty() {
+        return refuse("the manual partition assignment includes an empty replica list".to_owned());
+    }
+    for (position, replica) in replicas.iter().enumerate() {
+        if replicas[..position].contains(replica) {
+            return refuse(format!(
+                "the manual partition assignment includes the broker {replica} more than once"
+            ));
+        }
+        if image.broker(*replica).is_none() {
+            return refuse(format!(
+                "the manual partition assignment includes broker {replica}, but no such broker is registered"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The checks and the words of Kafka for the assignments of new partitions.
 fn check_assignments(image: &Image, assignments: &[Vec<BrokerId>], factor: usize) -> Result<(), Refusal> {
     let refuse = |reason: String| Err(Refusal::InvalidReplicaAssignment(reason));
     if assignments.is_empty() {
         return refuse("the manual partition assignment is empty".to_owned());
     }
     for (index, replicas) in assignments.iter().enumerate() {
-        if replicas.is_empty() {
-            return refuse("the manual partition assignment includes an empty replica list".to_owned());
-        }
-        for (position, replica) in replicas.iter().enumerate() {
-            if replicas[..position].contains(replica) {
-                return refuse(format!(
-                    "the manual partition assignment includes the broker {replica} more than once"
-                ));
-            }
-            if image.broker(*replica).is_none() {
-                return refuse(format!(
-                    "the manual partition assignment includes broker {replica}, but no such broker is registered"
-                ));
-            }
-        }
+        check_replicas(image, replicas)?;
         if replicas.len() != factor {
             return refuse(format!(
                 "the manual partition assignment includes a partition with {} replica(s), but this is not consistent \
@@ -217,9 +226,10 @@ fn check_assignments(image: &Image, assignments: &[Vec<BrokerId>], factor: usize
                 replicas.len()
             ));
         }
-        if !replicas.iter().any(|&replica| image.is_unfenced(replica)) {
+        if !replicas.iter().any(|&replica| image.is_active(replica)) {
             return refuse(format!(
-                "all brokers specified in the manual partition assignment for partition {index} are fenced"
+                "all brokers specified in the manual partition assignment for partition {index} are fenced or in \
+                 controlled shutdown"
             ));
         }
     }

@@ -5,8 +5,8 @@ use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, Partition
 use super::DecodeError;
 use super::wire::{Read, Reader, Writer};
 use crate::command::{
-    AlterConfigs, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions, CreateTopic,
-    ElectLeader, Election, FeatureRange, Placement, RegisterBroker,
+    AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions,
+    CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost,
 };
 use crate::image::{ConfigResource, HostPort};
 
@@ -28,6 +28,10 @@ mod kind {
     pub(super) const ELECT_LEADER: u8 = 11;
     pub(super) const ALLOCATE_PRODUCER_IDS: u8 = 12;
     pub(super) const SET_FEATURE_LEVEL: u8 = 13;
+    pub(super) const DRAIN_BROKER: u8 = 14;
+    pub(super) const REPLICA_LOST: u8 = 15;
+    pub(super) const ALTER_REASSIGNMENT: u8 = 16;
+    pub(super) const BATCH: u8 = 17;
 }
 
 impl Command {
@@ -35,64 +39,7 @@ impl Command {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(COMMAND_VERSION);
-        match self {
-            Self::InitCluster {
-                cluster_id,
-                feature_level,
-            } => {
-                w.u8(kind::INIT_CLUSTER);
-                w.uuid(*cluster_id);
-                w.u16(*feature_level);
-            }
-            Self::RegisterBroker(registration) => {
-                w.u8(kind::REGISTER_BROKER);
-                w.registration(registration);
-            }
-            Self::UnfenceBroker(guard) => w.guarded(kind::UNFENCE_BROKER, *guard),
-            Self::FenceBroker(guard) => w.guarded(kind::FENCE_BROKER, *guard),
-            Self::UnregisterBroker { broker } => {
-                w.u8(kind::UNREGISTER_BROKER);
-                w.i32(broker.get());
-            }
-            Self::CreateTopic(topic) => {
-                w.u8(kind::CREATE_TOPIC);
-                w.topic(topic);
-            }
-            Self::DeleteTopic { topic } => {
-                w.u8(kind::DELETE_TOPIC);
-                w.uuid(*topic);
-            }
-            Self::CreatePartitions(request) => {
-                w.u8(kind::CREATE_PARTITIONS);
-                w.uuid(request.topic);
-                w.i32(request.count);
-                w.option(request.assignments.as_ref(), |w, assignments| {
-                    w.assignments(assignments)
-                });
-            }
-            Self::AlterConfigs(request) => {
-                w.u8(kind::ALTER_CONFIGS);
-                w.config_changes(request);
-            }
-            Self::ChangePartition(request) => {
-                w.u8(kind::CHANGE_PARTITION);
-                w.partition_change(request);
-            }
-            Self::ElectLeader(request) => {
-                w.u8(kind::ELECT_LEADER);
-                w.uuid(request.topic);
-                w.i32(request.partition.get());
-                w.u8(match request.election {
-                    Election::Preferred => 0,
-                    Election::Unclean => 1,
-                });
-            }
-            Self::AllocateProducerIds(guard) => w.guarded(kind::ALLOCATE_PRODUCER_IDS, *guard),
-            Self::SetFeatureLevel { level } => {
-                w.u8(kind::SET_FEATURE_LEVEL);
-                w.u16(*level);
-            }
-        }
+        w.command(self);
         w.finish()
     }
 
@@ -102,50 +49,175 @@ impl Command {
     /// A newer version, or damage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("a metadata command", bytes, COMMAND_VERSION)?;
-        let command = match r.u8()? {
-            kind::INIT_CLUSTER => Self::InitCluster {
-                cluster_id: r.uuid()?,
-                feature_level: r.u16()?,
-            },
-            kind::REGISTER_BROKER => Self::RegisterBroker(r.registration()?),
-            kind::UNFENCE_BROKER => Self::UnfenceBroker(r.guard()?),
-            kind::FENCE_BROKER => Self::FenceBroker(r.guard()?),
-            kind::UNREGISTER_BROKER => Self::UnregisterBroker { broker: r.broker()? },
-            kind::CREATE_TOPIC => Self::CreateTopic(r.topic()?),
-            kind::DELETE_TOPIC => Self::DeleteTopic { topic: r.uuid()? },
-            kind::CREATE_PARTITIONS => Self::CreatePartitions(CreatePartitions {
-                topic: r.uuid()?,
-                count: r.i32()?,
-                assignments: r.option(Reader::assignments)?,
-            }),
-            kind::ALTER_CONFIGS => Self::AlterConfigs(AlterConfigs {
-                resource: r.resource()?,
-                replace: r.bool()?,
-                ops: r.list(|r| Ok((r.str()?, r.config_op()?)))?,
-            }),
-            kind::CHANGE_PARTITION => Self::ChangePartition(ChangePartition {
-                topic: r.uuid()?,
-                partition: PartitionIndex(r.i32()?),
-                leader: r.guard()?,
-                leader_epoch: LeaderEpoch(r.i32()?),
-                partition_epoch: PartitionEpoch(r.i32()?),
-                isr: r.list(Reader::guard)?,
-            }),
-            kind::ELECT_LEADER => Self::ElectLeader(ElectLeader {
-                topic: r.uuid()?,
-                partition: PartitionIndex(r.i32()?),
-                election: match r.u8()? {
-                    0 => Election::Preferred,
-                    1 => Election::Unclean,
-                    _ => return Err(r.damaged("an unknown election")),
-                },
-            }),
-            kind::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds(r.guard()?),
-            kind::SET_FEATURE_LEVEL => Self::SetFeatureLevel { level: r.u16()? },
-            _ => return Err(r.damaged("an unknown command")),
+        let kind = r.u8()?;
+        let command = if kind == kind::BATCH {
+            Self::Batch(r.list(|r| {
+                let kind = r.u8()?;
+                r.command(kind)
+            })?)
+        } else {
+            r.command(kind)?
         };
         r.end()?;
         Ok(command)
+    }
+}
+
+impl Writer {
+    fn command(&mut self, command: &Command) {
+        match command {
+            Command::InitCluster {
+                cluster_id,
+                feature_level,
+            } => {
+                self.u8(kind::INIT_CLUSTER);
+                self.uuid(*cluster_id);
+                self.u16(*feature_level);
+            }
+            Command::RegisterBroker(registration) => {
+                self.u8(kind::REGISTER_BROKER);
+                self.registration(registration);
+            }
+            Command::UnfenceBroker(guard) => self.guarded(kind::UNFENCE_BROKER, *guard),
+            Command::FenceBroker(guard) => self.guarded(kind::FENCE_BROKER, *guard),
+            Command::DrainBroker(guard) => self.guarded(kind::DRAIN_BROKER, *guard),
+            Command::UnregisterBroker { broker } => {
+                self.u8(kind::UNREGISTER_BROKER);
+                self.i32(broker.get());
+            }
+            Command::CreateTopic(topic) => {
+                self.u8(kind::CREATE_TOPIC);
+                self.topic(topic);
+            }
+            Command::DeleteTopic { topic } => {
+                self.u8(kind::DELETE_TOPIC);
+                self.uuid(*topic);
+            }
+            Command::CreatePartitions(request) => {
+                self.u8(kind::CREATE_PARTITIONS);
+                self.uuid(request.topic);
+                self.i32(request.count);
+                self.option(request.assignments.as_ref(), |w, assignments| {
+                    w.assignments(assignments);
+                });
+            }
+            Command::AlterConfigs(request) => {
+                self.u8(kind::ALTER_CONFIGS);
+                self.config_changes(request);
+            }
+            Command::ChangePartition(_)
+            | Command::ReplicaLost(_)
+            | Command::ElectLeader(_)
+            | Command::AlterReassignment(_) => self.partition_command(command),
+            Command::AllocateProducerIds(guard) => self.guarded(kind::ALLOCATE_PRODUCER_IDS, *guard),
+            Command::SetFeatureLevel { level } => {
+                self.u8(kind::SET_FEATURE_LEVEL);
+                self.u16(*level);
+            }
+            Command::Batch(commands) => {
+                self.u8(kind::BATCH);
+                self.list(commands.iter(), Self::command);
+            }
+        }
+    }
+
+    fn partition_command(&mut self, command: &Command) {
+        match command {
+            Command::ChangePartition(request) => {
+                self.u8(kind::CHANGE_PARTITION);
+                self.partition_change(request);
+            }
+            Command::ReplicaLost(request) => {
+                self.guarded(kind::REPLICA_LOST, request.replica);
+                self.uuid(request.topic);
+                self.i32(request.partition.get());
+            }
+            Command::ElectLeader(request) => {
+                self.u8(kind::ELECT_LEADER);
+                self.uuid(request.topic);
+                self.i32(request.partition.get());
+                self.u8(match request.election {
+                    Election::Preferred => 0,
+                    Election::Unclean => 1,
+                });
+            }
+            Command::AlterReassignment(request) => {
+                self.u8(kind::ALTER_REASSIGNMENT);
+                self.uuid(request.topic);
+                self.i32(request.partition.get());
+                self.option(request.target.as_deref(), Self::broker_list);
+                self.bool(request.may_change_factor);
+            }
+            other => unreachable!("{other:?} is not about one partition"),
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// A command of `kind` that is no batch.
+    fn command(&mut self, kind: u8) -> Read<Command> {
+        Ok(match kind {
+            kind::INIT_CLUSTER => Command::InitCluster {
+                cluster_id: self.uuid()?,
+                feature_level: self.u16()?,
+            },
+            kind::REGISTER_BROKER => Command::RegisterBroker(self.registration()?),
+            kind::UNFENCE_BROKER => Command::UnfenceBroker(self.guard()?),
+            kind::FENCE_BROKER => Command::FenceBroker(self.guard()?),
+            kind::DRAIN_BROKER => Command::DrainBroker(self.guard()?),
+            kind::UNREGISTER_BROKER => Command::UnregisterBroker {
+                broker: self.broker()?,
+            },
+            kind::CREATE_TOPIC => Command::CreateTopic(self.topic()?),
+            kind::DELETE_TOPIC => Command::DeleteTopic { topic: self.uuid()? },
+            kind::CREATE_PARTITIONS => Command::CreatePartitions(CreatePartitions {
+                topic: self.uuid()?,
+                count: self.i32()?,
+                assignments: self.option(Self::assignments)?,
+            }),
+            kind::ALTER_CONFIGS => Command::AlterConfigs(AlterConfigs {
+                resource: self.resource()?,
+                replace: self.bool()?,
+                ops: self.list(|r| Ok((r.str()?, r.config_op()?)))?,
+            }),
+            kind::ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds(self.guard()?),
+            kind::SET_FEATURE_LEVEL => Command::SetFeatureLevel { level: self.u16()? },
+            other => self.partition_command(other)?,
+        })
+    }
+
+    fn partition_command(&mut self, kind: u8) -> Read<Command> {
+        Ok(match kind {
+            kind::CHANGE_PARTITION => Command::ChangePartition(ChangePartition {
+                topic: self.uuid()?,
+                partition: PartitionIndex(self.i32()?),
+                leader: self.guard()?,
+                leader_epoch: LeaderEpoch(self.i32()?),
+                partition_epoch: PartitionEpoch(self.i32()?),
+                isr: self.list(Self::guard)?,
+            }),
+            kind::REPLICA_LOST => Command::ReplicaLost(ReplicaLost {
+                replica: self.guard()?,
+                topic: self.uuid()?,
+                partition: PartitionIndex(self.i32()?),
+            }),
+            kind::ELECT_LEADER => Command::ElectLeader(ElectLeader {
+                topic: self.uuid()?,
+                partition: PartitionIndex(self.i32()?),
+                election: match self.u8()? {
+                    0 => Election::Preferred,
+                    1 => Election::Unclean,
+                    _ => return Err(self.damaged("an unknown election")),
+                },
+            }),
+            kind::ALTER_REASSIGNMENT => Command::AlterReassignment(AlterReassignment {
+                topic: self.uuid()?,
+                partition: PartitionIndex(self.i32()?),
+                target: self.option(|r| r.list(Self::broker))?,
+                may_change_factor: self.bool()?,
+            }),
+            _ => return Err(self.damaged("an unknown command")),
+        })
     }
 }
 
@@ -173,6 +245,8 @@ impl Writer {
     fn registration(&mut self, registration: &RegisterBroker) {
         self.i32(registration.broker.get());
         self.uuid(registration.incarnation);
+        self.uuid(registration.directory);
+        self.bool(registration.clean);
         self.host_port(&registration.kafka);
         self.host_port(&registration.cluster);
         self.option(registration.rack.as_deref(), Self::str);
@@ -299,6 +373,8 @@ impl Reader<'_> {
         Ok(RegisterBroker {
             broker: self.broker()?,
             incarnation: self.uuid()?,
+            directory: self.uuid()?,
+            clean: self.bool()?,
             kafka: self.host_port()?,
             cluster: self.host_port()?,
             rack: self.option(Self::str)?,

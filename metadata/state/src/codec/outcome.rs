@@ -8,43 +8,15 @@ use crate::outcome::{Outcome, Refusal};
 
 /// The newest version of an outcome that this program writes and reads.
 const OUTCOME_VERSION: u8 = 1;
+/// The kind of a list of outcomes.
+const BATCH: u8 = 8;
 
 impl Outcome {
     /// The outcome as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(OUTCOME_VERSION);
-        match self {
-            Self::Done => w.u8(0),
-            Self::ClusterId(id) => {
-                w.u8(1);
-                w.uuid(*id);
-            }
-            Self::BrokerRegistered { epoch } => {
-                w.u8(2);
-                w.i64(epoch.get());
-            }
-            Self::TopicCreated { id } => {
-                w.u8(3);
-                w.uuid(*id);
-            }
-            Self::PartitionChanged {
-                leader_epoch,
-                partition_epoch,
-            } => {
-                w.u8(4);
-                w.i32(leader_epoch.get());
-                w.i32(partition_epoch.get());
-            }
-            Self::ProducerIds { first } => {
-                w.u8(5);
-                w.i64(first.get());
-            }
-            Self::Refused(refusal) => {
-                w.u8(6);
-                w.refusal(refusal);
-            }
-        }
+        w.outcome(self);
         w.finish()
     }
 
@@ -54,25 +26,85 @@ impl Outcome {
     /// A newer version, or damage.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("the outcome of a metadata command", bytes, OUTCOME_VERSION)?;
-        let outcome = match r.u8()? {
-            0 => Self::Done,
-            1 => Self::ClusterId(r.uuid()?),
-            2 => Self::BrokerRegistered {
-                epoch: BrokerEpoch(r.i64()?),
-            },
-            3 => Self::TopicCreated { id: r.uuid()? },
-            4 => Self::PartitionChanged {
-                leader_epoch: LeaderEpoch(r.i32()?),
-                partition_epoch: PartitionEpoch(r.i32()?),
-            },
-            5 => Self::ProducerIds {
-                first: ProducerId(r.i64()?),
-            },
-            6 => Self::Refused(r.refusal()?),
-            _ => return Err(r.damaged("an unknown outcome")),
+        let kind = r.u8()?;
+        let outcome = if kind == BATCH {
+            Self::Batch(r.list(|r| {
+                let kind = r.u8()?;
+                r.outcome(kind)
+            })?)
+        } else {
+            r.outcome(kind)?
         };
         r.end()?;
         Ok(outcome)
+    }
+}
+
+impl Writer {
+    fn outcome(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done => self.u8(0),
+            Outcome::ClusterId(id) => {
+                self.u8(1);
+                self.uuid(*id);
+            }
+            Outcome::BrokerRegistered { epoch } => {
+                self.u8(2);
+                self.i64(epoch.get());
+            }
+            Outcome::TopicCreated { id } => {
+                self.u8(3);
+                self.uuid(*id);
+            }
+            Outcome::PartitionChanged {
+                leader_epoch,
+                partition_epoch,
+            } => {
+                self.u8(4);
+                self.i32(leader_epoch.get());
+                self.i32(partition_epoch.get());
+            }
+            Outcome::ProducerIds { first } => {
+                self.u8(5);
+                self.i64(first.get());
+            }
+            Outcome::Refused(refusal) => {
+                self.u8(6);
+                self.refusal(refusal);
+            }
+            Outcome::BrokerDrained { leading } => {
+                self.u8(7);
+                self.u32(*leading);
+            }
+            Outcome::Batch(outcomes) => {
+                self.u8(BATCH);
+                self.list(outcomes.iter(), Self::outcome);
+            }
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// An outcome of `kind` that is no batch.
+    fn outcome(&mut self, kind: u8) -> Read<Outcome> {
+        Ok(match kind {
+            0 => Outcome::Done,
+            1 => Outcome::ClusterId(self.uuid()?),
+            2 => Outcome::BrokerRegistered {
+                epoch: BrokerEpoch(self.i64()?),
+            },
+            3 => Outcome::TopicCreated { id: self.uuid()? },
+            4 => Outcome::PartitionChanged {
+                leader_epoch: LeaderEpoch(self.i32()?),
+                partition_epoch: PartitionEpoch(self.i32()?),
+            },
+            5 => Outcome::ProducerIds {
+                first: ProducerId(self.i64()?),
+            },
+            6 => Outcome::Refused(self.refusal()?),
+            7 => Outcome::BrokerDrained { leading: self.u32()? },
+            _ => return Err(self.damaged("an unknown outcome")),
+        })
     }
 }
 
@@ -141,6 +173,15 @@ impl Writer {
             Refusal::ElectionNotNeeded => self.u8(20),
             Refusal::PreferredLeaderNotAvailable => self.u8(21),
             Refusal::EligibleLeadersNotAvailable => self.u8(22),
+            Refusal::LastReplica(broker) => self.tagged_i32(23, broker.get()),
+            Refusal::ReassignmentNotFound => self.u8(24),
+            Refusal::ReplicationFactorChanged { from, to } => {
+                self.u8(25);
+                self.count(*from);
+                self.count(*to);
+            }
+            Refusal::BrokerDraining(broker) => self.tagged_i32(26, broker.get()),
+            Refusal::NotBatched => self.u8(27),
         }
     }
 
@@ -206,6 +247,14 @@ impl Reader<'_> {
             20 => Refusal::ElectionNotNeeded,
             21 => Refusal::PreferredLeaderNotAvailable,
             22 => Refusal::EligibleLeadersNotAvailable,
+            23 => Refusal::LastReplica(self.broker()?),
+            24 => Refusal::ReassignmentNotFound,
+            25 => Refusal::ReplicationFactorChanged {
+                from: self.u32()? as usize,
+                to: self.u32()? as usize,
+            },
+            26 => Refusal::BrokerDraining(self.broker()?),
+            27 => Refusal::NotBatched,
             _ => return Err(self.damaged("an unknown refusal")),
         })
     }

@@ -75,12 +75,14 @@ impl Writer {
     fn broker_state(&mut self, broker: &Broker) {
         self.i32(broker.id.get());
         self.uuid(broker.incarnation);
+        self.uuid(broker.directory);
         self.i64(broker.epoch.get());
         self.host_port(&broker.kafka);
         self.host_port(&broker.cluster);
         self.option(broker.rack.as_deref(), Self::str);
         self.features(broker.features);
         self.bool(broker.fenced);
+        self.bool(broker.draining);
         self.i64(broker.registered_at.get());
     }
 
@@ -91,6 +93,8 @@ impl Writer {
         self.configs(&topic.configs);
         self.list(topic.partitions.iter(), |w, partition| {
             w.broker_list(&partition.replicas);
+            w.broker_list(&partition.adding);
+            w.broker_list(&partition.removing);
             w.broker_list(&partition.isr);
             w.broker_list(&partition.elr);
             w.i32(partition.leader.unwrap_or(BrokerId::NONE).get());
@@ -113,12 +117,14 @@ impl Reader<'_> {
         let broker = Broker {
             id,
             incarnation: self.uuid()?,
+            directory: self.uuid()?,
             epoch: BrokerEpoch(self.i64()?),
             kafka: self.host_port()?,
             cluster: self.host_port()?,
             rack: self.option(Self::str)?,
             features: self.features()?,
             fenced: self.bool()?,
+            draining: self.bool()?,
             registered_at: WallMs(self.i64()?),
         };
         Ok((id, Arc::new(broker)))
@@ -137,6 +143,8 @@ impl Reader<'_> {
     fn partition_state(&mut self) -> Read<Partition> {
         Ok(Partition {
             replicas: self.list(Self::broker)?,
+            adding: self.list(Self::broker)?,
+            removing: self.list(Self::broker)?,
             isr: self.list(Self::broker)?,
             elr: self.list(Self::broker)?,
             leader: Some(self.broker()?).filter(|&leader| leader != BrokerId::NONE),

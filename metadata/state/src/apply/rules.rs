@@ -1,0 +1,238 @@
+//! What decides about one partition: who is in sync, who may lead, when a reassignment is complete (KIP-455, 841, 966).
+
+use skerry_types::{BrokerId, is_planted};
+
+use crate::image::{Image, Partition, Topic};
+use crate::outcome::Refusal;
+
+/// What a broker that leaves an in-sync set still has of the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// Everything that it acknowledged.
+    Kept,
+    /// What was on its disk: its end was not orderly.
+    Crashed,
+    /// Nothing that counts.
+    Lost,
+}
+
+/// What decides about the partitions of one topic.
+pub(super) struct Rules<'a> {
+    image: &'a Image,
+    min_insync: usize,
+    unclean: bool,
+    acknowledges_before_disk: bool,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn of(image: &'a Image, topic: &Topic) -> Self {
+        Self {
+            image,
+            min_insync: image.configured_min_insync_replicas(topic),
+            unclean: topic.elects_unclean(),
+            acknowledges_before_disk: topic.acknowledges_before_disk(),
+        }
+    }
+
+    /// Does what has become possible: completes a reassignment, relieves a draining broker, elects a leader.
+    pub(super) fn settle(&self, partition: &mut Partition) {
+        let isr = partition.isr.clone();
+        self.set_isr(partition, isr);
+        self.complete_reassignment(partition);
+        self.relieve_draining(partition);
+        self.elect(partition);
+    }
+
+    /// Sets the in-sync set. Whoever leaves it while it is below `min.insync.replicas` stays eligible to lead: without
+    /// a member nothing was acknowledged since (KIP-966). Nobody is eligible once there are enough members again.
+    pub(super) fn set_isr(&self, partition: &mut Partition, isr: Vec<BrokerId>) {
+        let Partition {
+            replicas,
+            isr: before,
+            elr,
+            ..
+        } = &*partition;
+        let in_order = |wanted: &dyn Fn(&BrokerId) -> bool| -> Vec<BrokerId> {
+            replicas.iter().copied().filter(|one| wanted(one)).collect()
+        };
+        let eligible = if isr.len() < partition.min_insync_replicas(self.min_insync) {
+            in_order(&|one| !isr.contains(one) && (before.contains(one) || elr.contains(one)))
+        } else {
+            Vec::new()
+        };
+        partition.isr = in_order(&|one| isr.contains(one));
+        partition.elr = eligible;
+    }
+
+    /// Takes a broker out of the in-sync set, and out of the eligible replicas where its copy does not count.
+    ///
+    /// After a crash a copy counts: Kafka takes it out because its page cache may be lost; here an acknowledged record
+    /// was on the disk. A topic that acknowledges before the disk has it is treated as Kafka treats all, down to the
+    /// last member, which stays (Kafka's last known leader).
+    pub(super) fn leave(&self, partition: &mut Partition, broker: BrokerId, copy: Copy) {
+        let others = partition.isr.iter().chain(&partition.elr);
+        let is_last = !others.into_iter().any(|&member| member != broker);
+        let counts = match copy {
+            Copy::Kept => true,
+            Copy::Crashed => is_last || !self.acknowledges_before_disk,
+            Copy::Lost => is_planted("lost-replica-stays-eligible"),
+        };
+        let isr = without(&partition.isr, &[broker]);
+        if !counts {
+            partition.isr.clone_from(&isr);
+            partition.elr = without(&partition.elr, &[broker]);
+        }
+        self.set_isr(partition, isr);
+        self.settle(partition);
+    }
+
+    /// A draining broker is in sync only where nobody else can lead.
+    fn relieve_draining(&self, partition: &mut Partition) {
+        let active = |member: &&BrokerId| self.image.is_active(**member);
+        let staying: Vec<BrokerId> = partition.isr.iter().filter(active).copied().collect();
+        if !staying.is_empty() && staying.len() < partition.isr.len() {
+            self.set_isr(partition, staying);
+        }
+    }
+
+    /// Keeps the leader where it may lead, else takes the first replica in the order of the assignment that is in sync
+    /// and active, else the first that is eligible.
+    fn elect(&self, partition: &mut Partition) {
+        if partition
+            .leader
+            .is_some_and(|leader| partition.isr.contains(&leader))
+        {
+            return;
+        }
+        let first = |among: &[BrokerId]| {
+            let mut able = partition
+                .replicas
+                .iter()
+                .filter(|replica| among.contains(replica) && self.image.is_active(**replica));
+            able.next().copied()
+        };
+        partition.leader = first(&partition.isr);
+        if partition.leader.is_some() {
+            return;
+        }
+        if let Some(leader) = first(&partition.elr) {
+            self.set_isr(partition, vec![leader]);
+            partition.leader = Some(leader);
+        } else if self.unclean {
+            self.elect_unclean(partition);
+        }
+    }
+
+    /// Takes an eligible replica, else any that is active; one that a reassignment adds comes last, for it may have
+    /// nothing yet.
+    pub(super) fn elect_unclean(&self, partition: &mut Partition) {
+        let mut active: Vec<BrokerId> = partition
+            .replicas
+            .iter()
+            .copied()
+            .filter(|&replica| self.image.is_active(replica))
+            .collect();
+        active.sort_by_key(|replica| {
+            (
+                !partition.elr.contains(replica),
+                partition.adding.contains(replica),
+            )
+        });
+        let Some(&leader) = active.first() else { return };
+        if !partition.elr.contains(&leader) {
+            // What the others had and this one lacks is lost by this very decision: nobody else is eligible.
+            partition.elr.clear();
+        }
+        self.set_isr(partition, vec![leader]);
+        partition.leader = Some(leader);
+    }
+
+    /// Ends a reassignment once the in-sync set covers its target, as Kafka does.
+    fn complete_reassignment(&self, partition: &mut Partition) {
+        let target: Vec<BrokerId> = partition.target().collect();
+        let mut isr: Vec<BrokerId> = within(&partition.isr, &target);
+        if is_planted("reassignment-completes-early") {
+            isr = target
+                .iter()
+                .copied()
+                .filter(|&one| self.image.is_active(one))
+                .collect();
+        } else if isr.len() < target.len() {
+            return;
+        }
+        if !partition.is_reassigning() || isr.is_empty() {
+            return;
+        }
+        partition.elr = within(&partition.elr, &target);
+        partition.replicas = target;
+        partition.adding.clear();
+        partition.removing.clear();
+        self.set_isr(partition, isr);
+    }
+
+    /// Begins a reassignment, or gives the one under way another target.
+    ///
+    /// What the one before was adding and nobody wants any more leaves at once, unless it is all that can lead: then it
+    /// leaves with the others (as in Kafka).
+    pub(super) fn reassign(&self, partition: &mut Partition, target: &[BrokerId]) {
+        let unwanted = without(&partition.adding, target);
+        match self.without(partition, &unwanted) {
+            Some(rest) => *partition = rest,
+            None => partition.adding = within(&partition.adding, target),
+        }
+        let original: Vec<BrokerId> = partition.original().collect();
+        partition.adding = without(target, &original);
+        partition.removing = without(&partition.replicas, target);
+        partition.replicas = [target, &partition.removing].concat();
+        self.settle(partition);
+    }
+
+    /// Ends a reassignment without what it was adding.
+    pub(super) fn cancel_reassignment(&self, partition: &mut Partition) -> Result<(), Refusal> {
+        if !partition.is_reassigning() {
+            return Err(Refusal::ReassignmentNotFound);
+        }
+        let adding = partition.adding.clone();
+        // Kafka's words, with the partition's name before them.
+        *partition = self.without(partition, &adding).ok_or_else(|| {
+            Refusal::InvalidReplicaAssignment(
+                "unable to revert the partition's assignment because it would require an unclean leader election"
+                    .to_owned(),
+            )
+        })?;
+        partition.removing.clear();
+        self.settle(partition);
+        Ok(())
+    }
+
+    /// The partition without some of its replicas; `None` where that loses the last copy that may lead, or the last
+    /// leader, and the topic does not allow it.
+    fn without(&self, partition: &Partition, leaving: &[BrokerId]) -> Option<Partition> {
+        let mut rest = Partition {
+            replicas: without(&partition.replicas, leaving),
+            adding: without(&partition.adding, leaving),
+            removing: without(&partition.removing, leaving),
+            isr: without(&partition.isr, leaving),
+            elr: without(&partition.elr, leaving),
+            ..partition.clone()
+        };
+        let has_copies = |partition: &Partition| !partition.isr.is_empty() || !partition.elr.is_empty();
+        if has_copies(partition) && !has_copies(&rest) && !self.unclean {
+            return None;
+        }
+        let isr = rest.isr.clone();
+        self.set_isr(&mut rest, isr);
+        self.elect(&mut rest);
+        (rest.leader.is_some() || partition.leader.is_none()).then_some(rest)
+    }
+}
+
+/// `list` without `others`, in its order.
+fn without(list: &[BrokerId], others: &[BrokerId]) -> Vec<BrokerId> {
+    list.iter().copied().filter(|one| !others.contains(one)).collect()
+}
+
+/// What is in `list` and in `others`, in the order of `list`.
+fn within(list: &[BrokerId], others: &[BrokerId]) -> Vec<BrokerId> {
+    list.iter().copied().filter(|one| others.contains(one)).collect()
+}
