@@ -12,7 +12,8 @@ use skerry_log::{
     FileCache, Log, OpenError, PartitionIdentity, Recovered, RecoveryReport, Retired, Shutdown, checkpoint,
 };
 use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
-use skerry_types::{BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
+use skerry_replica::PartitionView;
+use skerry_types::{BrokerEpoch, BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::flusher::FlushQueue;
 use crate::graves::Graves;
@@ -294,7 +295,15 @@ impl Partitions {
         let assignment = Assignment {
             leader: metadata.leader,
             leader_epoch: metadata.leader_epoch,
-            in_sync: metadata.isr.clone(),
+            my_broker_epoch: image
+                .broker(self.me)
+                .map_or(BrokerEpoch(-1), |broker| broker.epoch),
+            view: PartitionView {
+                partition_epoch: metadata.partition_epoch,
+                replicas: metadata.replicas.clone(),
+                in_sync: metadata.isr.clone(),
+            },
+            min_in_sync: image.min_insync_replicas(topic, metadata),
         };
         let known = local.partition(index.get());
         let partition = match known {
@@ -353,7 +362,15 @@ impl Partitions {
         if let Err(why) = &log {
             tracing::error!(partition = %name, why, "the partition is offline");
         }
-        Partition::new(name, topic.id, self.me, settings, log, self.flushes.clone())
+        Partition::new(
+            name,
+            topic.id,
+            self.me,
+            settings,
+            log,
+            self.flushes.clone(),
+            self.env.clock.clone(),
+        )
     }
 
     fn recovered(&self, name: &TopicPartition) -> Recovered {

@@ -79,7 +79,9 @@ impl Settings {
         let config = self.with_layers(|layers| TopicConfig::resolve(&topic.configs, layers));
         let min_in_sync = usize::try_from(config.min_insync_replicas)
             .unwrap_or(1)
-            .clamp(1, partition.replicas.len().max(1));
+            .clamp(1, partition.replicas.len().max(1))
+            // Not less than the metadata counts by: an eligible replica would lack what was acknowledged (KIP-966).
+            .max(image.min_insync_replicas(topic, partition));
         Arc::new(PartitionSettings {
             log: log_config(
                 &config,

@@ -1,7 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use skerry_types::{BrokerId, LeaderEpoch, Offset, is_planted};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, PartitionEpoch, is_planted};
 use thiserror::Error;
+
+use crate::in_sync::Pending;
+use crate::progress::{Progress, Replica};
 
 /// What makes a record visible, and its acknowledgement true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,53 +25,64 @@ pub struct NotEnoughReplicas {
     pub required: usize,
 }
 
+/// What the metadata says of a partition, for its leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    /// Grows with every change of anything here: an older view changes nothing.
+    pub partition_epoch: PartitionEpoch,
+    /// Who has a copy, or is getting one.
+    pub replicas: Vec<BrokerId>,
+    /// Who is in sync; it contains the leader.
+    pub in_sync: Vec<BrokerId>,
+}
+
 /// What a broker knows when it becomes the leader.
 #[derive(Clone, Debug)]
 pub struct LeaderStart {
     /// The leader itself.
     pub me: BrokerId,
+    /// Its registration.
+    pub my_broker_epoch: BrokerEpoch,
     /// The epoch that it leads in.
     pub epoch: LeaderEpoch,
-    /// The in-sync set of the metadata; it contains `me`.
-    pub in_sync: Vec<BrokerId>,
-    /// `min.insync.replicas`, at most the number of replicas.
+    /// What the metadata says.
+    pub view: PartitionView,
+    /// `min.insync.replicas`, at most the number of replicas; of the same metadata as `view`.
     pub min_in_sync: usize,
     /// What makes a record visible.
     pub visibility: Visibility,
     /// Where the leader's log begins.
     pub log_start: Offset,
-    /// Where the leader's log ends.
+    /// Where the leader's log ends: here its epoch starts.
     pub log_end: Offset,
     /// Up to where the leader's log is on stable storage.
     pub durable_end: Offset,
-    /// The high watermark that this replica knew before.
+    /// The high watermark that this replica knew before, as a follower or from a checkpoint: a hint, brought into the
+    /// log's extent.
     pub high_watermark: Offset,
-}
-
-/// How far one replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Progress {
-    written: Offset,
-    durable: Offset,
-}
-
-impl Progress {
-    const UNKNOWN: Self = Self {
-        written: Offset::ZERO,
-        durable: Offset::ZERO,
-    };
+    /// Followers have their time to come from now on.
+    pub now: Instant,
 }
 
 /// The leader of one partition in one leader epoch.
 #[derive(Clone, Debug)]
 pub struct Leader {
     me: BrokerId,
+    my_broker_epoch: BrokerEpoch,
     epoch: LeaderEpoch,
-    in_sync: BTreeMap<BrokerId, Progress>,
+    epoch_start: Offset,
+    view: PartitionView,
+    in_sync: BTreeSet<BrokerId>,
+    /// All that the view names, the leader among them.
+    replicas: BTreeMap<BrokerId, Replica>,
     min_in_sync: usize,
     visibility: Visibility,
     log_start: Offset,
+    log_end: Offset,
+    durable_end: Offset,
     high_watermark: Offset,
+    pub(crate) pending: Option<Pending>,
+    deposed: bool,
 }
 
 impl Leader {
@@ -78,25 +92,33 @@ impl Leader {
     /// When the in-sync set does not contain the leader: nobody may lead without being in sync.
     #[must_use]
     pub fn new(start: LeaderStart) -> Self {
-        let in_sync: BTreeMap<_, _> = start.in_sync.iter().map(|id| (*id, Progress::UNKNOWN)).collect();
         let mut leader = Self {
             me: start.me,
+            my_broker_epoch: start.my_broker_epoch,
             epoch: start.epoch,
-            in_sync,
+            epoch_start: start.log_end,
+            view: start.view,
+            in_sync: BTreeSet::new(),
+            replicas: BTreeMap::new(),
             min_in_sync: start.min_in_sync,
             visibility: start.visibility,
             log_start: start.log_start,
-            high_watermark: start.high_watermark.max(start.log_start),
+            log_end: start.log_end,
+            durable_end: start.durable_end,
+            high_watermark: start.high_watermark.clamp(start.log_start, start.log_end),
+            pending: None,
+            deposed: false,
         };
-        leader.move_replica(
-            start.me,
-            Progress {
-                written: start.log_end,
-                durable: start.durable_end,
-            },
-        );
+        leader.take_view(start.now);
+        leader.advance();
         leader.check();
         leader
+    }
+
+    /// The leader itself.
+    #[must_use]
+    pub const fn me(&self) -> BrokerId {
+        self.me
     }
 
     /// The epoch that it leads in.
@@ -105,10 +127,29 @@ impl Leader {
         self.epoch
     }
 
+    /// The partition epoch that it knows.
+    #[must_use]
+    pub const fn partition_epoch(&self) -> PartitionEpoch {
+        self.view.partition_epoch
+    }
+
+    /// Where its log ended when it began to lead: everything below may have been acknowledged by an earlier leader.
+    #[must_use]
+    pub const fn epoch_start(&self) -> Offset {
+        self.epoch_start
+    }
+
     /// Everything below is acknowledged and may be read.
     #[must_use]
     pub const fn high_watermark(&self) -> Offset {
         self.high_watermark
+    }
+
+    /// May it say where the log ends for readers ("latest")? A new leader learns a moment after its election what was
+    /// acknowledged before: until then the end would seem to have gone back (KIP-207).
+    #[must_use]
+    pub fn serves_latest(&self) -> bool {
+        self.high_watermark >= self.epoch_start
     }
 
     /// What makes a record visible.
@@ -117,9 +158,50 @@ impl Leader {
         self.visibility
     }
 
-    /// Who is in sync.
+    /// Who has a copy, or is getting one, in the metadata's order.
+    pub fn replicas(&self) -> impl Iterator<Item = BrokerId> {
+        self.view.replicas.iter().copied()
+    }
+
+    /// Who is in sync by the metadata, by number.
     pub fn in_sync(&self) -> impl Iterator<Item = BrokerId> {
-        self.in_sync.keys().copied()
+        self.in_sync.iter().copied()
+    }
+
+    /// Who counts for the high watermark, by number: the in-sync set, and whoever a proposal may have added to it. A
+    /// removal counts only when it is committed: until then the member may be elected.
+    #[must_use]
+    pub fn maximal_in_sync(&self) -> BTreeSet<BrokerId> {
+        let pending = self.pending.iter().flat_map(Pending::added);
+        self.in_sync().chain(pending).collect()
+    }
+
+    /// How far a replica is; of the leader itself too. `None` for one that has not followed in this leader epoch.
+    #[must_use]
+    pub fn progress_of(&self, replica: BrokerId) -> Option<Progress> {
+        if replica == self.me {
+            return Some(Progress {
+                broker_epoch: self.my_broker_epoch,
+                log_start: self.log_start,
+                written_end: self.log_end,
+                durable_end: self.durable_end,
+            });
+        }
+        self.replicas.get(&replica)?.progress
+    }
+
+    /// Where the last of the live replicas begins: DeleteRecords is answered when this has reached what was asked for
+    /// (KIP-107). A live replica that has not followed yet holds it at 0.
+    #[must_use]
+    pub fn low_watermark(&self, is_live: impl Fn(BrokerId) -> bool) -> Offset {
+        let others = self.replicas().filter(|id| *id != self.me && is_live(*id));
+        let starts = others.map(|id| {
+            self.progress_of(id)
+                .map_or(Offset::ZERO, |progress| progress.log_start)
+        });
+        starts
+            .min()
+            .map_or(self.log_start, |start| start.min(self.log_start))
     }
 
     /// May a batch with `acks=all` be appended?
@@ -136,246 +218,177 @@ impl Leader {
     }
 
     /// The leader's own log has moved. True if the high watermark has moved with it.
-    pub fn on_local_log(&mut self, log_start: Offset, log_end: Offset, durable_end: Offset) -> bool {
-        self.log_start = log_start;
+    pub fn on_local_log(
+        &mut self,
+        log_start: Offset,
+        log_end: Offset,
+        durable_end: Offset,
+        now: Instant,
+    ) -> bool {
         let before = self.high_watermark;
+        if log_end > self.log_end {
+            for replica in self.replicas.values_mut() {
+                replica.before_growth(self.visibility, self.log_end, now);
+            }
+        }
+        (self.log_start, self.log_end, self.durable_end) = (log_start, log_end, durable_end);
         // DeleteRecords and retention move the start past nothing that was not visible, but a follower may learn of
         // a new start first.
-        self.high_watermark = self.high_watermark.max(log_start);
-        self.move_replica(
-            self.me,
-            Progress {
-                written: log_end,
-                durable: durable_end,
-            },
-        );
-        self.check();
-        self.high_watermark > before
-    }
-
-    /// A follower has told how far it is. True if the high watermark has moved. One that is not in sync moves
-    /// nothing.
-    pub fn on_follower(&mut self, follower: BrokerId, written_end: Offset, durable_end: Offset) -> bool {
-        let before = self.high_watermark;
-        self.move_replica(
-            follower,
-            Progress {
-                written: written_end,
-                durable: durable_end,
-            },
-        );
-        self.check();
-        self.high_watermark > before
-    }
-
-    /// The in-sync set, its smallest allowed size or the rule of visibility has changed. True if the high watermark
-    /// has moved.
-    ///
-    /// # Panics
-    /// When `in_sync` does not contain the leader.
-    pub fn on_settings(&mut self, in_sync: &[BrokerId], min_in_sync: usize, visibility: Visibility) -> bool {
-        let before = self.high_watermark;
-        let known = std::mem::take(&mut self.in_sync);
-        self.in_sync = in_sync
-            .iter()
-            .map(|id| (*id, known.get(id).copied().unwrap_or(Progress::UNKNOWN)))
-            .collect();
-        self.min_in_sync = min_in_sync;
-        self.visibility = visibility;
+        self.high_watermark = before.max(log_start);
         self.advance();
         self.check();
         self.high_watermark > before
     }
 
-    fn move_replica(&mut self, id: BrokerId, progress: Progress) {
-        if let Some(known) = self.in_sync.get_mut(&id) {
-            *known = progress;
+    /// What the metadata says. True if the high watermark has moved.
+    ///
+    /// `min_in_sync` is of the same metadata: were it older, this leader could acknowledge alone what another one that
+    /// the metadata holds for eligible lacks (KIP-966).
+    ///
+    /// # Panics
+    /// When the in-sync set does not contain the leader.
+    pub fn on_metadata(
+        &mut self,
+        view: &PartitionView,
+        min_in_sync: usize,
+        visibility: Visibility,
+        now: Instant,
+    ) -> bool {
+        if view.partition_epoch > self.view.partition_epoch {
+            self.view = view.clone();
+            self.take_view(now);
+        }
+        self.on_settings(min_in_sync, visibility)
+    }
+
+    /// The smallest allowed size of the in-sync set or the rule of visibility has changed. True if the high watermark
+    /// has moved.
+    pub fn on_settings(&mut self, min_in_sync: usize, visibility: Visibility) -> bool {
+        let before = self.high_watermark;
+        (self.min_in_sync, self.visibility) = (min_in_sync, visibility);
+        self.advance();
+        self.check();
+        self.high_watermark > before
+    }
+
+    fn take_view(&mut self, now: Instant) {
+        let known = std::mem::take(&mut self.replicas);
+        let others = self.view.replicas.iter().filter(|id| **id != self.me);
+        self.replicas = others
+            .map(|id| {
+                let replica = known.get(id).copied();
+                (
+                    *id,
+                    replica.unwrap_or_else(|| Replica::unknown(self.log_end, now)),
+                )
+            })
+            .collect();
+        let partition_epoch = self.view.partition_epoch;
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.is_past(partition_epoch))
+        {
+            self.pending = None;
+        }
+        self.adopt(self.view.in_sync.iter().copied().collect());
+    }
+
+    pub(crate) fn adopt(&mut self, in_sync: BTreeSet<BrokerId>) {
+        for joined in in_sync.difference(&self.in_sync) {
+            if let Some(replica) = self.replicas.get_mut(joined) {
+                replica.release();
+            }
+        }
+        self.in_sync = in_sync;
+    }
+
+    pub(crate) fn move_follower(&mut self, follower: BrokerId, progress: Progress, now: Instant) -> bool {
+        let before = self.high_watermark;
+        if let Some(replica) = self.replicas.get_mut(&follower) {
+            replica.on_progress(progress, self.visibility, self.log_end, now);
             self.advance();
         }
+        self.check();
+        self.high_watermark > before
     }
 
     fn advance(&mut self) {
-        if self.in_sync.len() < self.min_in_sync {
+        let enough = self.in_sync.len() >= self.min_in_sync || is_planted("high-watermark-below-min-in-sync");
+        if !enough || self.deposed {
             return;
         }
-        let counts = |progress: &Progress| match self.visibility {
-            Visibility::Durable if !is_planted("ack-before-fsync") => progress.durable,
-            _ => progress.written,
-        };
-        let smallest = self
+        // All of the maximal set. One that has not followed in this epoch may hold anything: nothing moves.
+        let mut smallest = self.log_end;
+        for member in self
             .in_sync
-            .values()
-            .map(counts)
-            .min()
-            .unwrap_or(self.high_watermark);
+            .iter()
+            .copied()
+            .chain(self.pending.iter().flat_map(Pending::added))
+        {
+            match self.progress_of(member) {
+                Some(progress) => smallest = smallest.min(progress.end(self.visibility)),
+                None => return,
+            }
+        }
         // Never back: a member that joins behind it was told to reach it first, and what was acknowledged stays so.
         self.high_watermark = self.high_watermark.max(smallest);
     }
 
+    pub(crate) const fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    pub(crate) const fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    pub(crate) const fn my_broker_epoch(&self) -> BrokerEpoch {
+        self.my_broker_epoch
+    }
+
+    pub(crate) const fn is_deposed(&self) -> bool {
+        self.deposed
+    }
+
+    /// The metadata has another leader: nothing is acknowledged any more.
+    pub(crate) const fn depose(&mut self) {
+        self.deposed = true;
+    }
+
+    pub(crate) fn is_in_sync(&self, id: BrokerId) -> bool {
+        self.in_sync.contains(&id)
+    }
+
+    pub(crate) fn replica(&self, id: BrokerId) -> Option<&Replica> {
+        self.replicas.get(&id)
+    }
+
+    pub(crate) fn replica_mut(&mut self, id: BrokerId) -> Option<&mut Replica> {
+        self.replicas.get_mut(&id)
+    }
+
     /// The orders that always hold; kept in release builds.
     fn check(&self) {
+        let (me, epoch) = (self.me, self.epoch);
         assert!(
-            self.in_sync.contains_key(&self.me),
-            "leader {} is not in its in-sync set",
-            self.me
+            self.in_sync.contains(&me),
+            "leader {me} in epoch {epoch} is not in its in-sync set"
         );
+        let (log_start, log_end) = (self.log_start, self.log_end);
+        let (durable_end, high_watermark) = (self.durable_end, self.high_watermark);
         assert!(
-            self.log_start <= self.high_watermark,
-            "high watermark {} below log start {}",
-            self.high_watermark,
-            self.log_start
-        );
-        let own = self.in_sync[&self.me];
-        assert!(
-            own.durable <= own.written,
-            "durable end {} past log end {}",
-            own.durable,
-            own.written
+            durable_end <= log_end,
+            "durable end {durable_end} past log end {log_end}"
         );
         assert!(
-            self.high_watermark <= own.written,
-            "high watermark {} past log end {}",
-            self.high_watermark,
-            own.written
+            log_start <= high_watermark && high_watermark <= log_end,
+            "high watermark {high_watermark} outside of the log from {log_start} to {log_end}"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Runs a transcript: `write 5` and `sync 5` move the leader's log, `2 write 5 sync 3` tells of follower 2,
-    /// `isr 1,2` changes the set, `min 2` its smallest size.
-    fn check(in_sync: &str, script: &str, expected: Expect) {
-        let ids = |text: &str| {
-            text.split(',')
-                .map(|id| BrokerId(id.parse().unwrap()))
-                .collect::<Vec<_>>()
-        };
-        let (mut set, mut min) = (ids(in_sync), 1);
-        let mut leader = Leader::new(LeaderStart {
-            me: BrokerId(1),
-            epoch: LeaderEpoch(1),
-            in_sync: set.clone(),
-            min_in_sync: min,
-            visibility: Visibility::Durable,
-            log_start: Offset(0),
-            log_end: Offset(0),
-            durable_end: Offset(0),
-            high_watermark: Offset(0),
-        });
-        let (mut written, mut durable) = (Offset(0), Offset(0));
-        let mut out = String::new();
-        for step in script.split(';').map(str::trim) {
-            let words: Vec<&str> = step.split_whitespace().collect();
-            let number = |index: usize| words[index].parse::<i64>().unwrap();
-            match words[0] {
-                "write" => {
-                    written = Offset(number(1));
-                    leader.on_local_log(Offset(0), written, durable);
-                }
-                "sync" => {
-                    durable = Offset(number(1));
-                    leader.on_local_log(Offset(0), written, durable);
-                }
-                "isr" => {
-                    set = ids(words[1]);
-                    leader.on_settings(&set, min, Visibility::Durable);
-                }
-                "min" => {
-                    min = words[1].parse().unwrap();
-                    leader.on_settings(&set, min, Visibility::Durable);
-                }
-                id => {
-                    leader.on_follower(
-                        BrokerId(id.parse().unwrap()),
-                        Offset(number(2)),
-                        Offset(number(4)),
-                    );
-                }
-            }
-            out += &format!("{step}: hw={}\n", leader.high_watermark());
-        }
-        expected.assert_eq(&out);
-    }
-
-    #[test]
-    fn alone_the_high_watermark_follows_what_is_durable() {
-        check(
-            "1",
-            "write 5; sync 3; sync 5; write 9",
-            expect![[r#"
-                write 5: hw=0
-                sync 3: hw=3
-                sync 5: hw=5
-                write 9: hw=5
-            "#]],
+        assert!(
+            self.epoch_start <= log_end,
+            "epoch {epoch} starts at {}, past log end {log_end}",
+            self.epoch_start
         );
-    }
-
-    #[test]
-    fn together_it_follows_the_slowest_in_sync() {
-        check(
-            "1,2,3",
-            "write 5; sync 5; 2 write 5 sync 4; 3 write 3 sync 2; isr 1,2; 9 write 9 sync 9",
-            expect![[r#"
-                write 5: hw=0
-                sync 5: hw=0
-                2 write 5 sync 4: hw=0
-                3 write 3 sync 2: hw=2
-                isr 1,2: hw=4
-                9 write 9 sync 9: hw=4
-            "#]],
-        );
-    }
-
-    #[test]
-    fn below_min_insync_replicas_nothing_becomes_visible() {
-        check(
-            "1,2",
-            "min 2; write 5; sync 5; 2 write 2 sync 2; isr 1; isr 1,2; 2 write 5 sync 5",
-            expect![[r#"
-                min 2: hw=0
-                write 5: hw=0
-                sync 5: hw=0
-                2 write 2 sync 2: hw=2
-                isr 1: hw=2
-                isr 1,2: hw=2
-                2 write 5 sync 5: hw=5
-            "#]],
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn it_never_goes_back_and_never_passes_a_member_in_sync(
-            steps in proptest::collection::vec((0_u8..4, 0_i64..50, 0_i64..50), 1..60)
-        ) {
-            let mut leader = Leader::new(LeaderStart {
-                me: BrokerId(1), epoch: LeaderEpoch(0), in_sync: vec![BrokerId(1), BrokerId(2)], min_in_sync: 1,
-                visibility: Visibility::Durable, log_start: Offset(0), log_end: Offset(0), durable_end: Offset(0),
-                high_watermark: Offset(0),
-            });
-            let (mut written, mut durable, mut follower) = (0, 0, 0);
-            for (kind, a, b) in steps {
-                let before = leader.high_watermark();
-                let both = leader.in_sync().count() == 2;
-                match kind {
-                    0 => { written = written.max(a); leader.on_local_log(Offset(0), Offset(written), Offset(durable)); }
-                    1 => { durable = durable.max(a.min(written)); leader.on_local_log(Offset(0), Offset(written), Offset(durable)); }
-                    2 => { follower = follower.max(a.min(written)); leader.on_follower(BrokerId(2), Offset(follower), Offset(follower)); }
-                    _ if b % 2 == 0 => { leader.on_settings(&[BrokerId(1)], 1, Visibility::Durable); }
-                    _ if Offset(follower) >= before => { leader.on_settings(&[BrokerId(1), BrokerId(2)], 1, Visibility::Durable); }
-                    _ => {}
-                }
-                prop_assert!(leader.high_watermark() >= before);
-                prop_assert!(leader.high_watermark() <= Offset(durable));
-                if both && kind < 3 { prop_assert!(leader.high_watermark() <= before.max(Offset(follower))); }
-            }
-        }
     }
 }

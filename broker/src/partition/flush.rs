@@ -65,7 +65,7 @@ impl Partition {
                 if durable_end >= log.log_end() {
                     state.unflushed_since = None;
                 }
-                state.follow_log();
+                state.follow_log(self.clock.now());
                 state.settle();
                 if again && may_gather && more_should_come {
                     let (gathered, receiver) = oneshot::channel();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skerry_log::{Appended, ValidBatch};
 use skerry_replica::Visibility;
-use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted};
+use skerry_types::{Instant, LeaderEpoch, Offset, WallMs, is_planted};
 use tokio::sync::oneshot;
 
 use super::{
@@ -57,7 +57,12 @@ impl Partition {
             log_append_time,
         }) = appended;
         let end = last.next();
-        leader.on_local_log(log.log_start(), log.log_end(), log.durable_end());
+        leader.on_local_log(
+            log.log_start(),
+            log.log_end(),
+            log.durable_end(),
+            self.clock.now(),
+        );
         let (log_start, high_watermark, durable_end) =
             (log.log_start(), leader.high_watermark(), log.durable_end());
         state.unflushed_since.get_or_insert(now);
@@ -111,9 +116,9 @@ impl Partition {
 
 impl State {
     /// Tells the leader where its log is.
-    pub(super) fn follow_log(&mut self) {
+    pub(super) fn follow_log(&mut self, now: Instant) {
         if let (Storage::Open(log), Some(leader)) = (&self.storage, &mut self.leader) {
-            leader.on_local_log(log.log_start(), log.log_end(), log.durable_end());
+            leader.on_local_log(log.log_start(), log.log_end(), log.durable_end(), now);
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
 use skerry_replica::{Leader, LeaderStart};
 use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted};
@@ -36,6 +37,7 @@ pub struct Partition {
     settings: ArcSwap<PartitionSettings>,
     state: Mutex<State>,
     flushes: Arc<FlushQueue>,
+    clock: Clock,
 }
 
 struct State {
@@ -78,6 +80,7 @@ impl Partition {
         settings: Arc<PartitionSettings>,
         log: Result<Log, String>,
         flushes: Arc<FlushQueue>,
+        clock: Clock,
     ) -> Arc<Self> {
         let storage = match log {
             Ok(log) => Storage::Open(log),
@@ -100,6 +103,7 @@ impl Partition {
                 unflushed_since: None,
             }),
             flushes,
+            clock,
         })
     }
 
@@ -126,8 +130,7 @@ impl Partition {
             log.set_config(settings.log.clone());
         }
         if let Some(leader) = &mut state.leader {
-            let in_sync: Vec<_> = leader.in_sync().collect();
-            leader.on_settings(&in_sync, settings.min_in_sync, settings.durability.visibility());
+            leader.on_settings(settings.min_in_sync, settings.durability.visibility());
         }
         state.settle();
         // From the weaker rule to the stronger: what is not durable yet must become so to be acknowledged.
@@ -137,6 +140,8 @@ impl Partition {
     /// Takes over what the metadata says.
     pub fn assign(self: &Arc<Self>, assignment: &Assignment) {
         let settings = self.settings();
+        // Of the image that the set is of, if that is stricter: settings may come a moment later.
+        let min_in_sync = settings.min_in_sync.max(assignment.min_in_sync);
         let mut state = self.state.lock();
         if assignment.leader != Some(self.me) {
             state.leader = None;
@@ -146,10 +151,11 @@ impl Partition {
         }
         match &mut state.leader {
             Some(leader) if leader.epoch() == assignment.leader_epoch => {
-                leader.on_settings(
-                    &assignment.in_sync,
-                    settings.min_in_sync,
+                leader.on_metadata(
+                    &assignment.view,
+                    min_in_sync,
                     settings.durability.visibility(),
+                    self.clock.now(),
                 );
             }
             _ => {
@@ -165,13 +171,15 @@ impl Partition {
                 *leader = Some(Leader::new(LeaderStart {
                     me: self.me,
                     epoch: assignment.leader_epoch,
-                    in_sync: assignment.in_sync.clone(),
-                    min_in_sync: settings.min_in_sync,
+                    my_broker_epoch: assignment.my_broker_epoch,
+                    view: assignment.view.clone(),
+                    min_in_sync,
                     visibility: settings.durability.visibility(),
                     log_start: log.log_start(),
                     log_end: log.log_end(),
                     durable_end: log.durable_end(),
                     high_watermark: known,
+                    now: self.clock.now(),
                 }));
                 // What a crash left in the page cache alone counts only once it is durable.
                 self.flush_if_dirty(&mut state);
@@ -268,7 +276,7 @@ impl Partition {
             return None;
         };
         let changed = change(log, state.leader.as_ref());
-        state.follow_log();
+        state.follow_log(self.clock.now());
         state.settle();
         self.flush_if_dirty(state);
         Some(changed)

@@ -1,8 +1,8 @@
 //! What is asked of a partition, and what it answers.
 
 use skerry_log::{AppendError, EpochEnd, LogConfig, ReadError, ReadPlan};
-use skerry_replica::{NotEnoughReplicas, Visibility};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, WallMs};
+use skerry_replica::{NotEnoughReplicas, PartitionView, Visibility};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, WallMs};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -60,8 +60,12 @@ pub struct Assignment {
     pub leader: Option<BrokerId>,
     /// In which epoch.
     pub leader_epoch: LeaderEpoch,
-    /// The in-sync set.
-    pub in_sync: Vec<BrokerId>,
+    /// This broker's registration.
+    pub my_broker_epoch: BrokerEpoch,
+    /// Who has a copy, and who is in sync.
+    pub view: PartitionView,
+    /// `min.insync.replicas` by the same image.
+    pub min_in_sync: usize,
 }
 
 /// A partition cannot serve.
