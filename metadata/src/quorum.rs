@@ -12,7 +12,7 @@ use crate::errors::{ProposeError, StartError};
 use crate::identity;
 use crate::publish::ImageWatch;
 use crate::raft::Node;
-use crate::status::QuorumStatus;
+use crate::status::{Leadership, QuorumStatus};
 
 /// This node's part of the metadata quorum. Cheap to clone.
 #[derive(Clone)]
@@ -112,6 +112,27 @@ impl Quorum {
     /// Nobody decided within the time, or this node has stopped.
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         self.node.propose(command).await
+    }
+
+    /// As [`Quorum::propose`], but only if this node leads: `None` if it does not (any more). For decisions of the
+    /// controller, which nobody must carry out who follows a newer one.
+    ///
+    /// # Errors
+    /// No majority answered within the time, or this node has stopped.
+    pub async fn propose_as_leader(&self, command: Command) -> Result<Option<Outcome>, ProposeError> {
+        self.node.propose_as_leader(command).await
+    }
+
+    /// Who leads.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.node.leadership()
+    }
+
+    /// Waits until somebody else leads than `known`, or in another term. Never returns once this node has stopped.
+    /// Cancel-safe.
+    pub async fn leadership_changed(&self, known: Leadership) -> Leadership {
+        self.node.leadership_changed(known).await
     }
 
     /// What this node knows of the quorum.

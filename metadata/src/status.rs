@@ -31,6 +31,17 @@ impl Role {
     }
 }
 
+/// Who leads the quorum, as one node knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term.
+    pub term: u64,
+    /// The leader, as far as is known.
+    pub leader: Option<BrokerId>,
+    /// It is this node.
+    pub here: bool,
+}
+
 /// What a node knows of the quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuorumStatus {

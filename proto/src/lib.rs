@@ -14,3 +14,9 @@ pub mod quorum {
 pub mod replication {
     tonic::include_proto!("skerry.replication.v1");
 }
+
+/// Brokers and their controller.
+#[allow(missing_docs, clippy::all)]
+pub mod cluster {
+    tonic::include_proto!("skerry.cluster.v1");
+}

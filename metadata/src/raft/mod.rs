@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::{BasicNode, Config, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
@@ -37,7 +38,7 @@ use self::types::{Proposal, Raft, Runtime, TypeConfig};
 use crate::config::QuorumConfig;
 use crate::errors::{ProposeError, StartError};
 use crate::publish::Publisher;
-use crate::status::{MemberStatus, QuorumStatus, Role};
+use crate::status::{Leadership, MemberStatus, QuorumStatus, Role};
 
 /// RocksDB's directory within the quorum's.
 const RAFT_DIR: &str = "raft";
@@ -294,6 +295,41 @@ impl Node {
         }
     }
 
+    /// Proposes here and nowhere else; `None` where this node does not lead.
+    pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<Option<Outcome>, ProposeError> {
+        let deadline = self.config().timings.propose;
+        let propose = async {
+            match self.propose_here(Arc::new(command)).await? {
+                Local::Applied { index, outcome } => {
+                    self.inner.publisher.wait_applied(index).await;
+                    Ok(Some(outcome))
+                }
+                Local::NotLeader { .. } => Ok(None),
+            }
+        };
+        match self.inner.env.clock.timeout(deadline, propose).await {
+            Ok(result) => result,
+            Err(_) => Err(ProposeError::Timeout(deadline)),
+        }
+    }
+
+    pub(crate) fn leadership(&self) -> Leadership {
+        leadership(&self.raft().server_metrics().borrow_watched())
+    }
+
+    pub(crate) async fn leadership_changed(&self, known: Leadership) -> Leadership {
+        let mut metrics = self.raft().server_metrics();
+        loop {
+            let now = leadership(&metrics.borrow_watched());
+            if now != known {
+                return now;
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     fn known_leader(&self) -> Option<(u64, String)> {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -428,6 +464,14 @@ impl Node {
             // A peer's connection, or a clone of this handle, may keep a task alive: it has nothing left to do.
             let _ = self.inner.env.clock.timeout(DRAIN, task.join()).await;
         }
+    }
+}
+
+fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> Leadership {
+    Leadership {
+        term: metrics.vote.leader_id.term,
+        leader: metrics.current_leader.map(broker_id),
+        here: metrics.state == ServerState::Leader,
     }
 }
 
