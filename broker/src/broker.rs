@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use skerry_env::Env;
 use skerry_metadata::{ProposeError, Quorum};
-use skerry_metadata_state::{Command, Image, Outcome};
+use skerry_metadata_state::{BrokerGuard, Command, Image, Outcome};
 use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -113,6 +113,12 @@ impl Broker {
     /// This broker's registration; `None` before it has one.
     pub fn epoch(&self) -> Option<BrokerEpoch> {
         self.epoch.get().copied()
+    }
+
+    /// This broker with its registration, for commands that must not outlive it; `None` before it has one.
+    pub fn guard(&self) -> Option<BrokerGuard> {
+        let broker = self.id();
+        self.epoch().map(|epoch| BrokerGuard { broker, epoch })
     }
 
     /// The metadata as this broker has acted on it: what a client is shown of it can be used. The quorum's own image

@@ -2,30 +2,30 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use skerry_env::disk::{DirLock, read_file, replace_file};
+use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Voter, WalMark};
-use skerry_metadata_state::{
-    BrokerGuard, Command, Delta, FeatureRange, HostPort, Image, Outcome, RegisterBroker,
-};
-use skerry_types::{BrokerId, Uuid};
+use skerry_metadata_state::{Command, Delta, Image};
+use skerry_types::Uuid;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_http::{self, AdminState, Health};
+use crate::admin_http;
 use crate::broker::{Broker, ConnectionLimits};
 use crate::budget::Budget;
 use crate::config::NodeConfig;
+use crate::data_dir::{DataDir, Identity, LAYOUT_VERSION, LOG_DIR, METADATA_DIR};
 use crate::flusher::{self, FlushQueue};
 use crate::gate::Gate;
 use crate::groups::Groups;
+use crate::health::NodeHealth;
 use crate::kafka::listener;
 use crate::kafka::sessions::FetchSessions;
 use crate::maintenance;
@@ -33,18 +33,15 @@ use crate::metrics::Metrics;
 use crate::partitions::Partitions;
 use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
+use crate::registration;
 use crate::settings::Settings;
 
-/// Kafka's name for the file that says whose directory it is.
-const META_PROPERTIES: &str = "meta.properties";
-/// Version of the directory's layout. A larger one was written by a newer program.
-const LAYOUT_VERSION: u32 = 1;
 /// How often to look whether the node can still go on.
 const FAILURE_LOOK: Duration = Duration::from_millis(500);
-/// Where partitions live, under the data directory.
-const LOG_DIR: &str = "log";
-/// Where the metadata quorum lives, under the data directory.
-const METADATA_DIR: &str = "metadata";
+/// A start that takes longer turns Kafka clients away, so that they try another node instead of waiting here.
+const TURN_AWAY_AFTER: Duration = Duration::from_secs(1);
+/// After an accept that failed: the system is out of descriptors, and more tries at once would not help.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -162,45 +159,43 @@ pub async fn start(env: Env, config: NodeConfig) -> Result<RunningNode, StartErr
 pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<RunningNode, StartError> {
     let config = Arc::new(config);
     // The addresses first: a port in use must not leave a trace on the disk.
-    let kafka = bind(&env, &config.kafka_listen, "listeners").await?;
+    let mut kafka = bind(&env, &config.kafka_listen, "listeners").await?;
     let admin = bind(&env, &config.admin_listen, "admin.listen").await?;
-    let kafka_addr = kafka.local_addr();
+    let (kafka_addr, admin_addr) = (kafka.local_addr(), admin.local_addr());
     let directory = DataDir {
         env: env.clone(),
         dir: config.data_dir.clone(),
     };
     let identity = directory.identity(config.node_id)?;
     let lock = directory.claim()?;
-    let quorum = start_quorum(&env, &config, identity.map(|known| known.cluster), hooks).await?;
-    let directory_id = identity.map_or_else(|| env.rng.uuid(), |known| known.directory);
-    if let (None, Some(cluster)) = (identity, quorum.image().cluster_id()) {
-        let identity = Identity {
-            cluster,
-            directory: directory_id,
-        };
-        directory.sign(config.node_id, identity)?;
-    }
     let stop = Stop::default();
-    let (broker, mut tasks) = build(&env, &config, quorum, &stop)?;
-    let watch = broker.quorum.watch();
-    let image = watch.image();
-    follow(&broker, &image, &[Delta::Reset], watch.seen()).await;
-    let follower = broker.clone();
-    let follow_stop = stop.back.clone();
-    tasks.push(
-        env.tasks
-            .spawn("metadata-follower", follow_all(follower, watch, follow_stop)),
-    );
-    register(&broker, kafka_addr, directory_id).await?;
+    let start = Start {
+        env: env.clone(),
+        config: config.clone(),
+        directory,
+        health: Arc::new(NodeHealth::default()),
+        stop: stop.clone(),
+    };
+    let admin = admin_http::start(&env, admin, start.health.clone(), stop.front.clone());
+    let joined = tokio::select! {
+        biased;
+        joined = start.join(hooks, identity, kafka_addr) => joined,
+        () = turn_away(&env, &mut kafka) => unreachable!("it goes on until it is dropped"),
+    };
+    let (broker, mut tasks) = match joined {
+        Ok(joined) => joined,
+        Err(error) => {
+            stop.front.cancel();
+            stop.back.cancel();
+            return Err(error);
+        }
+    };
+    tasks.push(admin);
     settle(&broker).await;
     broker.groups.start(&broker).await;
     let upkeep = maintenance::start(&broker, stop.upkeep.clone());
-    let state: Arc<dyn AdminState> = Arc::new(NodeAdmin {
-        broker: broker.clone(),
-    });
-    let admin_addr = admin.local_addr();
-    tasks.push(admin_http::start(&env, admin, state, stop.front.clone()));
     tasks.push(listener::start(broker.clone(), kafka, stop.front.clone()));
+    registration::unfence(&broker).await?;
     let cluster_addr = config.cluster_listen.clone();
     Ok(RunningNode {
         kafka_addr,
@@ -212,6 +207,60 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
         upkeep,
         _lock: lock,
     })
+}
+
+/// A node that is starting.
+struct Start {
+    env: Env,
+    config: Arc<NodeConfig>,
+    directory: DataDir,
+    health: Arc<NodeHealth>,
+    stop: Stop,
+}
+
+impl Start {
+    /// Opens everything, waits for a majority of the quorum, and registers: every log is open on return.
+    async fn join(
+        &self,
+        hooks: Hooks,
+        identity: Option<Identity>,
+        kafka_addr: SocketAddr,
+    ) -> Result<(Arc<Broker>, Vec<TaskHandle>), StartError> {
+        let known = identity.map(|identity| identity.cluster_id);
+        let quorum = start_quorum(&self.env, &self.config, known, hooks).await?;
+        let (broker, mut tasks) = build(&self.env, &self.config, quorum, &self.stop)?;
+        self.health.opened(&broker);
+        let found = registration::cluster_id(&self.env, broker.quorum()).await;
+        let identity = match identity {
+            None => self.directory.sign(self.config.node_id, found)?,
+            Some(identity) if identity.cluster_id == found => identity,
+            Some(identity) => {
+                let wanted = identity.cluster_id;
+                return Err(skerry_metadata::StartError::OtherCluster { found, wanted }.into());
+            }
+        };
+        let watch = broker.quorum.watch();
+        let image = watch.image();
+        follow(&broker, &image, &[Delta::Reset], watch.seen()).await;
+        let following = follow_all(broker.clone(), watch, self.stop.back.clone());
+        tasks.push(self.env.tasks.spawn("metadata-follower", following));
+        let epoch = registration::register(&broker, kafka_addr, identity.directory_id).await?;
+        // Registered once in a process: nobody else sets it.
+        let _ = broker.epoch.set(epoch);
+        Ok((broker, tasks))
+    }
+}
+
+/// Closes what clients open while the node cannot serve them yet. A start is quick where nobody else is needed for it:
+/// then they wait for that moment instead.
+async fn turn_away(env: &Env, listener: &mut Listener) {
+    env.clock.sleep(TURN_AWAY_AFTER).await;
+    loop {
+        match listener.accept().await {
+            Ok(conn) => drop(conn),
+            Err(_) => env.clock.sleep(ACCEPT_PAUSE).await,
+        }
+    }
 }
 
 impl RunningNode {
@@ -241,10 +290,7 @@ impl RunningNode {
     pub async fn shutdown(self) {
         self.stop.front.cancel();
         self.broker.groups.stop().await;
-        let guard = self.broker.epoch().map(|epoch| BrokerGuard {
-            broker: self.broker.id(),
-            epoch,
-        });
+        let guard = self.broker.guard();
         self.stop.upkeep.cancel();
         self.upkeep.join().await;
         self.broker.partitions.close().await;
@@ -380,231 +426,5 @@ async fn settle(broker: &Arc<Broker>) {
     for wait in waits {
         // A log that cannot be made durable says so to whoever uses it.
         let _ = wait.await;
-    }
-}
-
-/// Registers this start of the broker, and takes part: every log is open by now.
-async fn register(broker: &Arc<Broker>, kafka_addr: SocketAddr, directory: Uuid) -> Result<(), StartError> {
-    let config = &broker.config;
-    let kafka = match &config.kafka_advertise {
-        Some(advertised) => host_port(advertised)?,
-        None => advertise(kafka_addr, &config.kafka_listen)?,
-    };
-    let cluster = host_port(
-        config
-            .cluster_advertise
-            .as_deref()
-            .unwrap_or(&config.cluster_listen),
-    )?;
-    let command = Command::RegisterBroker(RegisterBroker {
-        broker: config.node_id,
-        incarnation: broker.env.rng.uuid(),
-        directory,
-        clean: broker.partitions.were_closed_cleanly(),
-        kafka,
-        cluster,
-        rack: config.rack.as_deref().map(Into::into),
-        features: FeatureRange::OURS,
-        at: broker.env.clock.wall(),
-    });
-    let refused = |why: String| StartError::Register(why);
-    match broker
-        .propose(command)
-        .await
-        .map_err(|error| refused(error.to_string()))?
-    {
-        Outcome::BrokerRegistered { epoch } => {
-            let unfence = Command::UnfenceBroker(BrokerGuard {
-                broker: config.node_id,
-                epoch,
-            });
-            let outcome = broker
-                .propose(unfence)
-                .await
-                .map_err(|error| refused(error.to_string()))?;
-            if let Outcome::Refused(refusal) = outcome {
-                return Err(refused(refusal.to_string()));
-            }
-            // Registered once in a process: nobody else sets it.
-            let _ = broker.epoch.set(epoch);
-            Ok(())
-        }
-        Outcome::Refused(refusal) => Err(refused(refusal.to_string())),
-        other => Err(refused(format!("unexpected answer {other:?}"))),
-    }
-}
-
-/// What clients are told where nothing else is said: the address as it was given, with the port that was taken.
-fn advertise(bound: SocketAddr, given: &str) -> Result<HostPort, StartError> {
-    let given = host_port(given)?;
-    let host = match &*given.host {
-        // "Every address" is none that a client could connect to.
-        "0.0.0.0" => "127.0.0.1".into(),
-        "::" => "::1".into(),
-        _ => given.host,
-    };
-    Ok(HostPort {
-        host,
-        port: bound.port(),
-    })
-}
-
-fn host_port(text: &str) -> Result<HostPort, StartError> {
-    let parsed = text.rsplit_once(':').and_then(|(host, port)| {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Some(HostPort::new(host, port.parse().ok()?))
-    });
-    parsed.ok_or_else(|| StartError::Register(format!("{text} is not HOST:PORT")))
-}
-
-/// What `meta.properties` says of a data directory.
-#[derive(Clone, Copy)]
-struct Identity {
-    /// The cluster that it belongs to.
-    cluster: Uuid,
-    /// Its own name (Kafka's `directory.id`): the metadata knows by it that a disk was wiped or swapped.
-    directory: Uuid,
-}
-
-/// The data directory and whose it is.
-struct DataDir {
-    env: Env,
-    dir: PathBuf,
-}
-
-impl DataDir {
-    /// Whose directory it is; `None` for a new one. Changes nothing.
-    fn identity(&self, node_id: BrokerId) -> Result<Option<Identity>, StartError> {
-        let path = self.dir.join(META_PROPERTIES);
-        let disk = &*self.env.disk;
-        let bytes = read_file(disk, &path, 64 * 1024).map_err(|source| self.disk(&path, source))?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        let damaged = |why: &str| StartError::Identity {
-            path: path.clone(),
-            why: why.to_owned(),
-        };
-        let text = String::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .map(str::trim)
-        };
-        let version: u32 = value("version")
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| damaged("it has no version"))?;
-        if version > LAYOUT_VERSION {
-            return Err(StartError::NewerVersion {
-                dir: self.dir.clone(),
-                found: version,
-            });
-        }
-        let owner: i32 = value("node.id")
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| damaged("it has no node.id"))?;
-        if owner != node_id.get() {
-            return Err(StartError::WrongNode {
-                dir: self.dir.clone(),
-                found: owner,
-                configured: node_id.get(),
-            });
-        }
-        let id = |key: &str| value(key).and_then(|text| text.parse().ok());
-        let identity = Identity {
-            cluster: id("cluster.id").ok_or_else(|| damaged("it has no cluster.id"))?,
-            directory: id("directory.id").ok_or_else(|| damaged("it has no directory.id"))?,
-        };
-        let metadata = self.dir.join(METADATA_DIR);
-        if disk
-            .stat(&metadata)
-            .map_err(|source| self.disk(&metadata, source))?
-            .is_none()
-        {
-            return Err(StartError::MetadataMissing {
-                dir: self.dir.clone(),
-            });
-        }
-        Ok(Some(identity))
-    }
-
-    /// Makes the directory, durably, and takes its lock.
-    fn claim(&self) -> Result<Box<dyn DirLock>, StartError> {
-        let disk = &*self.env.disk;
-        let failed = |source| self.disk(&self.dir, source);
-        if disk.stat(&self.dir).map_err(failed)?.is_none() {
-            disk.create_dir_all(&self.dir).map_err(failed)?;
-            for ancestor in self.dir.ancestors().skip(1) {
-                let ancestor = if ancestor.as_os_str().is_empty() {
-                    Path::new(".")
-                } else {
-                    ancestor
-                };
-                // Directories above the first that we made may not be ours to sync: what matters is our own names.
-                if disk.sync_dir(ancestor).is_err() {
-                    break;
-                }
-            }
-        }
-        disk.lock_dir(&self.dir).map_err(|source| {
-            if source.kind() == io::ErrorKind::WouldBlock {
-                StartError::InUse {
-                    dir: self.dir.clone(),
-                }
-            } else {
-                self.disk(&self.dir, source)
-            }
-        })
-    }
-
-    /// Writes whose directory it is, once the cluster has a name.
-    fn sign(&self, node_id: BrokerId, identity: Identity) -> Result<(), StartError> {
-        let path = self.dir.join(META_PROPERTIES);
-        let Identity { cluster, directory } = identity;
-        let text = format!(
-            "version={LAYOUT_VERSION}\nnode.id={node_id}\ncluster.id={cluster}\ndirectory.id={directory}\n"
-        );
-        replace_file(&*self.env.disk, &path, text.as_bytes()).map_err(|source| self.disk(&path, source))
-    }
-
-    fn disk(&self, path: &Path, source: io::Error) -> StartError {
-        StartError::Disk {
-            path: path.to_owned(),
-            source,
-        }
-    }
-}
-
-/// What administration asks of a node.
-struct NodeAdmin {
-    broker: Arc<Broker>,
-}
-
-impl AdminState for NodeAdmin {
-    fn live(&self) -> Health {
-        Health::ok()
-    }
-
-    fn ready(&self) -> Health {
-        let mut reasons = Vec::new();
-        if self.broker.epoch().is_none() {
-            reasons.push("the broker has not registered yet".to_owned());
-        }
-        for partition in self.broker.partitions().all() {
-            if let Some(why) = partition.offline() {
-                reasons.push(format!("{}: {why}", partition.name()));
-            }
-        }
-        if let Some(free_bytes) = self.broker.disk_nearly_full() {
-            reasons.push(format!(
-                "the disk is nearly full: {free_bytes} bytes are free, producers must wait"
-            ));
-        }
-        Health::from_reasons(reasons)
-    }
-
-    fn metrics(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.broker.metrics().registry());
-        text
     }
 }

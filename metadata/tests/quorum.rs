@@ -381,6 +381,8 @@ async fn leadership_goes_where_it_is_sent() {
     let mut three = Three::start().await;
     let leader = three.leader().await;
     join(three.node(leader), 1, 1).await;
+    let before = three.node(leader).leadership();
+    assert!(before.here);
     let heir = leader % 3 + 1;
     three
         .node(leader)
@@ -392,7 +394,18 @@ async fn leadership_goes_where_it_is_sent() {
     })
     .await;
     assert_eq!(three.leader().await, heir);
+    let now = three.node(leader).leadership_changed(before).await;
+    assert!(now.term > before.term && !now.here, "{before:?} {now:?}");
+    // What only a leader may decide is not carried to the next one.
+    let refused = three.node(leader).propose_as_leader(topic("b", 1)).await.unwrap();
+    assert_eq!(refused, None);
+    let decided = three.node(heir).propose_as_leader(topic("c", 1)).await.unwrap();
+    assert!(
+        matches!(decided, Some(Outcome::TopicCreated { .. })),
+        "{decided:?}"
+    );
     three.node(leader).propose(topic("a", 1)).await.unwrap();
+    assert!(three.node(leader).image().topic("b").is_none());
     for id in 1..=3 {
         three.stop(id).await;
     }

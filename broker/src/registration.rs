@@ -1,0 +1,229 @@
+//! How a broker comes to take part in its cluster: it waits for a majority, and registers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use skerry_env::Env;
+use skerry_metadata::{ProposeError, Quorum};
+use skerry_metadata_state::{Command, FeatureRange, HostPort, Outcome, RegisterBroker};
+use skerry_types::{BrokerEpoch, BrokerId, Uuid};
+
+use crate::broker::Broker;
+use crate::node::StartError;
+
+/// How often a start that waits for others says for whom.
+const TELL_EVERY: Duration = Duration::from_secs(3);
+/// A node that takes longer to accept a connection counts as unreachable in that line.
+const DIAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits until the cluster has a name, and gives it. Says now and then who is missing.
+pub(crate) async fn cluster_id(env: &Env, quorum: &Quorum) -> Uuid {
+    let mut watch = quorum.watch();
+    let named = async {
+        loop {
+            if let Some(id) = watch.image().cluster_id() {
+                return id;
+            }
+            watch.changed().await;
+        }
+    };
+    telling_who_is_missing(env, quorum, named).await
+}
+
+/// Registers this start of the broker, whose data directory is `directory`. Tries until a majority has decided.
+///
+/// # Errors
+/// The cluster does not want it.
+pub(crate) async fn register(
+    broker: &Broker,
+    kafka_addr: SocketAddr,
+    directory: Uuid,
+) -> Result<BrokerEpoch, StartError> {
+    let command = Command::RegisterBroker(registration(broker, kafka_addr, directory)?);
+    let decided = async {
+        loop {
+            // The same command again finds its own work.
+            match broker.propose(command.clone()).await {
+                Err(ProposeError::Timeout(_)) => {}
+                outcome => return outcome,
+            }
+        }
+    };
+    let refused = |why: String| StartError::Register(why);
+    match telling_who_is_missing(broker.env(), broker.quorum(), decided)
+        .await
+        .map_err(|error| refused(error.to_string()))?
+    {
+        Outcome::BrokerRegistered { epoch } => Ok(epoch),
+        Outcome::Refused(refusal) => Err(refused(refusal.to_string())),
+        other => Err(refused(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Takes part from now on: it may lead and be in sync.
+///
+/// # Errors
+/// The cluster does not want it.
+pub(crate) async fn unfence(broker: &Broker) -> Result<(), StartError> {
+    let Some(guard) = broker.guard() else {
+        return Ok(());
+    };
+    let outcome = broker
+        .propose(Command::UnfenceBroker(guard))
+        .await
+        .map_err(|error| StartError::Register(error.to_string()))?;
+    match outcome {
+        Outcome::Refused(refusal) => Err(StartError::Register(refusal.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn registration(
+    broker: &Broker,
+    kafka_addr: SocketAddr,
+    directory: Uuid,
+) -> Result<RegisterBroker, StartError> {
+    let config = &broker.config;
+    let kafka = match &config.kafka_advertise {
+        Some(advertised) => host_port(advertised)?,
+        None => advertise(kafka_addr, &config.kafka_listen)?,
+    };
+    let cluster = host_port(
+        config
+            .cluster_advertise
+            .as_deref()
+            .unwrap_or(&config.cluster_listen),
+    )?;
+    Ok(RegisterBroker {
+        broker: config.node_id,
+        incarnation: broker.env.rng.uuid(),
+        directory,
+        kafka,
+        cluster,
+        rack: config.rack.as_deref().map(Into::into),
+        features: FeatureRange::OURS,
+        at: broker.env.clock.wall(),
+    })
+}
+
+/// What clients are told where nothing else is said: the address as it was given, with the port that was taken.
+fn advertise(bound: SocketAddr, given: &str) -> Result<HostPort, StartError> {
+    let given = host_port(given)?;
+    let host = match &*given.host {
+        // "Every address" is none that a client could connect to.
+        "0.0.0.0" => "127.0.0.1".into(),
+        "::" => "::1".into(),
+        _ => given.host,
+    };
+    Ok(HostPort {
+        host,
+        port: bound.port(),
+    })
+}
+
+fn host_port(text: &str) -> Result<HostPort, StartError> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some(HostPort::new(host, port.parse().ok()?))
+    });
+    parsed.ok_or_else(|| StartError::Register(format!("{text} is not HOST:PORT")))
+}
+
+/// Does `work`, which waits for a majority of the quorum, and says every few seconds for whom it waits.
+async fn telling_who_is_missing<T>(env: &Env, quorum: &Quorum, work: impl Future<Output = T>) -> T {
+    let tell = async {
+        loop {
+            env.clock.sleep(TELL_EVERY).await;
+            tracing::warn!("{}", who_is_missing(env, quorum).await);
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = tell => unreachable!("it goes on until it is dropped"),
+    }
+}
+
+/// How a dial of another member went.
+struct Reached {
+    id: BrokerId,
+    addr: String,
+    /// Why it was not reached.
+    failure: Option<String>,
+}
+
+/// One line about the quorum that does not answer.
+pub(crate) async fn who_is_missing(env: &Env, quorum: &Quorum) -> String {
+    let status = quorum.status();
+    let others = status
+        .members
+        .into_iter()
+        .filter(|member| member.voter && member.id != status.node_id);
+    let mut reached = Vec::new();
+    for member in others {
+        let failure = match env.clock.timeout(DIAL_PATIENCE, env.net.dial(&member.addr)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {DIAL_PATIENCE:?}")),
+        };
+        reached.push(Reached {
+            id: member.id,
+            addr: member.addr,
+            failure,
+        });
+    }
+    line(status.leader, &reached)
+}
+
+fn line(leader: Option<BrokerId>, others: &[Reached]) -> String {
+    let others: Vec<String> = others
+        .iter()
+        .map(|Reached { id, addr, failure }| match failure {
+            None => format!("node {id} at {addr} is reachable"),
+            Some(why) => format!("node {id} at {addr} is not ({why})"),
+        })
+        .collect();
+    let leader = match leader {
+        Some(id) => format!("node {id} leads it and has not answered yet"),
+        None => "it has no leader".to_owned(),
+    };
+    format!(
+        "waiting for a majority of the metadata quorum: {leader}; {}",
+        others.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_says_for_whom_it_waits() {
+        let others = [
+            Reached {
+                id: BrokerId(2),
+                addr: "b:9093".to_owned(),
+                failure: None,
+            },
+            Reached {
+                id: BrokerId(3),
+                addr: "c:9093".to_owned(),
+                failure: Some("connection refused".to_owned()),
+            },
+        ];
+        assert_eq!(
+            line(None, &others),
+            "waiting for a majority of the metadata quorum: it has no leader; node 2 at b:9093 is reachable, node 3 at \
+             c:9093 is not (connection refused)"
+        );
+    }
+
+    #[test]
+    fn every_address_is_none_that_a_client_could_use() {
+        let bound = "127.0.0.1:7".parse().unwrap();
+        assert_eq!(advertise(bound, "0.0.0.0:0").unwrap().to_string(), "127.0.0.1:7");
+        assert_eq!(advertise(bound, "[::]:0").unwrap().to_string(), "[::1]:7");
+        assert_eq!(advertise(bound, "edge-7:9092").unwrap().to_string(), "edge-7:7");
+        assert!(host_port("edge-7").is_err());
+    }
+}
