@@ -98,6 +98,7 @@ fn registration(
         broker: config.node_id,
         incarnation: broker.env.rng.uuid(),
         directory,
+        clean: broker.partitions.were_closed_cleanly(),
         kafka,
         cluster,
         rack: config.rack.as_deref().map(Into::into),
