@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use skerry_env::Env;
 use skerry_metadata::{ProposeError, Quorum};
 use skerry_metadata_state::{BrokerGuard, Command, Image, Outcome};
-use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition, is_planted};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::budget::Budget;
@@ -125,6 +125,9 @@ impl Broker {
     /// may be ahead; a topic of it whose logs are not open yet would refuse the first of several pipelined batches
     /// and take the second, which an idempotent producer does not survive.
     pub fn image(&self) -> Arc<Image> {
+        if is_planted("topic-told-before-its-logs") {
+            return self.quorum.image();
+        }
         self.visible.load_full()
     }
 

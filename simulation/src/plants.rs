@@ -16,6 +16,21 @@ pub struct Planted {
     pub budget: u64,
 }
 
+/// A bug that there was, and that the simulator found: the scenario made of that history must show it for ever.
+const fn there_was(
+    name: &'static str,
+    scenario: &'static str,
+    budget: u64,
+    mistake: &'static str,
+) -> Planted {
+    Planted {
+        name,
+        mistake,
+        scenario: Some(scenario),
+        budget,
+    }
+}
+
 const fn planted(name: &'static str, budget: u64, mistake: &'static str) -> Planted {
     Planted {
         name,
@@ -81,5 +96,23 @@ pub const PLANTS: &[Planted] = &[
         "assignment-acked-before-append",
         200,
         "a group's assignment is answered before it is written",
+    ),
+    there_was(
+        "full-disk-cut-not-synced",
+        "partial-write",
+        20,
+        "what a full disk left of a write is cut off, and the cut not synced",
+    ),
+    there_was(
+        "topic-told-before-its-logs",
+        "new-topic",
+        5,
+        "clients are told of a topic whose logs are not open yet",
+    ),
+    there_was(
+        "pipelined-batch-overtakes",
+        "overtaken-batch",
+        5,
+        "the second batch of a new producer is taken after the first was refused",
     ),
 ];

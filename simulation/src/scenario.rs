@@ -2,6 +2,8 @@
 //!
 //! Every concern draws from a stream of its own, so that leaving a fault out does not move the others.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use skerry_env::Rng;
 
@@ -219,6 +221,55 @@ impl Scenario {
         }
     }
 
+    /// As a person writes it: JSON with one line for each worker and each fault.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        fn json(value: &impl Serialize) -> String {
+            // A space after each comma and colon, as everywhere else.
+            let mut out = Vec::new();
+            let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
+            value
+                .serialize(&mut serializer)
+                .expect("a scenario is made of numbers and strings");
+            String::from_utf8(out).expect("JSON is UTF-8")
+        }
+        fn lines(values: &[impl Serialize], indent: &str) -> String {
+            if values.is_empty() {
+                return "[]".to_owned();
+            }
+            let lines: Vec<_> = values
+                .iter()
+                .map(|value| format!("{indent}  {}", json(value)))
+                .collect();
+            format!("[\n{}\n{indent}]", lines.join(",\n"))
+        }
+        let mut fields = Vec::new();
+        if !self.about.is_empty() {
+            fields.push(("about", json(&self.about)));
+        }
+        fields.extend([
+            ("seed", json(&self.seed)),
+            ("faults_ms", json(&self.faults_ms)),
+            ("tick_ms", json(&self.tick_ms)),
+            ("latency_ms", json(&self.latency_ms)),
+            ("cold_read_one_in", json(&self.cold_read_one_in)),
+            ("ends_with_power_cut", json(&self.ends_with_power_cut)),
+            (
+                "workload",
+                format!(
+                    "{{\n    \"workers\": {}\n  }}",
+                    lines(&self.workload.workers, "    ")
+                ),
+            ),
+            ("faults", lines(&self.faults, "  ")),
+        ]);
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| format!("  \"{name}\": {value}"))
+            .collect();
+        format!("{{\n{}\n}}\n", fields.join(",\n"))
+    }
+
     /// The groups of the workload.
     #[must_use]
     pub fn groups(&self) -> Vec<String> {
@@ -234,6 +285,23 @@ impl Scenario {
         groups.sort();
         groups.dedup();
         groups
+    }
+}
+
+/// One line of JSON with a space after each comma and colon.
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
     }
 }
 
@@ -408,7 +476,8 @@ mod tests {
     #[test]
     fn a_scenario_is_read_as_it_was_written() {
         let scenario = Scenario::draw(3);
-        let text = serde_json::to_string_pretty(&scenario).unwrap();
+        let text = scenario.to_text();
+        assert!(text.contains("      {\"host\": \"client-"), "{text}");
         assert_eq!(serde_json::from_str::<Scenario>(&text).unwrap(), scenario);
         let kept = scenario.keeping(&[0]);
         assert_eq!(kept.faults, scenario.faults[..1]);

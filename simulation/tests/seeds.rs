@@ -66,6 +66,46 @@ fn a_replay_writes_what_check_reads_and_a_timeline() {
 }
 
 #[test]
+fn a_failure_is_made_small_and_can_be_run_again() {
+    let small = std::env::temp_dir().join(format!("skerry-sim-test-{}.json", std::process::id()));
+    let file = small.to_str().expect("UTF-8");
+    let bug = ["--plant", "ack-before-fsync"];
+    let output = sim(&[&["shrink", "3", "--out", file][..], &bug].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("acknowledged-before-durable needs 0 of"),
+        "{}",
+        text(&output)
+    );
+    let output = sim(&[&["scenario", "run", file][..], &bug].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("acknowledged-before-durable"),
+        "{}",
+        text(&output)
+    );
+    let output = sim(&["shrink", file]);
+    assert!(
+        text(&output).contains("there is nothing to shrink"),
+        "{}",
+        text(&output)
+    );
+    assert!(output.status.success());
+}
+
+#[test]
+fn what_was_found_once_is_found_again() {
+    for bug in [
+        "full-disk-cut-not-synced",
+        "topic-told-before-its-logs",
+        "pipelined-batch-overtakes",
+    ] {
+        let output = sim(&["plant", bug]);
+        assert!(output.status.success(), "{bug}: {}", text(&output));
+    }
+}
+
+#[test]
 fn every_scenario_keeps_every_promise() {
     let list = sim(&["scenario", "list"]);
     for line in text(&list).lines() {

@@ -107,6 +107,7 @@ impl Connection {
             broker,
             client_id: "".into(),
             software: Arc::default(),
+            pipeline: Arc::default(),
         };
         Self {
             conn,

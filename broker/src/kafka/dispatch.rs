@@ -10,6 +10,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
 use super::frame::{Answer, Request};
+use super::pipeline::Pipeline;
 use crate::broker::Broker;
 use crate::gate::Caller;
 
@@ -24,6 +25,8 @@ pub struct Context {
     pub client_id: Arc<str>,
     /// What the client is made of (KIP-511), once it has said so.
     pub software: Arc<parking_lot::Mutex<Option<ClientSoftware>>>,
+    /// What producers on this connection were refused for a moment. Locked by one Produce request at a time.
+    pub pipeline: Arc<parking_lot::Mutex<Pipeline>>,
 }
 
 impl Context {

@@ -11,6 +11,7 @@ pub mod fetch_answer;
 pub mod frame;
 pub mod group_wire;
 pub mod listener;
+pub mod pipeline;
 pub mod resources;
 pub mod sessions;
 pub mod shape;

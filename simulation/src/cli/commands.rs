@@ -12,6 +12,7 @@ use skerry_simulation::scenario::Scenario;
 use super::one::{self, SCENARIOS};
 use super::pool::{self, Surroundings};
 use super::report::{Progress, Summary, print_failure, print_success};
+use super::shrink::{self, Shrinker};
 use super::{OneArgs, Plant, Seeds, files, html};
 
 /// Failures shown in full; of the others only the seeds.
@@ -25,12 +26,23 @@ fn status(good: bool) -> ExitCode {
     }
 }
 
-fn again(seed: u64, plant: &Plant, more: &str) -> String {
-    let plant = plant
+fn planting(plant: &Plant) -> String {
+    plant
         .plant
         .as_ref()
-        .map_or_else(String::new, |bug| format!(" --plant {bug}"));
-    format!("skerry-sim replay {seed}{plant}{more} --trace trace.txt --html timeline.html")
+        .map_or_else(String::new, |bug| format!(" --plant {bug}"))
+}
+
+fn again(args: &OneArgs) -> String {
+    let keep = args.keep.as_ref().map_or_else(String::new, |keep| {
+        let keep: Vec<_> = keep.iter().map(ToString::to_string).collect();
+        format!(" --keep={}", keep.join(","))
+    });
+    format!(
+        "skerry-sim replay {}{}{keep} --trace trace.txt --html timeline.html",
+        args.seed,
+        planting(&args.plant)
+    )
 }
 
 pub(super) fn run(seeds: Seeds, jobs: Option<usize>, plant: &Plant) -> anyhow::Result<ExitCode> {
@@ -45,7 +57,12 @@ pub(super) fn run(seeds: Seeds, jobs: Option<usize>, plant: &Plant) -> anyhow::R
     pool::run_all(all, jobs.unwrap_or_else(pool::default_jobs), |result| {
         summary.add(&result);
         if !result.violations.is_empty() && summary.failed.len() <= FAILURES_SHOWN {
-            print_failure(&result, &again(result.seed, plant, ""));
+            let args = OneArgs {
+                seed: result.seed,
+                plant: plant.clone(),
+                ..OneArgs::default()
+            };
+            print_failure(&result, &again(&args));
         }
         progress.show(&summary, began.elapsed());
         true
@@ -77,7 +94,7 @@ pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<
     if result.violations.is_empty() {
         print_success(&result);
     } else {
-        print_failure(&result, &again(args.seed, &args.plant, ""));
+        print_failure(&result, &again(&args));
     }
     Ok(status(result.violations.is_empty()))
 }
@@ -150,65 +167,60 @@ fn first_difference(one: &Path, two: &Path) -> anyhow::Result<Option<(usize, Str
     Ok(None)
 }
 
-pub(super) fn shrink(seed: u64, plant: &Plant) -> anyhow::Result<ExitCode> {
-    let whole = OneArgs {
-        seed,
-        plant: plant.clone(),
-        ..OneArgs::default()
-    };
-    let first = pool::run_one(&whole, Surroundings::default())?;
-    let Some(wanted) = first.violations.first().map(|violation| violation.check.clone()) else {
-        println!("seed {seed} keeps every promise: there is nothing to shrink");
+pub(super) fn shrink(what: &str, out: Option<&Path>, plant: &Plant) -> anyhow::Result<ExitCode> {
+    let scenario = one::scenario(&named(what))?;
+    let Some(shrinker) = Shrinker::new(scenario.clone(), plant)? else {
+        println!("{what} keeps every promise: there is nothing to shrink");
         return Ok(ExitCode::SUCCESS);
     };
-    let scenario = Scenario::draw(seed);
-    let mut kept: Vec<usize> = (0..scenario.faults.len()).collect();
-    println!("seed {seed} breaks {wanted} with {} faults", kept.len());
-    let mut runs = 1;
-    // Halves first, then single faults: what can go goes.
-    let mut chunk = kept.len().div_ceil(2).max(1);
-    loop {
-        let mut start = 0;
-        while start < kept.len() {
-            let mut fewer = kept.clone();
-            fewer.drain(start..(start + chunk).min(kept.len()));
-            let args = OneArgs {
-                keep: Some(fewer.clone()),
-                ..whole.clone()
-            };
-            runs += 1;
-            let result = pool::run_one(&args, Surroundings::default())?;
-            if result
-                .violations
-                .iter()
-                .any(|violation| violation.check == wanted)
-            {
-                println!("  {} faults are enough (run {runs})", fewer.len());
-                kept = fewer;
-            } else {
-                start += chunk;
-            }
-        }
-        if chunk == 1 {
-            break;
-        }
-        chunk = chunk.div_ceil(2);
-    }
+    let wanted = shrinker.wanted().to_owned();
     println!(
-        "{wanted} needs {} of {} faults ({runs} runs):",
-        kept.len(),
-        scenario.faults.len()
+        "{what} breaks {wanted} with {} faults, {} workers, in {} ms",
+        scenario.faults.len(),
+        scenario.workload.workers.len(),
+        scenario.faults_ms
     );
-    for index in &kept {
-        let timed = &scenario.faults[*index];
-        println!("  fault {index} at {:>6} ms: {:?}", timed.at_ms, timed.fault);
-    }
-    let keep: Vec<_> = kept.iter().map(ToString::to_string).collect();
+    let (small, runs) = shrinker.shrink()?;
     println!(
-        "see it again:  {}",
-        again(seed, plant, &format!(" --keep={}", keep.join(",")))
+        "{wanted} needs {} of {} faults, {} of {} workers, {} of {} ms ({runs} runs)",
+        small.faults.len(),
+        scenario.faults.len(),
+        small.workload.workers.len(),
+        scenario.workload.workers.len(),
+        small.faults_ms,
+        scenario.faults_ms
     );
+    match out {
+        None => print!("{}", small.to_text()),
+        Some(path) => {
+            shrink::write(path, &small)?;
+            println!(
+                "see it again:  skerry-sim scenario run {}{} --trace trace.txt",
+                path.display(),
+                planting(plant)
+            );
+        }
+    }
     Ok(ExitCode::FAILURE)
+}
+
+/// A seed, or a scenario's name or file.
+fn named(what: &str) -> OneArgs {
+    match what.parse() {
+        Ok(seed) => OneArgs {
+            seed,
+            ..OneArgs::default()
+        },
+        Err(_) => OneArgs {
+            scenario: Some(what.to_owned()),
+            ..OneArgs::default()
+        },
+    }
+}
+
+pub(super) fn show_scenario(what: &str) -> anyhow::Result<ExitCode> {
+    print!("{}", one::scenario(&named(what))?.to_text());
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn list_plants() -> anyhow::Result<ExitCode> {
@@ -245,7 +257,9 @@ pub(super) fn plant(
         let with = Plant {
             plant: Some(plant.name.to_owned()),
         };
-        let all = (1..=budget).map(|seed| OneArgs {
+        // Seed 0 is the scenario's own.
+        let first = u64::from(plant.scenario.is_none());
+        let all = (first..first + budget).map(|seed| OneArgs {
             seed,
             scenario: plant.scenario.map(str::to_owned),
             plant: with.clone(),
@@ -337,8 +351,9 @@ pub(super) fn run_scenario(
         print_failure(
             &result,
             &format!(
-                "skerry-sim scenario run {name} --seed {} --trace trace.txt",
-                result.seed
+                "skerry-sim scenario run {name} --seed {}{} --trace trace.txt",
+                result.seed,
+                planting(&args.plant)
             ),
         );
     }

@@ -6,6 +6,7 @@ mod html;
 mod one;
 mod pool;
 mod report;
+mod shrink;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ enum Command {
         /// Writes what clients did and heard, for `check`.
         #[arg(long)]
         history: Option<PathBuf>,
-        /// Leaves out every fault but these (their numbers, as `shrink` prints them).
+        /// Leaves out every fault but these (their numbers, as `replay` prints them).
         #[arg(long, value_delimiter = ',')]
         keep: Option<Vec<usize>>,
         #[command(flatten)]
@@ -60,10 +61,14 @@ enum Command {
         #[arg(long)]
         seeds: Seeds,
     },
-    /// Looks for the faults without which a seed breaks no promise.
+    /// Takes away the faults, workers and seconds that a broken promise does not need, and prints the scenario that is
+    /// left.
     Shrink {
-        /// The seed.
-        seed: u64,
+        /// A seed, or a scenario's name or file.
+        what: String,
+        /// Writes the scenario to this file.
+        #[arg(long)]
+        out: Option<PathBuf>,
         #[command(flatten)]
         plant: Plant,
     },
@@ -104,6 +109,11 @@ enum Command {
 enum ScenarioCommand {
     /// What there is.
     List,
+    /// Prints one, to be edited.
+    Show {
+        /// A seed, or a scenario's name or file.
+        what: String,
+    },
     /// Runs one of them.
     Run {
         /// Its name, or a file like those in `simulation/scenarios`.
@@ -194,7 +204,7 @@ pub(crate) fn main() -> ExitCode {
             html.as_deref(),
         ),
         Command::Determinism { seeds } => commands::determinism(seeds),
-        Command::Shrink { seed, plant } => commands::shrink(seed, &plant),
+        Command::Shrink { what, out, plant } => commands::shrink(&what, out.as_deref(), &plant),
         Command::Plant { list: true, .. } => commands::list_plants(),
         Command::Plant {
             name, budget, jobs, ..
@@ -203,6 +213,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Scenario {
             command: ScenarioCommand::List,
         } => commands::list_scenarios(),
+        Command::Scenario {
+            command: ScenarioCommand::Show { what },
+        } => commands::show_scenario(&what),
         Command::Scenario {
             command:
                 ScenarioCommand::Run {

@@ -40,16 +40,22 @@ pub(super) struct Broken {
     pub(super) message: String,
 }
 
+macro_rules! scenarios {
+    ($($name:literal),+ $(,)?) => {
+        [$(($name, include_str!(concat!("../../scenarios/", $name, ".json")))),+]
+    };
+}
+
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 5] = [
-    (
-        "three-power-cuts",
-        include_str!("../../scenarios/three-power-cuts.json"),
-    ),
-    ("fsyncgate", include_str!("../../scenarios/fsyncgate.json")),
-    ("disk-full", include_str!("../../scenarios/disk-full.json")),
-    ("kill-loop", include_str!("../../scenarios/kill-loop.json")),
-    ("late-answers", include_str!("../../scenarios/late-answers.json")),
+pub(super) const SCENARIOS: [(&str, &str); 8] = scenarios![
+    "three-power-cuts",
+    "fsyncgate",
+    "disk-full",
+    "kill-loop",
+    "late-answers",
+    "partial-write",
+    "new-topic",
+    "overtaken-batch",
 ];
 
 /// The scenario that the arguments name.

@@ -10,6 +10,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::Decodable;
 
+use skerry::kafka::shape;
+
 use crate::record;
 
 /// A partition by its topic's name.
@@ -79,6 +81,10 @@ pub(super) fn question(mut frame: Bytes) -> Result<Option<Asked>, ()> {
         return Err(());
     }
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version)).map_err(|_| ())?;
+    if matches!(api, ApiKey::Produce | ApiKey::Fetch | ApiKey::OffsetCommit) {
+        // The generated decoder allocates what an array's length announces, and some clients lie about it.
+        shape::check(api, version, &frame).map_err(|_| ())?;
+    }
     let question = match api {
         ApiKey::Produce => {
             let request = ProduceRequest::decode(&mut frame, version).map_err(|_| ())?;

@@ -290,9 +290,12 @@ fn understand(answer: &ProduceResponse) -> Heard {
     };
     match ResponseError::try_from_code(partition.error_code) {
         None if partition.error_code == 0 => Heard::Written(partition.base_offset),
-        // Whoever retries in order is never out of order: the broker forgot what it had acknowledged.
+        // Whoever retries in order is never out of order: the broker forgot what it had acknowledged, or took a batch
+        // before one that it had refused. A topic that was told is known, and none of these is ever removed.
         Some(
             ResponseError::OutOfOrderSequenceNumber
+            | ResponseError::UnknownTopicOrPartition
+            | ResponseError::UnknownTopicId
             | ResponseError::DuplicateSequenceNumber
             | ResponseError::UnknownProducerId
             | ResponseError::InvalidProducerEpoch

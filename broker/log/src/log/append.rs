@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_env::disk::OpenMode;
-use skerry_types::{LeaderEpoch, Offset, WallMs};
+use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted};
 
 use super::Log;
 use crate::batch::{Batch, BatchHeader, Batches, HEADER_BYTES, MarkerType, control_marker};
@@ -377,6 +377,7 @@ impl Log {
             let end = u64::from(self.active().size);
             let cut = self.active().file(FileKind::Log);
             match cut.and_then(|file| file.set_len(end).map(|()| file)) {
+                Ok(_) if is_planted("full-disk-cut-not-synced") => return AppendError::DiskFull,
                 Ok(file) => {
                     // The cut must be durable before anything behind it is. Otherwise, after a roll, a power cut that
                     // brings the bytes back makes a torn tail in front of segments that were acknowledged.

@@ -16,6 +16,7 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
+use skerry_log::batch::BatchHeader;
 use skerry_log::{AppendError, InvalidBatch, RecordError, ValidBatch};
 use skerry_types::Instant;
 use tokio::sync::oneshot;
@@ -25,6 +26,7 @@ use crate::gate::{Caller, Counted, Operation, Resource};
 use crate::kafka::dispatch::{self, Api, Context, Outcome, Pending, Refusal};
 use crate::kafka::errors;
 use crate::kafka::frame::Request;
+use crate::kafka::pipeline::{Pipeline, Sent, TopicKey};
 use crate::partition::{AckError, Acks, Appending, Partition, ProduceError};
 use crate::partitions::LocalTopic;
 
@@ -178,6 +180,8 @@ impl<'a> Produce<'a> {
     }
 
     fn append_all(&self, request: ProduceRequest) -> Vec<Topic> {
+        let mut pipeline = self.context.pipeline.lock();
+        pipeline.begin_request();
         let mut topics = Vec::with_capacity(request.topic_data.len());
         for topic in request.topic_data {
             let found = self.find(&topic.name, topic.topic_id);
@@ -185,14 +189,25 @@ impl<'a> Produce<'a> {
                 .partition_data
                 .into_iter()
                 .map(|data| {
-                    let appended = found.as_ref().map_err(|code| (*code).into()).and_then(|topic| {
+                    let index = data.index;
+                    let head = data.records.as_deref().and_then(BatchHeader::read);
+                    let sent = || {
+                        let key = if self.version >= 13 {
+                            TopicKey::Id(skerry_types::Uuid(topic.topic_id.into_bytes()))
+                        } else {
+                            TopicKey::Name(topic.name.as_str().into())
+                        };
+                        head.as_ref().and_then(|head| Sent::new(key, index, head))
+                    };
+                    let appended = in_order(&mut pipeline, sent, || {
+                        let topic = found.as_ref().map_err(|code| *code)?;
                         let partition = topic
-                            .partition(data.index)
+                            .partition(index)
                             .ok_or(ResponseError::UnknownTopicOrPartition)?;
                         let appended = self.append(&partition, data.records);
                         Ok((partition, appended))
                     });
-                    self.appended(data.index, appended)
+                    self.appended(index, appended)
                 })
                 .collect();
             let mut response = TopicProduceResponse::default();
@@ -299,6 +314,33 @@ impl<'a> Produce<'a> {
             }
         }
     }
+}
+
+/// Appends a batch, unless one that its producer sent before it was refused for a moment and has not come again.
+fn in_order(
+    pipeline: &mut Pipeline,
+    sent: impl Fn() -> Option<Sent>,
+    append: impl FnOnce() -> Result<(Arc<Partition>, Result<Appending, Refused>), Refused>,
+) -> Result<(Arc<Partition>, Result<Appending, Refused>), Refused> {
+    if !pipeline.is_empty()
+        && let Some(code) = sent().and_then(|sent| pipeline.held_back(&sent))
+    {
+        return Err(Refused {
+            code,
+            message: Some(
+                "a batch that its producer sent before it was refused, and has not come again".to_owned(),
+            ),
+            records: Vec::new(),
+        });
+    }
+    let appended = append();
+    if let Err(refused) | Ok((_, Err(refused))) = &appended
+        && refused.code.is_retriable()
+        && let Some(sent) = sent()
+    {
+        pipeline.refuse(sent, refused.code);
+    }
+    appended
 }
 
 fn refuse(response: &mut PartitionProduceResponse, version: i16, refused: Refused) {
