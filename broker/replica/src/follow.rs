@@ -137,7 +137,9 @@ impl Leader {
     ) -> Result<(), FollowRefusal> {
         let (log_start, log_end) = (self.log_start(), self.log_end());
         let outside = FollowRefusal::OutOfRange { log_start, log_end };
-        if from < log_start {
+        // Where all that the follower has lies below this log's start, nothing is left to compare it with: it starts over
+        // and loses nothing that is not deleted here.
+        if from < log_start || (from == log_start && last_epoch != LeaderEpoch::UNKNOWN) {
             return Err(outside);
         }
         if last_epoch == LeaderEpoch::UNKNOWN {

@@ -135,11 +135,12 @@ impl Leader {
         if answer == Answer::Deposed {
             self.depose();
         }
-        if let Answer::Ineligible(member) = answer
-            && let Some(replica) = self.replica_mut(member)
-        {
-            replica.hold(now, PROPOSAL_RETRY_MIN, PROPOSAL_RETRY_MAX);
-        }
+        let held = match answer {
+            Answer::Ineligible(member) => self.replica_mut(member).map(|replica| {
+                replica.hold(now, PROPOSAL_RETRY_MIN, PROPOSAL_RETRY_MAX);
+            }),
+            _ => None,
+        };
         let Some(pending) = &mut self.pending else {
             return;
         };
@@ -149,6 +150,8 @@ impl Leader {
         }
         pending.state = match answer {
             Answer::Accepted | Answer::Outdated | Answer::Deposed => PendingState::Settled,
+            // The next one is without that member: the others need not wait.
+            Answer::Ineligible(_) if held.is_some() => PendingState::RetryAt(now),
             Answer::Ineligible(_) | Answer::Unknown => {
                 pending.delay = (pending.delay * 2).clamp(PROPOSAL_RETRY_MIN, PROPOSAL_RETRY_MAX);
                 PendingState::RetryAt(now + pending.delay)

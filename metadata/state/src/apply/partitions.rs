@@ -90,6 +90,9 @@ impl Change<'_> {
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
             rules.set_isr(partition, wanted);
             rules.settle(partition);
+            // Counted even where nothing else changes: whatever this leader proposed before, and never heard of, is
+            // refused from now on. Otherwise it would have to count members for ever that nobody may have added.
+            partition.partition_epoch = PartitionEpoch(partition.partition_epoch.get() + 1);
         }))
     }
 
