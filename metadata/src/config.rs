@@ -1,5 +1,6 @@
 //! What a node must know before it can take part.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,11 @@ pub struct QuorumConfig {
     pub data_dir: PathBuf,
     /// `host:port` that the gRPC services listen on.
     pub listen: String,
-    /// The voters of a new cluster, this node among them or not. A cluster that exists remembers its own.
+    /// `host:port` under which the other nodes reach this one. `None`: what `voters` says of this node, else what it
+    /// listens on.
+    pub advertise: Option<String>,
+    /// The voters of a new cluster, this node among them or not: a cluster is founded when all of them are there. A
+    /// cluster that exists remembers its own; this list only says where to ask for it.
     pub voters: Vec<Voter>,
     /// The id of a new cluster (`None`: random), and the only id that an existing one may have.
     pub cluster_id: Option<Uuid>,
@@ -41,10 +46,26 @@ impl QuorumConfig {
                 addr: listen.clone(),
             }],
             listen,
+            advertise: None,
             cluster_id: None,
             timings: Timings::default(),
             snapshot_every_entries: 10_000,
             wal_mark: None,
+        }
+    }
+
+    /// This node's address for the others, where it listens at `bound`.
+    pub(crate) fn address(&self, bound: SocketAddr) -> String {
+        let configured = || {
+            let me = self.voters.iter().find(|voter| voter.id == self.node_id);
+            me.map(|me| me.addr.clone())
+        };
+        let addr = self.advertise.clone().or_else(configured);
+        let addr = addr.unwrap_or_else(|| self.listen.clone());
+        // Any free port was asked for: only now it is known which.
+        match addr.strip_suffix(":0") {
+            Some(host) => format!("{host}:{}", bound.port()),
+            None => addr,
         }
     }
 
@@ -63,29 +84,49 @@ pub struct Voter {
     pub addr: String,
 }
 
-/// How long things take. Election timeouts are drawn between the two bounds, so that votes rarely split.
+/// How long things take.
+///
+/// A leader holds a *lease*: a follower that has heard from it within [`Timings::lease`] votes for nobody else, and the
+/// leader answers reads alone for as long as a majority has heard from it within that time. So a leader that dies is
+/// replaced after the lease, counted from its last heartbeat, where the others see that its process is gone (its
+/// connection breaks and its address refuses a new one), and after up to one lease more where it merely falls silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
-    /// A leader shows that it lives this often.
+    /// A leader shows that it lives this often. Several times shorter than the lease.
     pub heartbeat: Duration,
-    /// A follower waits at least this long for it.
+    /// A follower whose leader is silent waits for the lease, and then at least this long, before it asks for votes;
+    /// the time is drawn between this and the lease, so that votes rarely split.
     pub election_min: Duration,
-    /// A follower waits at most this long for it.
-    pub election_max: Duration,
+    /// How long a leader that was heard is believed in.
+    pub lease: Duration,
     /// A snapshot is sent and installed within this time.
     pub snapshot: Duration,
     /// A proposal is answered within this time.
     pub propose: Duration,
 }
 
-impl Default for Timings {
-    fn default() -> Self {
+impl Timings {
+    /// The longest silence of a leader until the others elect, where nothing else is configured.
+    pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(320);
+
+    /// The timings that follow from an election timeout: the longest silence of a leader until the others elect.
+    ///
+    /// At least 60 ms: below that, heartbeats would be lost to the scheduler alone.
+    #[must_use]
+    pub fn from_election_timeout(timeout: Duration) -> Self {
+        let lease = (timeout / 2).max(Duration::from_millis(30));
         Self {
-            heartbeat: Duration::from_millis(75),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(600),
-            snapshot: Duration::from_secs(10),
+            heartbeat: lease / 4,
+            election_min: lease * 2 / 3,
+            lease,
+            snapshot: Duration::from_secs(60),
             propose: Duration::from_secs(10),
         }
+    }
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self::from_election_timeout(Self::ELECTION_TIMEOUT)
     }
 }

@@ -87,3 +87,109 @@ pub enum ProposeError {
     #[error("the metadata quorum has stopped: {0}")]
     Stopped(String),
 }
+
+/// Why a read has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// No leader was found, or it did not answer.
+    #[error("the metadata quorum did not answer within {0:?}")]
+    Timeout(Duration),
+    /// This node is shutting down, or its store failed.
+    #[error("the metadata quorum has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why the members were not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MembershipError {
+    /// The leader refused: nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    /// No leader was found, or it did not answer. The change may still come about.
+    #[error("the metadata quorum did not answer within {0:?}; the change may still come about")]
+    Timeout(Duration),
+    /// This node is shutting down, or its store failed.
+    #[error("the metadata quorum has stopped: {0}")]
+    Stopped(String),
+}
+
+/// What is wrong with a change of the members.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ChangeRefused {
+    /// No such member.
+    #[error("node {0} is not a member of the quorum: start it first, it joins by itself")]
+    UnknownNode(BrokerId),
+    /// It does not vote.
+    #[error("node {0} is not a voter")]
+    NotAVoter(BrokerId),
+    /// It votes already.
+    #[error("node {0} is a voter already")]
+    AlreadyAVoter(BrokerId),
+    /// A voter cannot be forgotten.
+    #[error("node {0} is a voter: remove it from the voters first")]
+    StillAVoter(BrokerId),
+    /// Its log is too far behind, or it does not answer: as a voter it would only hold up the others.
+    #[error("node {node} has not caught up: {entries_behind} entries behind, or silent")]
+    NotCaughtUp {
+        /// The node.
+        node: BrokerId,
+        /// How far its log is behind the leader's.
+        entries_behind: u64,
+    },
+    /// Too few of the voters that would be left are alive.
+    #[error(
+        "only {alive} of the voters would be alive, and {needed} are needed to decide: bring one back first, or \
+         remove a dead one"
+    )]
+    LosesMajority {
+        /// Voters of the new set that answer.
+        alive: usize,
+        /// The majority of the new set.
+        needed: usize,
+    },
+    /// A quorum has a voter.
+    #[error("node {0} is the last voter")]
+    LastVoter(BrokerId),
+    /// One change at a time.
+    #[error("another change of the members is in progress")]
+    InProgress,
+    /// The node's disk was lost or swapped. What the old one promised, the new one does not know.
+    #[error(
+        "node {0} is a member with another data directory: remove the old one first (as a voter, then as a learner), \
+         or give the new one another id"
+    )]
+    OtherDirectory(BrokerId),
+    /// The log is another cluster's.
+    #[error("node {0} has the metadata of another cluster")]
+    OtherCluster(BrokerId),
+}
+
+/// Why a directory was not recovered. Nothing in it was changed.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// The directory cannot be opened, or is not one of a quorum.
+    #[error(transparent)]
+    Open(#[from] StartError),
+    /// The node has never been a member of a cluster: there is nothing to recover.
+    #[error("{}: no cluster's metadata is in it", dir.display())]
+    Empty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It is the only voter: it needs nobody.
+    #[error("{}: node {node} is the only voter already: just start it", dir.display())]
+    SoleVoter {
+        /// The directory.
+        dir: PathBuf,
+        /// The node.
+        node: BrokerId,
+    },
+    /// The store refused.
+    #[error("{}: {source}", dir.display())]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}

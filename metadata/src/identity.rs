@@ -5,7 +5,7 @@ use std::path::Path;
 
 use skerry_env::Disk;
 use skerry_env::disk::{read_file, replace_file};
-use skerry_types::BrokerId;
+use skerry_types::{BrokerId, Uuid};
 
 use crate::errors::StartError;
 
@@ -15,23 +15,50 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 const FILE: &str = "identity";
 const FILE_BYTES_MAX: u64 = 4_096;
 
-/// Claims a new directory for `node_id`, or checks that it is this node's and of a version that this program reads.
+/// Whose directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) node_id: BrokerId,
+    /// Drawn when the directory was made: a node that lost its disk comes back with another one.
+    pub(crate) directory: Uuid,
+}
+
+/// Claims a new directory for `node_id` under the identity `fresh`, or checks that it is this node's and of a version
+/// that this program reads. Returns the directory's identity.
 ///
 /// The claim is durable on return, the directory's own name included.
-pub(crate) fn claim(disk: &dyn Disk, dir: &Path, node_id: BrokerId) -> Result<(), StartError> {
-    let path = dir.join(FILE);
-    let failed = |source: io::Error| StartError::Io {
-        path: path.clone(),
-        source,
-    };
-    let Some(bytes) = read_file(disk, &path, FILE_BYTES_MAX).map_err(failed)? else {
+pub(crate) fn claim(disk: &dyn Disk, dir: &Path, node_id: BrokerId, fresh: Uuid) -> Result<Uuid, StartError> {
+    let Some(found) = read(disk, dir)? else {
+        let path = dir.join(FILE);
         create_dir(disk, dir).map_err(|source| StartError::Io {
             path: dir.to_owned(),
             source,
         })?;
-        let text = format!("version={FORMAT_VERSION}\nnode.id={node_id}\n");
-        return replace_file(disk, &path, text.as_bytes()).map_err(failed);
+        let text = format!(
+            "version={FORMAT_VERSION}\nnode.id={node_id}\ndirectory.id={}\n",
+            hex(fresh)
+        );
+        replace_file(disk, &path, text.as_bytes()).map_err(|source| StartError::Io { path, source })?;
+        return Ok(fresh);
     };
+    if found.node_id != node_id {
+        return Err(StartError::OtherNode {
+            dir: dir.to_owned(),
+            owner: found.node_id,
+            node_id,
+        });
+    }
+    Ok(found.directory)
+}
+
+/// Reads a directory's identity; `None` where there is none.
+pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Identity>, StartError> {
+    let path = dir.join(FILE);
+    let read = read_file(disk, &path, FILE_BYTES_MAX).map_err(|source| StartError::Io {
+        path: path.clone(),
+        source,
+    })?;
+    let Some(bytes) = read else { return Ok(None) };
     let damaged = |reason: &str| StartError::Damaged {
         path: path.clone(),
         reason: reason.to_owned(),
@@ -52,18 +79,23 @@ pub(crate) fn claim(disk: &dyn Disk, dir: &Path, node_id: BrokerId) -> Result<()
             supported: FORMAT_VERSION,
         });
     }
-    let owner = value("node.id")
+    let node_id = value("node.id")
         .and_then(|id| id.parse().ok())
         .map(BrokerId)
         .ok_or_else(|| damaged("no node.id"))?;
-    if owner != node_id {
-        return Err(StartError::OtherNode {
-            dir: dir.to_owned(),
-            owner,
-            node_id,
-        });
-    }
-    Ok(())
+    let directory = value("directory.id")
+        .and_then(from_hex)
+        .ok_or_else(|| damaged("no directory.id"))?;
+    Ok(Some(Identity { node_id, directory }))
+}
+
+fn hex(id: Uuid) -> String {
+    format!("{:032x}", u128::from_be_bytes(id.0))
+}
+
+fn from_hex(text: &str) -> Option<Uuid> {
+    let id = u128::from_str_radix(text, 16).ok()?;
+    (text.len() == 32).then(|| Uuid(id.to_be_bytes()))
 }
 
 /// Makes a directory, and every name on the way to it durable.

@@ -16,9 +16,10 @@ mod status;
 mod wal;
 
 pub use config::{QuorumConfig, Timings, Voter};
-pub use errors::{ProposeError, StartError};
+pub use errors::{ChangeRefused, MembershipError, ProposeError, ReadError, RecoverError, StartError};
 pub use publish::ImageWatch;
 pub use quorum::Quorum;
+pub use raft::Survivor;
 /// The pure state machine: commands, the image and what is in it.
 pub use skerry_metadata_state as state;
 pub use skerry_metadata_state::{Command, Delta, Image, Outcome, Refusal};

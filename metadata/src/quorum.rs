@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use skerry_env::Env;
 use skerry_metadata_state::{Command, FEATURE_LEVEL, Image, Outcome};
-use skerry_types::Uuid;
+use skerry_types::{BrokerId, Uuid};
 use tonic::service::RoutesBuilder;
 
 use crate::config::QuorumConfig;
-use crate::errors::{ProposeError, StartError};
+use crate::errors::{MembershipError, ProposeError, ReadError, StartError};
 use crate::identity;
 use crate::publish::ImageWatch;
 use crate::raft::Node;
@@ -22,7 +22,7 @@ pub struct Quorum {
 
 impl Quorum {
     /// Opens the store and takes part. A quorum of one leads, and has named its cluster, on return; a voter of a larger
-    /// one is still looking for a leader.
+    /// one is still looking for the others, and a node that is no voter is on its way to join as a learner.
     ///
     /// `extra_routes` adds the broker's own gRPC services to the port.
     ///
@@ -41,11 +41,14 @@ impl Quorum {
             .await
             .map_err(|source| StartError::Listen { addr, source })?;
         let (disk, dir, id) = (Arc::clone(&env.disk), config.data_dir.clone(), config.node_id);
-        env.tasks
-            .run_blocking(move || identity::claim(&*disk, &dir, id))
+        let fresh = env.rng.uuid();
+        let directory = env
+            .tasks
+            .run_blocking(move || identity::claim(&*disk, &dir, id, fresh))
             .await?;
+        let addr = config.address(listener.local_addr());
         let quorum = Self {
-            node: Node::open(env, config).await?,
+            node: Node::open(env, config, addr, directory).await?,
         };
         let mut routes = RoutesBuilder::default();
         extra_routes(&quorum, &mut routes);
@@ -135,17 +138,65 @@ impl Quorum {
         self.node.leadership_changed(known).await
     }
 
+    /// An image that is not older than this call: whatever was answered to anybody before is in it. From any node;
+    /// costs a question to the leader where another node leads, and a round of heartbeats where the leader has not
+    /// heard from a majority within its lease.
+    ///
+    /// # Errors
+    /// Nobody answered within the time, or this node has stopped.
+    pub async fn read(&self) -> Result<Arc<Image>, ReadError> {
+        self.node.read().await
+    }
+
     /// What this node knows of the quorum.
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         self.node.status()
     }
 
-    /// Asks the leader, which must be this node, to hand its leadership to another voter.
+    /// What the leader knows of the quorum, how far each member is included. From any node.
+    ///
+    /// # Errors
+    /// Nobody answered within the time, or this node has stopped.
+    pub async fn status_of_leader(&self) -> Result<QuorumStatus, ReadError> {
+        self.node.status_of_leader().await
+    }
+
+    /// The identity of this node's data directory. A node that lost its disk comes back with another one.
+    #[must_use]
+    pub fn directory(&self) -> Uuid {
+        self.node.directory()
+    }
+
+    /// Lets a learner vote. From any node; on return the new voters decide.
+    ///
+    /// # Errors
+    /// The step is wrong, and the reason says why; nobody decided within the time; this node has stopped.
+    pub async fn add_voter(&self, id: BrokerId) -> Result<(), MembershipError> {
+        self.node.add_voter(id).await
+    }
+
+    /// Makes a voter a learner, dead or alive. From any node; on return the voters that are left decide.
+    ///
+    /// # Errors
+    /// The step is wrong, and the reason says why; nobody decided within the time; this node has stopped.
+    pub async fn remove_voter(&self, id: BrokerId) -> Result<(), MembershipError> {
+        self.node.remove_voter(id).await
+    }
+
+    /// Forgets a learner. From any node. One that still runs comes back with its next start.
+    ///
+    /// # Errors
+    /// The step is wrong, and the reason says why; nobody decided within the time; this node has stopped.
+    pub async fn remove_learner(&self, id: BrokerId) -> Result<(), MembershipError> {
+        self.node.remove_learner(id).await
+    }
+
+    /// Hands the leadership, if this node has it, to another voter that is alive. Returns when somebody else leads.
     ///
     /// # Errors
     /// This node has stopped.
-    pub async fn transfer_leader(&self, to: skerry_types::BrokerId) -> Result<(), ProposeError> {
+    pub async fn transfer_leader(&self, to: BrokerId) -> Result<(), ProposeError> {
         self.node.transfer_leader(to).await
     }
 
@@ -157,7 +208,7 @@ impl Quorum {
         self.node.snapshot_now().await
     }
 
-    /// Stops to take part. Everything promised is durable already. The store closes when the last clone is gone.
+    /// Stops to take part; a leader hands its leadership over first. Everything promised is durable already. The store closes when the last clone is gone.
     pub async fn shutdown(self) {
         self.node.shutdown().await;
     }

@@ -1,6 +1,8 @@
 //! What a node knows of the quorum, for people and for metrics.
 
-use skerry_types::BrokerId;
+use std::time::Duration;
+
+use skerry_types::{BrokerId, Uuid};
 
 /// A node's part in the quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,19 @@ pub enum Role {
 }
 
 impl Role {
+    /// What [`Role::as_str`] wrote.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Learner,
+            Self::Follower,
+            Self::Candidate,
+            Self::Leader,
+            Self::Stopped,
+        ]
+        .into_iter()
+        .find(|role| role.as_str() == text)
+    }
+
     /// In one word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -55,6 +70,8 @@ pub struct QuorumStatus {
     pub leader: Option<BrokerId>,
     /// The last entry of the log here.
     pub last_log_index: u64,
+    /// The last entry known to be committed here.
+    pub committed_index: u64,
     /// The last entry applied here.
     pub applied_index: u64,
     /// The last entry in the snapshot here; 0 without one.
@@ -72,8 +89,34 @@ pub struct MemberStatus {
     pub id: BrokerId,
     /// Its address.
     pub addr: String,
+    /// The identity of its data directory; zero where it is not known.
+    pub directory: Uuid,
+    /// What an operator did past the protocol: who recovered the cluster, from what, and when. Empty for nothing.
+    pub note: String,
     /// It votes.
     pub voter: bool,
     /// The last entry that it has: only a leader knows.
     pub matched_index: Option<u64>,
+    /// How long ago the question was asked that it answered last; zero for the leader itself. Only a leader knows, and
+    /// only of those who have answered since it leads.
+    pub last_contact: Option<Duration>,
+}
+
+impl QuorumStatus {
+    /// The member `id`.
+    #[must_use]
+    pub fn member(&self, id: BrokerId) -> Option<&MemberStatus> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// The members that vote.
+    pub fn voters(&self) -> impl Iterator<Item = &MemberStatus> {
+        self.members.iter().filter(|member| member.voter)
+    }
+
+    /// How many entries of the log `member` does not have yet. Only a leader knows.
+    #[must_use]
+    pub fn entries_behind(&self, member: &MemberStatus) -> Option<u64> {
+        Some(self.last_log_index.saturating_sub(member.matched_index?))
+    }
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use skerry_metadata_state::{Command, DecodeError};
 use skerry_proto::quorum as proto;
+use skerry_types::Uuid;
 use thiserror::Error;
 
 use super::types::{
-    Entry, LeaderId, LogId, Membership, Proposal, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Entry, LeaderId, LogId, Member, Membership, Proposal, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 
 type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
@@ -86,6 +87,46 @@ fn read_some_vote(vote: Option<proto::Vote>) -> Result<Vote, ConvertError> {
     read_vote(present(vote, "a vote")?)
 }
 
+pub(crate) fn uuid(id: Uuid) -> Bytes {
+    if id.is_zero() {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(&id.0)
+    }
+}
+
+/// Empty is zero.
+pub(crate) fn read_uuid(bytes: &[u8]) -> Result<Uuid, ConvertError> {
+    if bytes.is_empty() {
+        return Ok(Uuid::ZERO);
+    }
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| ConvertError::Missing("an id of 16 bytes"))?;
+    Ok(Uuid(bytes))
+}
+
+pub(crate) fn member(id: u64, member: &Member) -> proto::Member {
+    proto::Member {
+        id,
+        addr: member.addr.clone(),
+        directory: uuid(member.directory),
+        note: member.note.clone(),
+    }
+}
+
+pub(crate) fn read_member(member: proto::Member) -> Result<(u64, Member), ConvertError> {
+    let directory = read_uuid(&member.directory)?;
+    Ok((
+        member.id,
+        Member {
+            addr: member.addr,
+            directory,
+            note: member.note,
+        },
+    ))
+}
+
 fn membership(membership: &Membership) -> proto::Membership {
     proto::Membership {
         voters: membership
@@ -95,13 +136,7 @@ fn membership(membership: &Membership) -> proto::Membership {
                 ids: set.iter().copied().collect(),
             })
             .collect(),
-        members: membership
-            .nodes()
-            .map(|(id, node)| proto::Member {
-                id: *id,
-                addr: node.addr.clone(),
-            })
-            .collect(),
+        members: membership.nodes().map(|(id, node)| member(*id, node)).collect(),
     }
 }
 
@@ -111,11 +146,11 @@ fn read_membership(membership: proto::Membership) -> Result<Membership, ConvertE
         .into_iter()
         .map(|set| set.ids.into_iter().collect())
         .collect();
-    let nodes: BTreeMap<u64, openraft::BasicNode> = membership
+    let nodes: BTreeMap<u64, Member> = membership
         .members
         .into_iter()
-        .map(|member| (member.id, openraft::BasicNode::new(member.addr)))
-        .collect();
+        .map(read_member)
+        .collect::<Result<_, _>>()?;
     if voters.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
@@ -171,9 +206,9 @@ pub(crate) fn read_snapshot_meta(meta: proto::SnapshotMeta) -> Result<SnapshotMe
     })
 }
 
-pub(crate) fn append_request(to: u64, request: &AppendRequest) -> proto::AppendEntriesRequest {
+pub(crate) fn append_request(to: proto::Addressee, request: &AppendRequest) -> proto::AppendEntriesRequest {
     proto::AppendEntriesRequest {
-        to,
+        to: Some(to),
         vote: Some(vote(&request.vote)),
         prev_log_id: request.prev_log_id.as_ref().map(log_id),
         entries: request.entries.iter().map(entry).collect(),
@@ -221,9 +256,9 @@ pub(crate) fn read_append_reply(reply: proto::AppendEntriesReply) -> Result<Appe
     })
 }
 
-pub(crate) fn vote_request(to: u64, request: &VoteRequest) -> proto::VoteRequest {
+pub(crate) fn vote_request(to: proto::Addressee, request: &VoteRequest) -> proto::VoteRequest {
     proto::VoteRequest {
-        to,
+        to: Some(to),
         vote: Some(vote(&request.vote)),
         last_log_id: request.last_log_id.as_ref().map(log_id),
         leadership_transfer: request.leadership_transfer,
@@ -254,9 +289,12 @@ pub(crate) fn read_vote_reply(reply: proto::VoteReply) -> Result<VoteResponse, C
     })
 }
 
-pub(crate) fn transfer_request(to: u64, request: &TransferRequest) -> proto::TransferLeaderRequest {
+pub(crate) fn transfer_request(
+    to: proto::Addressee,
+    request: &TransferRequest,
+) -> proto::TransferLeaderRequest {
     proto::TransferLeaderRequest {
-        to,
+        to: Some(to),
         from_leader: Some(vote(request.from_leader())),
         new_leader: *request.to_node_id(),
         last_log_id: request.last_log_id().map(log_id),

@@ -14,6 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::store::Store;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
+/// The entries of one append stay below this: far below what a message may have, and little enough to be answered
+/// within a heartbeat or two on a slow network. A single entry may be larger.
+const APPEND_BYTES_MAX: usize = 1 << 20;
+
 /// Someone who waits for a flush.
 enum Waiter {
     /// openraft, for entries.
@@ -95,7 +99,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.store.entries(range)
+        self.store.entries(range, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.store.entries(start..end, APPEND_BYTES_MAX)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -11,6 +11,7 @@ use skerry_env::Tasks;
 use skerry_metadata_state::{Delta, Image, Outcome, State};
 
 use super::log::Flusher;
+use super::snapshot::{Snapshots, Stored};
 use super::store::Store;
 use super::types::{LogId, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::publish::Publisher;
@@ -22,26 +23,7 @@ pub(crate) struct Machine {
     last_applied: Option<LogId>,
     membership: StoredMembership,
     publisher: Arc<Publisher>,
-    disk: SnapshotDisk,
-}
-
-/// Where snapshots are kept.
-#[derive(Clone)]
-struct SnapshotDisk {
-    store: Arc<Store>,
-    flusher: Flusher,
-    tasks: Tasks,
-}
-
-impl SnapshotDisk {
-    /// Durable on return.
-    async fn save(&self, meta: SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let store = Arc::clone(&self.store);
-        self.tasks
-            .run_blocking(move || store.put_snapshot(&meta, &data))
-            .await?;
-        self.flusher.sync().await
-    }
+    snapshots: Snapshots,
 }
 
 fn decode(data: &[u8]) -> io::Result<Image> {
@@ -51,8 +33,11 @@ fn decode(data: &[u8]) -> io::Result<Image> {
 impl Machine {
     /// The state of the snapshot in `store`, or an empty one.
     pub(crate) fn load(store: Arc<Store>, flusher: Flusher, tasks: Tasks) -> io::Result<Self> {
-        let (image, last_applied, membership) = match store.snapshot()? {
-            Some((meta, data)) => (decode(&data)?, meta.last_log_id, meta.last_membership),
+        let snapshots = Snapshots::load(store, flusher, tasks)?;
+        let (image, last_applied, membership) = match snapshots.current() {
+            Some(Snapshot { meta, snapshot }) => {
+                (decode(&snapshot.read()?)?, meta.last_log_id, meta.last_membership)
+            }
             None => (Image::default(), None, StoredMembership::default()),
         };
         let state = State::from_image(image);
@@ -62,21 +47,21 @@ impl Machine {
             last_applied,
             membership,
             publisher,
-            disk: SnapshotDisk {
-                store,
-                flusher,
-                tasks,
-            },
+            snapshots,
         })
     }
 
     pub(crate) fn publisher(&self) -> &Arc<Publisher> {
         &self.publisher
     }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = Stored;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -124,13 +109,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.clone(),
             },
-            disk: self.disk.clone(),
+            snapshots: self.snapshots.clone(),
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
-        let image = decode(&snapshot)?;
-        self.disk.save(meta.clone(), snapshot).await?;
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Stored) -> Result<(), io::Error> {
+        let pieces = snapshot.clone();
+        let image = self.snapshots.blocking(move || decode(&pieces.read()?)).await?;
+        self.snapshots.adopt(meta.clone(), snapshot).await?;
         self.state = State::from_image(image);
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -139,9 +125,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let store = Arc::clone(&self.disk.store);
-        let found = self.disk.tasks.run_blocking(move || store.snapshot()).await?;
-        Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        Ok(self.snapshots.current())
     }
 }
 
@@ -149,16 +133,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
 pub(crate) struct Builder {
     image: Arc<Image>,
     meta: SnapshotMeta,
-    disk: SnapshotDisk,
+    snapshots: Snapshots,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = Stored;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let image = Arc::clone(&self.image);
-        let snapshot = Bytes::from(self.disk.tasks.run_blocking(move || image.encode()).await);
-        self.disk.save(self.meta.clone(), snapshot.clone()).await?;
+        let data = Bytes::from(self.snapshots.blocking(move || image.encode()).await);
+        let snapshot = self.snapshots.write(data).await?;
+        self.snapshots.adopt(self.meta.clone(), snapshot.clone()).await?;
         Ok(Snapshot {
             meta: self.meta.clone(),
             snapshot,

@@ -1,51 +1,56 @@
 //! openraft and all that it touches. Its types do not leave this folder.
 
+mod ask;
+mod attend;
 mod convert;
+mod describe;
+mod found;
 mod log;
 mod machine;
+mod members;
 mod network;
+mod recover;
 mod server;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod suite;
 mod types;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
-use openraft::metrics::RaftServerMetrics;
-use openraft::{BasicNode, Config, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::errors::Fatal;
+use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
-use skerry_metadata_state::{Command, Outcome};
-use skerry_proto::quorum::{self as proto, propose_reply};
-use skerry_types::BrokerId;
+use skerry_metadata_state::{Command, Image, Outcome};
+use skerry_types::{BrokerId, Uuid, is_planted};
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 
+use self::ask::{AskError, Describe, Links, Propose, ReadIndex};
 use self::log::{Flusher, LogStore};
 use self::machine::Machine;
-use self::network::{Peer, Peers};
+use self::members::Change;
+use self::network::{AddressBook, Peers};
 use self::server::Service;
+use self::snapshot::Snapshots;
 use self::store::Store;
-use self::types::{Proposal, Raft, Runtime, TypeConfig};
+use self::types::{Raft, Runtime, ServerMetrics, TypeConfig};
 use crate::config::QuorumConfig;
-use crate::errors::{ProposeError, StartError};
+use crate::errors::{ChangeRefused, MembershipError, ProposeError, ReadError, StartError};
 use crate::publish::Publisher;
-use crate::status::{Leadership, MemberStatus, QuorumStatus, Role};
+use crate::status::{Leadership, QuorumStatus};
+
+pub use self::recover::Survivor;
 
 /// RocksDB's directory within the quorum's.
 const RAFT_DIR: &str = "raft";
-/// The first wait before a proposal looks for the leader again; it doubles up to [`RETRY_MAX`]. Right after an
-/// election a leader refuses until its first heartbeat is answered: about a round trip.
-const RETRY_MIN: Duration = Duration::from_millis(1);
-const RETRY_MAX: Duration = Duration::from_millis(32);
 /// The longest wait of a shutdown for connections to end.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -60,16 +65,18 @@ struct Inner {
     config: QuorumConfig,
     raft: Raft,
     publisher: Arc<Publisher>,
-    /// Connections to leaders, for forwarding, by node.
-    leaders: tokio::sync::Mutex<BTreeMap<u64, Peer>>,
+    /// This node's address for the others.
+    addr: String,
+    directory: Uuid,
+    snapshots: Snapshots,
+    /// The store had a log or a vote when it was opened.
+    had_log: bool,
+    links: Links,
+    book: Arc<AddressBook>,
+    /// Held by whoever changes the members at this node.
+    changing: tokio::sync::Mutex<()>,
     stop_serving: watch::Sender<bool>,
     tasks: Mutex<Vec<TaskHandle>>,
-}
-
-/// What a node answers to a proposal that it does not forward.
-pub(crate) enum Local {
-    Applied { index: u64, outcome: Outcome },
-    NotLeader { leader: Option<(u64, String)> },
 }
 
 fn raft_id(id: BrokerId) -> Option<u64> {
@@ -88,13 +95,13 @@ fn raft_config(config: &QuorumConfig) -> Result<Config, StartError> {
         cluster_name: "skerry".to_owned(),
         heartbeat_interval: millis(timings.heartbeat),
         election_timeout_min: millis(timings.election_min),
-        election_timeout_max: millis(timings.election_max),
+        election_timeout_max: millis(timings.lease),
         install_snapshot_timeout: millis(timings.snapshot),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
         max_in_snapshot_log_to_keep: (config.snapshot_every_entries / 10).min(1_000),
         purge_batch_size: (config.snapshot_every_entries / 10).clamp(1, 1_000),
         backoff: "100ms".to_owned(),
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(!is_planted("raft-without-pre-vote")),
         // The commit point is saved without a sync: a restarted leader must ask for votes and commit an entry of its
         // new term before it knows what was committed.
         enable_leader_restore: Some(false),
@@ -105,21 +112,31 @@ fn raft_config(config: &QuorumConfig) -> Result<Config, StartError> {
 }
 
 impl Node {
-    /// Opens the store and brings the state machine up. Does not look for a leader yet.
-    pub(crate) async fn open(env: Env, config: QuorumConfig) -> Result<Self, StartError> {
+    /// Opens the store and brings the state machine up. Does not look for a leader yet. `addr` is this node's address
+    /// for the others.
+    pub(crate) async fn open(
+        env: Env,
+        config: QuorumConfig,
+        addr: String,
+        directory: Uuid,
+    ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config)?);
         let id = raft_id(config.node_id)
             .ok_or_else(|| StartError::Config("node.id must not be negative".to_owned()))?;
         let dir = env.disk.external_path(&config.data_dir.join(RAFT_DIR));
         let (path, mark) = (dir.clone(), config.wal_mark.clone());
         let store = Arc::new(env.tasks.run_blocking(move || Store::open(&path, mark)).await?);
+        let had_log = store.is_used().map_err(|error| unreadable(&dir, &error))?;
         let (flusher, task) = Flusher::start(&store, &env.tasks);
         let machine = Machine::load(Arc::clone(&store), flusher.clone(), env.tasks.clone())
             .map_err(|error| unreadable(&dir, &error))?;
         let publisher = Arc::clone(machine.publisher());
+        let snapshots = machine.snapshots().clone();
+        let book = Arc::new(AddressBook::default());
         let network = Peers {
             env: env.clone(),
             timings: config.timings,
+            book: Arc::clone(&book),
         };
         let new = Raft::new(id, raft_config, network, LogStore::new(store, flusher), machine);
         let raft = Runtime::scope(env.rng.u64(), new)
@@ -130,13 +147,35 @@ impl Node {
             config,
             raft,
             publisher,
-            leaders: tokio::sync::Mutex::default(),
+            addr,
+            directory,
+            snapshots,
+            had_log,
+            links: Links::default(),
+            book,
+            changing: tokio::sync::Mutex::default(),
             stop_serving: watch::Sender::new(false),
             tasks: Mutex::new(vec![task]),
         };
-        Ok(Self {
+        let node = Self {
             inner: Arc::new(inner),
-        })
+        };
+        node.spawn("quorum-keep", node.clone().keep());
+        node.spawn("quorum-attend", node.clone().attend_leaders());
+        Ok(node)
+    }
+
+    /// Runs `work` until it ends, or until the shutdown, which waits for it.
+    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let mut stop = self.stopping();
+        let task = self.env().tasks.spawn(name, async move {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = work => {}
+            }
+        });
+        self.inner.tasks.lock().push(task);
     }
 
     pub(crate) fn env(&self) -> &Env {
@@ -151,12 +190,50 @@ impl Node {
         &self.inner.publisher
     }
 
+    fn snapshots(&self) -> &Snapshots {
+        &self.inner.snapshots
+    }
+
+    fn links(&self) -> &Links {
+        &self.inner.links
+    }
+
+    fn book(&self) -> &AddressBook {
+        &self.inner.book
+    }
+
+    fn changing(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.changing
+    }
+
+    fn addr(&self) -> &str {
+        &self.inner.addr
+    }
+
+    /// The identity of this node's data directory.
+    pub(crate) fn directory(&self) -> Uuid {
+        self.inner.directory
+    }
+
+    /// It has a log, or has voted: a cluster exists.
+    fn is_initialized(&self) -> bool {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        // Metrics are empty until openraft has begun.
+        self.inner.had_log || metrics.last_log_index.is_some() || metrics.current_term > 0
+    }
+
     fn raft(&self) -> &Raft {
         &self.inner.raft
     }
 
     fn raft_id(&self) -> u64 {
         *self.inner.raft.node_id()
+    }
+
+    /// True when the services are to end.
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stop_serving.subscribe()
     }
 
     /// Runs a call of openraft where it finds its random numbers.
@@ -168,9 +245,10 @@ impl Node {
     pub(crate) fn serve(&self, listener: Listener, mut routes: RoutesBuilder) {
         routes.add_service(Service::new(self.clone()));
         let incoming = server::connections(listener, self.inner.env.clock.clone());
-        let mut stop = self.inner.stop_serving.subscribe();
+        let mut stop = self.stopping();
         let router = Server::builder()
             .max_frame_size(1 << 20)
+            .initial_stream_window_size(1 << 20)
             .add_routes(routes.routes());
         let serving = async move {
             let stopped = async move {
@@ -184,133 +262,42 @@ impl Node {
         self.inner.tasks.lock().push(task);
     }
 
-    /// Founds the cluster where this node's log is empty and it is a voter. A sole voter leads on return, and has
-    /// applied all of its log.
-    pub(crate) async fn join(&self) -> Result<(), StartError> {
-        let failed = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
-        let config = self.config();
-        let mut voters = BTreeMap::new();
-        for voter in &config.voters {
-            let id =
-                raft_id(voter.id).ok_or_else(|| StartError::Config("a voter's id is negative".to_owned()))?;
-            voters.insert(id, BasicNode::new(voter.addr.clone()));
-        }
-        let founds = voters.contains_key(&self.raft_id());
-        let initialized = self
-            .scoped(self.raft().is_initialized())
-            .await
-            .map_err(|error| failed(&error))?;
-        if founds && !initialized {
-            // Every voter writes the same first entry. "Not allowed" says that a peer was quicker and leads already.
-            match self.scoped(self.raft().initialize(voters)).await {
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-                Err(error) => return Err(failed(&error)),
-            }
-        }
-        if !self.is_sole_voter() {
-            return Ok(());
-        }
-        if initialized {
-            // Nobody else can win: no reason to wait for the timeout.
-            self.scoped(self.raft().trigger().elect(false))
-                .await
-                .map_err(|error| failed(&error))?;
-        }
-        let caught_up = |metrics: &RaftMetrics<TypeConfig>| {
-            metrics.state == ServerState::Leader
-                && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
-                && metrics
-                    .local_committed
-                    .is_some_and(|id| id.leader_id.term == metrics.current_term)
-        };
-        let deadline = config.timings.propose;
-        match self
-            .inner
-            .env
-            .clock
-            .timeout(deadline, self.wait_metrics(caught_up))
-            .await
-        {
-            Ok(result) => result.map_err(StartError::Raft),
-            Err(_) => Err(StartError::Raft(format!("no leader within {deadline:?}"))),
-        }
-    }
-
-    /// What the log says, not the configuration: the membership may have changed since.
-    fn is_sole_voter(&self) -> bool {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        voters.next() == Some(metrics.id) && voters.next().is_none()
-    }
-
-    async fn wait_metrics(&self, wanted: impl Fn(&RaftMetrics<TypeConfig>) -> bool) -> Result<(), String> {
-        let mut metrics = self.raft().metrics();
-        loop {
-            {
-                let now = metrics.borrow_watched();
-                now.running_state.as_ref().map_err(ToString::to_string)?;
-                if wanted(&now) {
-                    return Ok(());
-                }
-            }
-            metrics.changed().await.map_err(|error| error.to_string())?;
-        }
-    }
-
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        let deadline = self.config().timings.propose;
-        match self
-            .inner
-            .env
-            .clock
-            .timeout(deadline, self.propose_anywhere(Arc::new(command)))
-            .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(ProposeError::Timeout(deadline)),
-        }
+        let applied = self.ask(&Propose(Arc::new(command))).await?;
+        self.wait_applied(applied.index).await?;
+        Ok(applied.outcome)
     }
 
-    /// Asks whoever leads until somebody decides. The caller has a deadline.
-    async fn propose_anywhere(&self, command: Arc<Command>) -> Result<Outcome, ProposeError> {
-        let (mut hint, mut pause) = (None, RETRY_MIN);
-        loop {
-            let leader = hint.take().or_else(|| self.known_leader());
-            let answer = match leader {
-                Some((id, addr)) if id != self.raft_id() => self.propose_to(id, addr, &command).await,
-                _ => self.propose_here(Arc::clone(&command)).await?,
-            };
-            match answer {
-                Local::Applied { index, outcome } => {
-                    self.inner.publisher.wait_applied(index).await;
-                    return Ok(outcome);
-                }
-                Local::NotLeader { leader } => {
-                    hint = leader.filter(|(id, _)| *id != self.raft_id());
-                    self.inner.env.clock.sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
-            }
-        }
+    /// The image, not older than the moment of the call.
+    pub(crate) async fn read(&self) -> Result<Arc<Image>, ReadError> {
+        let index = self.ask(&ReadIndex).await?;
+        self.wait_applied(index).await?;
+        Ok(self.publisher().image())
+    }
+
+    /// Waits until the entry at `index`, which is committed, is visible here.
+    async fn wait_applied(&self, index: u64) -> Result<(), AskError> {
+        let deadline = self.config().timings.propose;
+        let applied = self.publisher().wait_applied(index);
+        let waited = self.env().clock.timeout(deadline, applied).await;
+        waited.map_err(|_| AskError::Timeout(deadline))
+    }
+
+    pub(crate) async fn status_of_leader(&self) -> Result<QuorumStatus, ReadError> {
+        Ok(self.ask(&Describe).await?)
     }
 
     /// Proposes here and nowhere else; `None` where this node does not lead.
     pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<Option<Outcome>, ProposeError> {
         let deadline = self.config().timings.propose;
-        let propose = async {
-            match self.propose_here(Arc::new(command)).await? {
-                Local::Applied { index, outcome } => {
-                    self.inner.publisher.wait_applied(index).await;
-                    Ok(Some(outcome))
-                }
-                Local::NotLeader { .. } => Ok(None),
-            }
+        let question = Propose(Arc::new(command));
+        let asking = self.ask_here(&question);
+        let applied = self.env().clock.timeout(deadline, asking).await;
+        let Some(applied) = applied.unwrap_or(Err(AskError::Timeout(deadline)))? else {
+            return Ok(None);
         };
-        match self.inner.env.clock.timeout(deadline, propose).await {
-            Ok(result) => result,
-            Err(_) => Err(ProposeError::Timeout(deadline)),
-        }
+        self.wait_applied(applied.index).await?;
+        Ok(Some(applied.outcome))
     }
 
     pub(crate) fn leadership(&self) -> Leadership {
@@ -330,135 +317,49 @@ impl Node {
         }
     }
 
-    fn known_leader(&self) -> Option<(u64, String)> {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let id = metrics.current_leader?;
-        let node = metrics.membership_config.membership().get_node(&id)?;
-        Some((id, node.addr.clone()))
+    pub(crate) async fn add_voter(&self, id: BrokerId) -> Result<(), MembershipError> {
+        self.change(id, Change::AddVoter).await
     }
 
-    /// Proposes at this node, which may lead.
-    pub(crate) async fn propose_here(&self, command: Arc<Command>) -> Result<Local, ProposeError> {
-        match self.scoped(self.raft().client_write(Proposal(command))).await {
-            Ok(written) => Ok(Local::Applied {
-                index: written.log_id.index,
-                outcome: written.data,
-            }),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                let leader = forward.leader_id.zip(forward.leader_node.map(|node| node.addr));
-                Ok(Local::NotLeader { leader })
-            }
-            // The leadership went in between. The entry may be committed all the same: a retry does no harm.
-            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-                Ok(Local::NotLeader { leader: None })
-            }
-            Err(RaftError::APIError(
-                error
-                @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),
-            )) => unreachable!("a command is no change of the membership, and has no precondition: {error}"),
-            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
-        }
+    pub(crate) async fn remove_voter(&self, id: BrokerId) -> Result<(), MembershipError> {
+        self.change(id, Change::RemoveVoter).await
     }
 
-    /// Hands a command to the node that seems to lead. No answer counts as "not the leader": a command that was taken
-    /// all the same does no harm the second time.
-    async fn propose_to(&self, id: u64, addr: String, command: &Command) -> Local {
-        let mut leaders = self.inner.leaders.lock().await;
-        let known = leaders.remove(&id).filter(|peer| peer.addr() == addr);
-        drop(leaders);
-        let mut peer = known.unwrap_or_else(|| Peer::new(self.inner.env.clone(), id, addr));
-        let request = proto::ProposeRequest {
-            command: command.encode().into(),
-        };
-        let deadline = self.config().timings.election_max * 2;
-        let reply = peer
-            .call(
-                deadline,
-                |mut client| async move { client.propose(request).await },
-            )
-            .await;
-        self.inner.leaders.lock().await.insert(id, peer);
-        let result = match reply {
-            Ok(reply) => reply.result,
-            Err(error) => {
-                tracing::debug!(%error, "a proposal was not answered");
-                None
-            }
-        };
-        match result {
-            Some(propose_reply::Result::Applied(applied)) => match Outcome::decode(&applied.outcome) {
-                Ok(outcome) => Local::Applied {
-                    index: applied.index,
-                    outcome,
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "the leader's answer cannot be read");
-                    Local::NotLeader { leader: None }
-                }
-            },
-            Some(propose_reply::Result::NotLeader(elsewhere)) => Local::NotLeader {
-                leader: elsewhere.leader.map(|leader| (leader.id, leader.addr)),
-            },
-            None => Local::NotLeader { leader: None },
-        }
+    pub(crate) async fn remove_learner(&self, id: BrokerId) -> Result<(), MembershipError> {
+        self.change(id, Change::RemoveLearner).await
     }
 
-    pub(crate) fn status(&self) -> QuorumStatus {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<u64> = membership.voter_ids().collect();
-        let matched = |id: &u64| {
-            let replication = metrics.replication.as_ref()?;
-            Some(replication.get(id)?.as_ref().map_or(0, |log_id| log_id.index))
-        };
-        QuorumStatus {
-            node_id: self.config().node_id,
-            role: match metrics.state {
-                _ if metrics.running_state.is_err() => Role::Stopped,
-                ServerState::Learner => Role::Learner,
-                ServerState::Follower => Role::Follower,
-                ServerState::Candidate => Role::Candidate,
-                ServerState::Leader => Role::Leader,
-                ServerState::Shutdown => Role::Stopped,
-            },
-            term: metrics.current_term,
-            leader: metrics.current_leader.map(broker_id),
-            last_log_index: metrics.last_log_index.unwrap_or(0),
-            applied_index: metrics.last_applied.map_or(0, |id| id.index),
-            snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
-            purged_index: metrics.purged.map_or(0, |id| id.index),
-            members: membership
-                .nodes()
-                .map(|(id, node)| MemberStatus {
-                    id: broker_id(*id),
-                    addr: node.addr.clone(),
-                    voter: voters.contains(id),
-                    matched_index: matched(id),
-                })
-                .collect(),
-        }
+    async fn change(&self, id: BrokerId, change: fn(u64) -> Change) -> Result<(), MembershipError> {
+        let raft_id = raft_id(id).ok_or(ChangeRefused::UnknownNode(id))?;
+        Ok(self.ask(&change(raft_id)).await??)
     }
 
     pub(crate) async fn transfer_leader(&self, to: BrokerId) -> Result<(), ProposeError> {
-        let Some(to) = raft_id(to) else { return Ok(()) };
-        self.scoped(self.raft().trigger().transfer_leader(to))
-            .await
-            .map_err(|fatal| stopped(&fatal))
+        let Some(to) = raft_id(to).filter(|to| *to != self.raft_id()) else {
+            return Ok(());
+        };
+        let knows = self
+            .status()
+            .voters()
+            .any(|voter| raft_id(voter.id) == Some(to) && voter.last_contact.is_some());
+        if knows {
+            self.transfer(to).await;
+        }
+        Ok(())
     }
 
     pub(crate) async fn snapshot_now(&self) -> Result<(), ProposeError> {
         self.scoped(self.raft().trigger().snapshot())
             .await
-            .map_err(|fatal| stopped(&fatal))
+            .map_err(|fatal| stopped(&fatal).into())
     }
 
     pub(crate) async fn shutdown(&self) {
+        self.hand_over().await;
         self.inner.stop_serving.send_replace(true);
         // It may have stopped by itself.
         drop(self.scoped(self.raft().shutdown()).await);
-        self.inner.leaders.lock().await.clear();
+        self.inner.links.clear();
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         for task in tasks {
             // A peer's connection, or a clone of this handle, may keep a task alive: it has nothing left to do.
@@ -467,7 +368,7 @@ impl Node {
     }
 }
 
-fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> Leadership {
+fn leadership(metrics: &ServerMetrics) -> Leadership {
     Leadership {
         term: metrics.vote.leader_id.term,
         leader: metrics.current_leader.map(broker_id),
@@ -475,8 +376,8 @@ fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> Leadership {
     }
 }
 
-fn stopped(fatal: &Fatal<TypeConfig>) -> ProposeError {
-    ProposeError::Stopped(fatal.to_string())
+fn stopped(fatal: &Fatal<TypeConfig>) -> AskError {
+    AskError::Stopped(fatal.to_string())
 }
 
 fn unreadable(dir: &Path, error: &dyn std::fmt::Display) -> StartError {

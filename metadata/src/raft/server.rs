@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use skerry_env::{Clock, Conn, Listener};
 use skerry_metadata_state::Command;
 use skerry_proto::quorum::quorum_server::{Quorum, QuorumServer};
-use skerry_proto::quorum::{self as proto, propose_reply, snapshot_chunk::Part};
+use skerry_proto::quorum::{self as proto, propose_reply, read_index_reply, snapshot_chunk::Part};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::Node;
+use super::ask::{Answer, Ask as _, AskError, Propose, ReadIndex, elsewhere};
 use super::convert::{self, ConvertError};
+use super::members::{self, Change};
 use super::network::MESSAGE_BYTES_MAX;
+use super::snapshot::Stored;
 use super::types::Snapshot;
-use super::{Local, Node};
 
 /// The largest snapshot that is accepted: some millions of partitions.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
@@ -37,16 +40,24 @@ impl Service {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Another node at an address that changed hands must not vote for us.
-    fn check_target(&self, to: u64) -> Result<(), Status> {
+    /// Another node at an address that changed hands must not vote for us, and neither must this one if its disk was
+    /// lost: it would vote twice in a term, and confirm entries that it has no more.
+    fn check_target(&self, to: Option<proto::Addressee>) -> Result<(), Status> {
+        let to = to.ok_or(ConvertError::Missing("an addressee"))?;
         let id = self.node.raft_id();
-        if to == id {
-            Ok(())
-        } else {
-            Err(Status::failed_precondition(format!(
-                "this is node {id}, not {to}"
-            )))
+        if to.id != id {
+            return Err(Status::failed_precondition(format!(
+                "this is node {id}, not {}",
+                to.id
+            )));
         }
+        let directory = convert::read_uuid(&to.directory)?;
+        if !directory.is_zero() && directory != self.node.directory() {
+            return Err(Status::failed_precondition(format!(
+                "node {id} has another data directory than the quorum knows"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -66,7 +77,7 @@ impl Quorum for Service {
         request: Request<proto::AppendEntriesRequest>,
     ) -> Result<Response<proto::AppendEntriesReply>, Status> {
         let request = request.into_inner();
-        self.check_target(request.to)?;
+        self.check_target(request.to.clone())?;
         let rpc = convert::read_append_request(request).map_err(nonsense)?;
         let response = self
             .node
@@ -81,7 +92,7 @@ impl Quorum for Service {
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteReply>, Status> {
         let request = request.into_inner();
-        self.check_target(request.to)?;
+        self.check_target(request.to.clone())?;
         let rpc = convert::read_vote_request(request).map_err(nonsense)?;
         let response = self
             .node
@@ -96,7 +107,7 @@ impl Quorum for Service {
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteReply>, Status> {
         let request = request.into_inner();
-        self.check_target(request.to)?;
+        self.check_target(request.to.clone())?;
         let rpc = convert::read_vote_request(request).map_err(nonsense)?;
         let response = self
             .node
@@ -124,7 +135,7 @@ impl Quorum for Service {
             .meta
             .ok_or(ConvertError::Missing("a snapshot's description"));
         let meta = meta.and_then(convert::read_snapshot_meta).map_err(nonsense)?;
-        let snapshot = collect(&mut parts, header.data_bytes).await?;
+        let snapshot = self.collect(&mut parts, header.data_bytes).await?;
         let install = self
             .node
             .raft()
@@ -140,7 +151,7 @@ impl Quorum for Service {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderReply>, Status> {
         let request = request.into_inner();
-        self.check_target(request.to)?;
+        self.check_target(request.to.clone())?;
         let rpc = convert::read_transfer_request(request).map_err(nonsense)?;
         let response = self
             .node
@@ -156,14 +167,13 @@ impl Quorum for Service {
     ) -> Result<Response<proto::ProposeReply>, Status> {
         let command = Command::decode(&request.into_inner().command)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let result = match self.node.propose_here(Arc::new(command)).await.map_err(stopped)? {
-            Local::Applied { index, outcome } => propose_reply::Result::Applied(proto::Applied {
-                index,
-                outcome: Bytes::from(outcome.encode()),
+        let answer = Propose(Arc::new(command)).here(&self.node).await?;
+        let result = match answer {
+            Answer::Done(applied) => propose_reply::Result::Applied(proto::Applied {
+                index: applied.index,
+                outcome: Bytes::from(applied.outcome.encode()),
             }),
-            Local::NotLeader { leader } => propose_reply::Result::NotLeader(proto::NotLeader {
-                leader: leader.map(|(id, addr)| proto::Member { id, addr }),
-            }),
+            Answer::NotLeader { leader } => propose_reply::Result::NotLeader(elsewhere(leader)),
         };
         Ok(Response::new(proto::ProposeReply { result: Some(result) }))
     }
@@ -172,42 +182,39 @@ impl Quorum for Service {
         &self,
         _: Request<proto::DescribeRequest>,
     ) -> Result<Response<proto::DescribeReply>, Status> {
-        let status = self.node.status();
-        let raft_id = |id: skerry_types::BrokerId| u64::try_from(id.get()).unwrap_or(0);
-        Ok(Response::new(proto::DescribeReply {
-            id: raft_id(status.node_id),
-            term: status.term,
-            leader: status.leader.map(raft_id),
-            last_log_index: status.last_log_index,
-            applied_index: status.applied_index,
-            snapshot_index: status.snapshot_index,
-            role: status.role.as_str().to_owned(),
-            voters: status
-                .members
-                .iter()
-                .filter(|member| member.voter)
-                .map(|member| raft_id(member.id))
-                .collect(),
-            replication: status
-                .members
-                .iter()
-                .filter_map(|member| {
-                    let matched_index = member.matched_index?;
-                    Some(proto::Replication {
-                        id: raft_id(member.id),
-                        matched_index,
-                    })
-                })
-                .collect(),
-            members: status
-                .members
-                .into_iter()
-                .map(|member| proto::Member {
-                    id: raft_id(member.id),
-                    addr: member.addr,
-                })
-                .collect(),
-        }))
+        Ok(Response::new(self.node.describe()))
+    }
+
+    async fn read_index(
+        &self,
+        _: Request<proto::ReadIndexRequest>,
+    ) -> Result<Response<proto::ReadIndexReply>, Status> {
+        let result = match ReadIndex.here(&self.node).await? {
+            Answer::Done(index) => read_index_reply::Result::Index(index),
+            Answer::NotLeader { leader } => read_index_reply::Result::NotLeader(elsewhere(leader)),
+        };
+        Ok(Response::new(proto::ReadIndexReply { result: Some(result) }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<proto::ChangeMembersRequest>,
+    ) -> Result<Response<proto::ChangeMembersReply>, Status> {
+        let change = Change::read(request.into_inner())?;
+        let answer = change.here(&self.node).await?;
+        Ok(Response::new(members::reply(answer)))
+    }
+
+    type AttendStream = Pin<Box<dyn Stream<Item = Result<proto::AttendReply, Status>> + Send>>;
+
+    async fn attend(&self, _: Request<proto::AttendRequest>) -> Result<Response<Self::AttendStream>, Status> {
+        let mut stop = self.node.stopping();
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+            None
+        };
+        let nothing = stream::once(stopped).filter_map(std::future::ready);
+        Ok(Response::new(Box::pin(nothing)))
     }
 }
 
@@ -215,29 +222,49 @@ async fn next_part(parts: &mut Streaming<proto::SnapshotChunk>) -> Result<Option
     Ok(parts.next().await.transpose()?.and_then(|chunk| chunk.part))
 }
 
-async fn collect(parts: &mut Streaming<proto::SnapshotChunk>, data_bytes: u64) -> Result<Bytes, Status> {
-    if data_bytes > SNAPSHOT_BYTES_MAX {
-        return Err(Status::resource_exhausted(format!(
-            "a snapshot of {data_bytes} bytes"
-        )));
+impl Service {
+    /// Puts the pieces into the store as they come: the sender is held back by the disk, and one piece is in memory.
+    async fn collect(
+        &self,
+        parts: &mut Streaming<proto::SnapshotChunk>,
+        data_bytes: u64,
+    ) -> Result<Stored, Status> {
+        if data_bytes > SNAPSHOT_BYTES_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "a snapshot of {data_bytes} bytes"
+            )));
+        }
+        let snapshots = self.node.snapshots();
+        let mut writer = snapshots.writer();
+        while let Some(part) = next_part(parts).await? {
+            let Part::Data(piece) = part else {
+                return Err(Status::invalid_argument("a second header"));
+            };
+            if writer.bytes() + piece.len() as u64 > data_bytes {
+                return Err(Status::invalid_argument("a snapshot longer than announced"));
+            }
+            writer = snapshots
+                .blocking(move || writer.push(&piece).map(|()| writer))
+                .await
+                .map_err(stopped)?;
+        }
+        if writer.bytes() != data_bytes {
+            return Err(Status::invalid_argument(format!(
+                "a snapshot of {} bytes, {data_bytes} announced",
+                writer.bytes()
+            )));
+        }
+        Ok(writer.finish())
     }
-    let mut data = BytesMut::new();
-    while let Some(part) = next_part(parts).await? {
-        let Part::Data(chunk) = part else {
-            return Err(Status::invalid_argument("a second header"));
-        };
-        data.extend_from_slice(&chunk);
-        if data.len() as u64 > data_bytes {
-            break;
+}
+
+impl From<AskError> for Status {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Timeout(after) => Self::deadline_exceeded(format!("no answer within {after:?}")),
+            AskError::Stopped(reason) => Self::unavailable(reason),
         }
     }
-    if data.len() as u64 != data_bytes {
-        return Err(Status::invalid_argument(format!(
-            "a snapshot of {} bytes, {data_bytes} announced",
-            data.len()
-        )));
-    }
-    Ok(data.freeze())
 }
 
 /// The connections of a listener, for tonic. Never ends.

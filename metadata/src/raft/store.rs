@@ -6,9 +6,9 @@
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use prost::Message as _;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, LogLevel,
     Options, WriteBatch,
@@ -37,6 +37,18 @@ const LOG: u8 = b'~';
 /// Sorts after every entry.
 const LOG_END: [u8; 1] = [LOG + 1];
 
+/// The key of a piece of a snapshot is this byte, the snapshot's generation and the piece's number.
+const PIECE: u8 = b'}';
+/// Sorts after every piece.
+const PIECE_END: [u8; 1] = [PIECE + 1];
+
+fn piece_key(generation: u64, piece: u32) -> [u8; 13] {
+    let mut key = [PIECE; 13];
+    key[1..9].copy_from_slice(&generation.to_be_bytes());
+    key[9..].copy_from_slice(&piece.to_be_bytes());
+    key
+}
+
 fn log_key(index: u64) -> [u8; 9] {
     let mut key = [LOG; 9];
     key[1..].copy_from_slice(&index.to_be_bytes());
@@ -48,6 +60,16 @@ pub(crate) struct Store {
     db: DB,
     dir: PathBuf,
     mark: Option<WalMark>,
+    /// Names the next snapshot. Above whatever a crash left.
+    next_generation: AtomicU64,
+}
+
+/// The pieces of one snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pieces {
+    pub(crate) generation: u64,
+    pub(crate) count: u32,
+    pub(crate) bytes: u64,
 }
 
 fn failed(error: rocksdb::Error) -> io::Error {
@@ -96,7 +118,12 @@ impl Store {
             db,
             dir: dir.to_owned(),
             mark,
+            next_generation: AtomicU64::new(0),
         };
+        store.clear_leftovers().map_err(|source| StartError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
         // RocksDB has written what it found in its log to a table, and synced it.
         store.mark_synced().map_err(|source| StartError::Io {
             path: dir.to_owned(),
@@ -182,13 +209,14 @@ impl Store {
         self.db.write(batch).map_err(failed)
     }
 
-    pub(crate) fn entries(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<Entry>> {
+    /// The entries of `range`, as many as fit into `bytes_max`, one at least.
+    pub(crate) fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let first = match range.start_bound() {
             Bound::Included(&first) => first,
             Bound::Excluded(&before) => before + 1,
             Bound::Unbounded => 0,
         };
-        let mut entries = Vec::new();
+        let (mut entries, mut total) = (Vec::new(), 0_usize);
         let from = log_key(first);
         for item in self.db.iterator(IteratorMode::From(&from, Direction::Forward)) {
             let (key, bytes) = item.map_err(failed)?;
@@ -196,9 +224,18 @@ impl Store {
             if !range.contains(&index) {
                 break;
             }
+            total = total.saturating_add(bytes.len());
+            if total > bytes_max && !entries.is_empty() {
+                break;
+            }
             entries.push(read_entry(index, bytes.into_vec().into())?);
         }
         Ok(entries)
+    }
+
+    /// Something was promised from here: a vote or an entry.
+    pub(crate) fn is_used(&self) -> io::Result<bool> {
+        Ok(self.vote()?.is_some() || self.last_entry()?.is_some() || self.purged()?.is_some())
     }
 
     pub(crate) fn last_entry(&self) -> io::Result<Option<LogId>> {
@@ -215,23 +252,67 @@ impl Store {
         ))
     }
 
-    pub(crate) fn put_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
-        let meta = convert::snapshot_meta(meta);
-        let mut bytes = Vec::with_capacity(1 + 10 + meta.encoded_len() + data.len());
-        bytes.push(VALUE_VERSION);
-        meta.encode_length_delimited(&mut bytes).expect("a Vec grows");
-        bytes.extend_from_slice(data);
-        self.db.put(key::SNAPSHOT, bytes).map_err(failed)
+    /// A name for a new snapshot's pieces.
+    pub(crate) fn new_generation(&self) -> u64 {
+        self.next_generation.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn snapshot(&self) -> io::Result<Option<(SnapshotMeta, Bytes)>> {
+    pub(crate) fn put_piece(&self, generation: u64, piece: u32, data: &[u8]) -> io::Result<()> {
+        self.db.put(piece_key(generation, piece), data).map_err(failed)
+    }
+
+    pub(crate) fn piece(&self, generation: u64, piece: u32) -> io::Result<Bytes> {
+        self.get(&piece_key(generation, piece))?
+            .ok_or_else(|| damaged("the metadata snapshot", format!("piece {piece} is missing")))
+    }
+
+    pub(crate) fn delete_pieces(&self, generation: u64) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(piece_key(generation, 0), piece_key(generation + 1, 0));
+        self.db.write(batch).map_err(failed)
+    }
+
+    /// Makes `pieces`, which are all written, the snapshot. Not durable before the next sync.
+    pub(crate) fn put_snapshot(&self, meta: &SnapshotMeta, pieces: Pieces) -> io::Result<()> {
+        let stored = proto::StoredSnapshot {
+            meta: Some(convert::snapshot_meta(meta)),
+            generation: pieces.generation,
+            pieces: pieces.count,
+            data_bytes: pieces.bytes,
+        };
+        self.db.put(key::SNAPSHOT, value(&stored)).map_err(failed)
+    }
+
+    pub(crate) fn snapshot(&self) -> io::Result<Option<(SnapshotMeta, Pieces)>> {
         let Some(bytes) = self.get(key::SNAPSHOT)? else {
             return Ok(None);
         };
-        let mut rest = unversioned(bytes)?;
-        let meta = proto::SnapshotMeta::decode_length_delimited(&mut rest)
-            .map_err(|error| damaged("the metadata snapshot", error))?;
-        Ok(Some((convert::read_snapshot_meta(meta)?, rest)))
+        let stored: proto::StoredSnapshot = message(bytes)?;
+        let meta = stored
+            .meta
+            .ok_or(ConvertError::Missing("a snapshot's description"))?;
+        let pieces = Pieces {
+            generation: stored.generation,
+            count: stored.pieces,
+            bytes: stored.data_bytes,
+        };
+        Ok(Some((convert::read_snapshot_meta(meta)?, pieces)))
+    }
+
+    /// Deletes the pieces of snapshots that were never finished, or were replaced right before the end.
+    fn clear_leftovers(&self) -> io::Result<()> {
+        let kept = self.snapshot()?.map(|(_, pieces)| pieces.generation);
+        let mut batch = WriteBatch::default();
+        let after = match kept {
+            Some(generation) => {
+                batch.delete_range(piece_key(0, 0), piece_key(generation, 0));
+                generation + 1
+            }
+            None => 0,
+        };
+        batch.delete_range(&piece_key(after, 0)[..], &PIECE_END[..]);
+        self.next_generation.store(after, Ordering::Relaxed);
+        self.db.write(batch).map_err(failed)
     }
 }
 

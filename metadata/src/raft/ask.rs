@@ -1,0 +1,362 @@
+//! Questions that the leader answers, asked from any node.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::raft::linearizable_read::LinearizerOption;
+use parking_lot::Mutex;
+use skerry_env::Env;
+use skerry_metadata_state::{Command, Outcome};
+use skerry_proto::quorum as proto;
+use tonic::Status;
+
+use super::network::{Client, client_of};
+use super::types::{Member, Proposal, TypeConfig};
+use super::{Node, convert, describe, stopped};
+use crate::errors::{MembershipError, ProposeError, ReadError};
+use crate::status::QuorumStatus;
+
+/// The first wait before the leader is looked for again; it doubles up to [`RETRY_MAX`]. Right after an election a
+/// leader refuses until its first heartbeat is answered: about a round trip.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(32);
+/// A leader that still leads is given this long for one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// What a node says to a question.
+pub(super) enum Answer<T> {
+    Done(T),
+    /// Who leads, as far as is known: its address.
+    NotLeader {
+        leader: Option<(u64, String)>,
+    },
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(super) enum AskError {
+    Timeout(Duration),
+    Stopped(String),
+}
+
+impl From<AskError> for ProposeError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Timeout(after) => Self::Timeout(after),
+            AskError::Stopped(reason) => Self::Stopped(reason),
+        }
+    }
+}
+
+impl From<AskError> for ReadError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Timeout(after) => Self::Timeout(after),
+            AskError::Stopped(reason) => Self::Stopped(reason),
+        }
+    }
+}
+
+impl From<AskError> for MembershipError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Timeout(after) => Self::Timeout(after),
+            AskError::Stopped(reason) => Self::Stopped(reason),
+        }
+    }
+}
+
+/// A question. It may be asked more than once: an answer that was lost is asked for again.
+pub(super) trait Ask: Send + Sync {
+    type Output: Send;
+
+    /// Asks this node.
+    fn here(&self, node: &Node) -> impl Future<Output = Result<Answer<Self::Output>, AskError>> + Send;
+
+    /// Asks another one.
+    fn there(&self, client: Client) -> impl Future<Output = Result<Answer<Self::Output>, Status>> + Send;
+}
+
+/// One connection to each node that was asked something; many questions share it.
+#[derive(Default)]
+pub(super) struct Links(Mutex<BTreeMap<String, Client>>);
+
+impl Links {
+    pub(super) fn get(&self, env: &Env, addr: &str) -> Client {
+        let mut links = self.0.lock();
+        if let Some(client) = links.get(addr) {
+            return client.clone();
+        }
+        let client = client_of(env, addr);
+        links.insert(addr.to_owned(), client.clone());
+        client
+    }
+
+    /// The next question makes a new connection.
+    fn forget(&self, addr: &str) {
+        self.0.lock().remove(addr);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+pub(super) fn not_leader<T>(answer: Option<proto::Member>) -> Answer<T> {
+    Answer::NotLeader {
+        leader: answer.map(|leader| (leader.id, leader.addr)),
+    }
+}
+
+/// What the wire says where this node does not lead.
+pub(super) fn elsewhere(leader: Option<(u64, String)>) -> proto::NotLeader {
+    proto::NotLeader {
+        leader: leader.map(|(id, addr)| proto::Member {
+            id,
+            addr,
+            ..Default::default()
+        }),
+    }
+}
+
+pub(super) fn forwarded<T>(forward: ForwardToLeader<TypeConfig>) -> Answer<T> {
+    Answer::NotLeader {
+        leader: forward
+            .leader_id
+            .zip(forward.leader_node.map(|node: Member| node.addr)),
+    }
+}
+
+impl Node {
+    /// Asks whoever leads until somebody answers.
+    pub(super) async fn ask<A: Ask>(&self, question: &A) -> Result<A::Output, AskError> {
+        let deadline = self.config().timings.propose;
+        let asking = self.env().clock.timeout(deadline, self.ask_on(question)).await;
+        asking.unwrap_or(Err(AskError::Timeout(deadline)))
+    }
+
+    /// The caller has a deadline.
+    async fn ask_on<A: Ask>(&self, question: &A) -> Result<A::Output, AskError> {
+        let (mut hint, mut pause, mut strangers) = (None, RETRY_MIN, 0);
+        loop {
+            let known = self.known_leader();
+            let before = known.as_ref().map(|(id, _)| *id);
+            let leader = hint.take().or(known);
+            let answer = match leader {
+                Some((id, addr)) if id != self.raft_id() => {
+                    tokio::select! {
+                        biased;
+                        answer = self.ask_there(question, &addr) => answer,
+                        // The one that was asked may be behind a dead link.
+                        () = self.leader_other_than(before) => Answer::NotLeader { leader: None },
+                    }
+                }
+                _ => question.here(self).await?,
+            };
+            let Answer::NotLeader { leader } = answer else {
+                let Answer::Done(output) = answer else {
+                    unreachable!()
+                };
+                return Ok(output);
+            };
+            hint = leader.filter(|(id, _)| *id != self.raft_id());
+            if hint.is_none() && before.is_none() {
+                hint = self.stranger(strangers);
+                strangers += 1;
+            }
+            tokio::select! {
+                biased;
+                () = self.leader_other_than(before) => pause = RETRY_MIN,
+                () = self.env().clock.sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+            }
+        }
+    }
+
+    /// Asks this node for as long as it leads; `None` where it does not (any more). The caller has a deadline.
+    pub(super) async fn ask_here<A: Ask>(&self, question: &A) -> Result<Option<A::Output>, AskError> {
+        loop {
+            match question.here(self).await? {
+                Answer::Done(output) => return Ok(Some(output)),
+                // It leads, and has not heard from a majority within its lease: right after its election, for one.
+                Answer::NotLeader { .. } if self.leadership().here => {
+                    self.env().clock.sleep(RETRY_MIN).await;
+                }
+                Answer::NotLeader { .. } => return Ok(None),
+            }
+        }
+    }
+
+    /// No answer counts as "not the leader".
+    async fn ask_there<A: Ask>(&self, question: &A, addr: &str) -> Answer<A::Output> {
+        let client = self.links().get(self.env(), addr);
+        let answer = self.env().clock.timeout(ANSWER_MAX, question.there(client)).await;
+        match answer {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(status)) => tracing::debug!(addr, error = status.message(), "no answer"),
+            Err(_) => tracing::debug!(addr, "no answer within {ANSWER_MAX:?}"),
+        }
+        self.links().forget(addr);
+        Answer::NotLeader { leader: None }
+    }
+
+    /// Whom to ask where this node knows no leader: it may be no member yet.
+    fn stranger(&self, turn: usize) -> Option<(u64, String)> {
+        let others: Vec<_> = self
+            .config()
+            .voters
+            .iter()
+            .filter(|voter| voter.id != self.config().node_id)
+            .collect();
+        let voter = others.get(turn.checked_rem(others.len())?)?;
+        // Its number does not matter: the address is what is asked.
+        Some((u64::MAX, voter.addr.clone()))
+    }
+
+    pub(super) fn known_leader(&self) -> Option<(u64, String)> {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let id = metrics.current_leader?;
+        let member = metrics.membership_config.membership().get_node(&id)?;
+        Some((id, member.addr.clone()))
+    }
+
+    /// Waits until a leader is known that is not `before`.
+    pub(super) async fn leader_other_than(&self, before: Option<u64>) {
+        let mut metrics = self.raft().server_metrics();
+        loop {
+            let now = metrics.borrow_watched().current_leader;
+            if now.is_some() && now != before {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // Stopped: nobody is known any more. The caller has a deadline.
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+/// Lets the leader decide on a command.
+pub(super) struct Propose(pub(super) Arc<Command>);
+
+/// What became of it.
+pub(super) struct Applied {
+    pub(super) index: u64,
+    pub(super) outcome: Outcome,
+}
+
+impl Ask for Propose {
+    type Output = Applied;
+
+    async fn here(&self, node: &Node) -> Result<Answer<Applied>, AskError> {
+        let proposal = Proposal(Arc::clone(&self.0));
+        match node.scoped(node.raft().client_write(proposal)).await {
+            Ok(written) => Ok(Answer::Done(Applied {
+                index: written.log_id.index,
+                outcome: written.data,
+            })),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Ok(forwarded(forward)),
+            // The leadership went in between. The entry may be committed all the same: a retry does no harm.
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                Ok(Answer::NotLeader { leader: None })
+            }
+            Err(RaftError::APIError(
+                error
+                @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),
+            )) => unreachable!("a command is no change of the membership, and has no precondition: {error}"),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+        }
+    }
+
+    async fn there(&self, mut client: Client) -> Result<Answer<Applied>, Status> {
+        let command = Bytes::from(self.0.encode());
+        let reply = client.propose(proto::ProposeRequest { command }).await?;
+        match reply.into_inner().result {
+            Some(proto::propose_reply::Result::Applied(applied)) => {
+                let outcome = Outcome::decode(&applied.outcome).map_err(|error| {
+                    Status::internal(format!("the leader's answer cannot be read: {error}"))
+                })?;
+                Ok(Answer::Done(Applied {
+                    index: applied.index,
+                    outcome,
+                }))
+            }
+            Some(proto::propose_reply::Result::NotLeader(elsewhere)) => Ok(not_leader(elsewhere.leader)),
+            None => Err(Status::internal("an empty answer")),
+        }
+    }
+}
+
+/// Up to which index a node must have applied, to answer a read that begins now.
+pub(super) struct ReadIndex;
+
+impl Ask for ReadIndex {
+    type Output = u64;
+
+    async fn here(&self, node: &Node) -> Result<Answer<u64>, AskError> {
+        // By the lease where a majority has answered lately, else after one round of heartbeats. The lease of reads is
+        // shorter than the one that voters honour: clocks may run at slightly different rates.
+        let age = node.config().timings.lease * 3 / 4;
+        let option = LinearizerOption::new(Some(age), true);
+        match node.scoped(node.raft().get_read_log_id(option)).await {
+            Ok((read, _)) => Ok(Answer::Done(read.index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Ok(forwarded(forward))
+            }
+            Err(RaftError::APIError(_)) => Ok(Answer::NotLeader { leader: None }),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+        }
+    }
+
+    async fn there(&self, mut client: Client) -> Result<Answer<u64>, Status> {
+        let reply = client.read_index(proto::ReadIndexRequest {}).await?;
+        match reply.into_inner().result {
+            Some(proto::read_index_reply::Result::Index(index)) => Ok(Answer::Done(index)),
+            Some(proto::read_index_reply::Result::NotLeader(elsewhere)) => Ok(not_leader(elsewhere.leader)),
+            None => Err(Status::internal("an empty answer")),
+        }
+    }
+}
+
+/// What the leader knows of the quorum.
+pub(super) struct Describe;
+
+impl Ask for Describe {
+    type Output = QuorumStatus;
+
+    async fn here(&self, node: &Node) -> Result<Answer<QuorumStatus>, AskError> {
+        let leads = node.raft().server_metrics().borrow_watched().state == ServerState::Leader;
+        Ok(if leads {
+            Answer::Done(node.status())
+        } else {
+            Answer::NotLeader {
+                leader: node.known_leader(),
+            }
+        })
+    }
+
+    async fn there(&self, mut client: Client) -> Result<Answer<QuorumStatus>, Status> {
+        let reply = client.describe(proto::DescribeRequest {}).await?.into_inner();
+        let leader = reply.leader.and_then(|id| {
+            let member = reply.members.iter().find(|member| member.id == id)?;
+            Some((id, member.addr.clone()))
+        });
+        if leader.as_ref().is_none_or(|(id, _)| *id != reply.id) {
+            return Ok(Answer::NotLeader { leader });
+        }
+        let status = describe::read(reply).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Answer::Done(status))
+    }
+}
+
+impl From<convert::ConvertError> for Status {
+    fn from(error: convert::ConvertError) -> Self {
+        Self::invalid_argument(error.to_string())
+    }
+}

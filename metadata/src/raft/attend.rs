@@ -1,0 +1,138 @@
+//! Leaders that go: noticed at once where their process died, and handed over first where it ends in order.
+
+use std::io;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{RaftMetrics, ServerState};
+use skerry_proto::quorum as proto;
+
+use super::network::client_of;
+use super::types::{ServerMetrics, TypeConfig};
+use super::{Node, broker_id};
+
+/// The wait before a leader is attended again whose address still answers, or does not answer at all.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often a follower that knows its leader dead asks whether the others would vote for it.
+const HUNT: Duration = Duration::from_millis(5);
+
+impl Node {
+    /// Holds a call open to whoever leads, while this node votes. When it breaks and the leader's address refuses a new
+    /// connection, the process is gone: an election begins as soon as the leader's lease has run out, without the wait
+    /// that is there to tell a dead leader from a slow one.
+    ///
+    /// Safe whatever is concluded: openraft asks before it votes (pre-vote), and no voter agrees within the lease. A
+    /// firewall that refuses connections in a living leader's name costs nothing but questions.
+    pub(super) async fn attend_leaders(self) {
+        let mut metrics = self.raft().server_metrics();
+        loop {
+            let leader = attended(&metrics.borrow_watched());
+            let Some((id, addr)) = leader else {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = self.leader_other_than(Some(id)) => continue,
+                () = self.attend(&addr) => {}
+            }
+            if self.is_gone(&addr).await {
+                tracing::info!(leader = %broker_id(id), addr, "the leader's process is gone");
+                self.hunt(id).await;
+            } else {
+                self.env().clock.sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Returns when the call has broken.
+    async fn attend(&self, addr: &str) {
+        // A connection of its own: its end is what is waited for.
+        let mut client = client_of(self.env(), addr);
+        if let Ok(reply) = client.attend(proto::AttendRequest {}).await {
+            let mut nothing = reply.into_inner();
+            while let Ok(Some(_)) = nothing.message().await {}
+        }
+    }
+
+    /// Nobody listens where the leader did.
+    async fn is_gone(&self, addr: &str) -> bool {
+        let env = self.env();
+        let dialed = env.clock.timeout(AGAIN, env.net.dial(addr)).await;
+        matches!(dialed, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Asks for votes again and again until somebody else leads, or the lease must have run out everywhere.
+    async fn hunt(&self, dead: u64) {
+        let deadline = self.env().clock.now() + self.config().timings.lease * 2;
+        while self.env().clock.now() < deadline {
+            if self.scoped(self.raft().trigger().elect(true)).await.is_err() {
+                return;
+            }
+            let found = self.leader_other_than(Some(dead));
+            if self.env().clock.timeout(HUNT, found).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Gives the leadership away, if this node has it and another voter can take it. Returns when somebody else leads,
+    /// or when that took too long.
+    pub(super) async fn hand_over(&self) {
+        let heir = heir(&self.raft().metrics().borrow_watched());
+        if let Some(heir) = heir {
+            self.transfer(heir).await;
+        }
+    }
+
+    /// Tells `heir` to ask for votes at once, and everybody else that they may vote within the lease.
+    pub(super) async fn transfer(&self, heir: u64) {
+        let triggered = self.scoped(self.raft().trigger().transfer_leader(heir)).await;
+        if triggered.is_err() {
+            return;
+        }
+        let others = self.leader_other_than(Some(self.raft_id()));
+        let deadline = self.config().timings.lease * 2;
+        if self.env().clock.timeout(deadline, others).await.is_ok() {
+            return;
+        }
+        // A leader that has given its leadership away takes no more proposals, in openraft for ever. Where nobody took
+        // over it must fall silent, or the others would go on to believe in it.
+        tracing::warn!(heir = %broker_id(heir), "the leadership was not taken over: an election follows");
+        self.raft().runtime_config().heartbeat(false);
+        let others = self.leader_other_than(Some(self.raft_id()));
+        let deadline = self.config().timings.propose;
+        let _ = self.env().clock.timeout(deadline, others).await;
+        self.raft().runtime_config().heartbeat(true);
+    }
+}
+
+/// The leader that this node should attend: only voters can do something about its death.
+fn attended(metrics: &ServerMetrics) -> Option<(u64, String)> {
+    let membership = metrics.membership_config.membership();
+    let leader = metrics.current_leader.filter(|id| *id != metrics.id)?;
+    membership.voter_ids().find(|id| *id == metrics.id)?;
+    Some((leader, membership.get_node(&leader)?.addr.clone()))
+}
+
+/// The voter that has most of the log, of those that answer; `None` where this node does not lead.
+fn heir(metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    let replication = metrics.replication.as_ref()?;
+    let heartbeats = metrics.heartbeat.as_ref()?;
+    metrics
+        .membership_config
+        .membership()
+        .voter_ids()
+        .filter(|id| *id != metrics.id)
+        .filter_map(|id| {
+            let heard = (*heartbeats.get(&id)?)?;
+            Some((*replication.get(&id)?, heard, id))
+        })
+        .max()
+        .map(|(_, _, id)| id)
+}
