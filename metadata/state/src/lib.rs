@@ -1,8 +1,9 @@
 //! The metadata of a cluster as a pure state machine: commands in, state out.
 //!
 //! Every broker applies the same commands in the same order and so holds the same [`State`]; readers take its
-//! [`Image`], an immutable snapshot that costs a reference count. Deliberately absent: a clock, randomness, I/O,
-//! async. A command carries its own time and ids, and `apply` never fails: a refusal is an [`Outcome`].
+//! [`Image`], an immutable snapshot that costs a reference count. The raft leader's [`Controller`] decides what to
+//! propose, from the image and the time. Deliberately absent: a clock, randomness, I/O, async. A command carries its
+//! own time and ids, and `apply` never fails: a refusal is an [`Outcome`].
 //!
 //! What is written to disk and sent to peers is described in `FORMAT.md` beside this crate.
 #![forbid(unsafe_code)]
@@ -11,6 +12,7 @@ mod apply;
 mod check;
 mod codec;
 mod command;
+mod controller;
 mod image;
 mod map;
 mod outcome;
@@ -22,6 +24,7 @@ pub use command::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions,
     CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost,
 };
+pub use controller::{Answer, Controller, ControllerSettings, Decision, DecisionId, Decisions, Probe};
 pub use image::{Broker, ConfigMap, ConfigResource, HostPort, Image, Partition, Topic};
 pub use map::PersistentMap;
 pub use outcome::{Delta, Outcome, Refusal};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use skerry_types::{BrokerId, TopicId};
 
-use crate::image::Image;
+use crate::image::{Image, Topic};
 use crate::outcome::Refusal;
 
 /// A broker that can take a replica.
@@ -81,4 +81,68 @@ fn ring(image: &Image) -> Vec<Candidate> {
     (0..deepest)
         .flat_map(|row| racks.values().filter_map(move |rack| rack.get(row)).cloned())
         .collect()
+}
+
+/// Gives the partitions of a topic more replicas, spread over brokers and racks.
+pub(crate) struct Widening {
+    candidates: Vec<Candidate>,
+    /// How many replicas, and how many preferred leaders, each broker has of the topic.
+    load: BTreeMap<BrokerId, (usize, usize)>,
+}
+
+impl Widening {
+    pub(crate) fn of(image: &Image, topic: &Topic) -> Self {
+        let mut load: BTreeMap<BrokerId, (usize, usize)> = BTreeMap::new();
+        for partition in &topic.partitions {
+            for replica in &partition.replicas {
+                load.entry(*replica).or_default().0 += 1;
+            }
+            load.entry(partition.replicas[0]).or_default().1 += 1;
+        }
+        Self {
+            candidates: ring(image),
+            load,
+        }
+    }
+
+    /// `replicas`, brought up to `factor` as far as there are brokers. The new ones go to the racks that have the
+    /// fewest replicas of the partition, and there to the brokers that have the fewest of the topic. The one that is
+    /// preferred as leader by the fewest partitions comes first, if that evens them out.
+    pub(crate) fn widen(&mut self, replicas: &[BrokerId], factor: usize) -> Vec<BrokerId> {
+        let mut target = replicas.to_vec();
+        while target.len() < factor {
+            let in_rack = |candidate: &Candidate| {
+                let same = |other: &&Candidate| other.rack == candidate.rack && target.contains(&other.id);
+                self.candidates.iter().filter(same).count()
+            };
+            let missing = self.candidates.iter().filter(|one| !target.contains(&one.id));
+            let Some(best) = missing.min_by_key(|one| (in_rack(one), self.replicas_of(one.id), one.id))
+            else {
+                break;
+            };
+            let best = best.id;
+            self.load.entry(best).or_default().0 += 1;
+            target.push(best);
+        }
+        let first = target[0];
+        let places = 1..target.len();
+        let easiest = places.min_by_key(|&place| self.leads_of(target[place]));
+        if let Some(place) = easiest
+            && target.len() > replicas.len()
+            && self.leads_of(target[place]) + 1 < self.leads_of(first)
+        {
+            self.load.entry(first).or_default().1 -= 1;
+            self.load.entry(target[place]).or_default().1 += 1;
+            target.swap(0, place);
+        }
+        target
+    }
+
+    fn replicas_of(&self, broker: BrokerId) -> usize {
+        self.load.get(&broker).map_or(0, |load| load.0)
+    }
+
+    fn leads_of(&self, broker: BrokerId) -> usize {
+        self.load.get(&broker).map_or(0, |load| load.1)
+    }
 }
