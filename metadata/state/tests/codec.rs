@@ -5,9 +5,9 @@ use std::sync::Arc;
 use expect_test::expect;
 use proptest::prelude::*;
 use skerry_metadata_state::{
-    AlterConfigs, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource, CreatePartitions,
-    CreateTopic, DecodeError, ElectLeader, Election, FeatureRange, HostPort, Image, Outcome, Placement,
-    RegisterBroker, State,
+    AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
+    CreatePartitions, CreateTopic, DecodeError, ElectLeader, Election, FeatureRange, HostPort, Image,
+    Outcome, Placement, RegisterBroker, ReplicaLost, State,
 };
 use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, Uuid, WallMs};
 
@@ -70,6 +70,20 @@ fn version_1_is_readable_for_ever() {
             )],
         }),
         Command::AllocateProducerIds(guard),
+        Command::DrainBroker(guard),
+        Command::Batch(vec![
+            Command::AlterReassignment(AlterReassignment {
+                topic: Uuid([3; 16]),
+                partition: PartitionIndex(0),
+                target: Some(vec![BrokerId(1)]),
+                may_change_factor: true,
+            }),
+            Command::ReplicaLost(ReplicaLost {
+                replica: guard,
+                topic: Uuid([3; 16]),
+                partition: PartitionIndex(0),
+            }),
+        ]),
     ];
     let mut golden = String::new();
     for (index, command) in (1..).zip(&log) {
@@ -84,8 +98,23 @@ fn version_1_is_readable_for_ever() {
         01060303030303030303030303030303030300000001740000000001000100000001000000016b00000001760000000000000006
         01090300000001670000000001000000016b0200000001000000017600000000
         010c000000010000000000000002
+        010e000000010000000000000002
+        011100000002100303030303030303030303030303030300000000010000000100000001010f0000000100000000000000020303030303030303030303030303030300000000
     "#]].assert_eq(&golden);
-    expect!["0100000000000000060101010101010101010101010101010101000100000000000003e80000000100000001020202020202020202020202020202020404040404040404040404040404040400000000000000020000000161238400000001622385010000000172000100010000000000000000000500000001030303030303030303030303030303030000000174000000000000000600000001000000016b000000017600000001000000010000000100000000000000000000000100000001000000000000000100000000000000000000000103000000016700000001000000016b0000000176"].assert_eq(&hex(&state.image().encode()));
+    expect!["0100000000000000080101010101010101010101010101010101000100000000000003e80000000100000001020202020202020202020202020202020404040404040404040404040404040400000000000000020000000161238400000001622385010000000172000100010001000000000000000500000001030303030303030303030303030303030000000174000000000000000600000001000000016b000000017600000001000000010000000100000000000000000000000100000001000000000000000100000000000000000000000103000000016700000001000000016b0000000176"].assert_eq(&hex(&state.image().encode()));
+}
+
+/// Bytes could name batches in batches until the stack ends.
+#[test]
+fn a_batch_in_a_batch_is_damage() {
+    let nested = Command::Batch(vec![Command::Batch(Vec::new())]).encode();
+    let error = Command::decode(&nested).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "a metadata command is damaged at byte 7: an unknown command"
+    );
+    let nested = Outcome::Batch(vec![Outcome::Batch(Vec::new())]).encode();
+    assert!(Outcome::decode(&nested).is_err());
 }
 
 #[test]
@@ -132,6 +161,10 @@ fn name() -> impl Strategy<Value = Arc<str>> {
     .prop_map(Arc::from)
 }
 
+fn some_replicas() -> impl Strategy<Value = Vec<BrokerId>> {
+    prop::collection::vec((1..5_i32).prop_map(BrokerId), 1..4)
+}
+
 fn replicas() -> impl Strategy<Value = Vec<Vec<BrokerId>>> {
     prop::collection::vec(prop::collection::vec((1..5_i32).prop_map(BrokerId), 0..4), 0..4)
 }
@@ -168,6 +201,13 @@ fn config_op() -> impl Strategy<Value = ConfigOp> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        9 => single_command(),
+        1 => prop::collection::vec(single_command(), 0..4).prop_map(Command::Batch),
+    ]
+}
+
+fn single_command() -> impl Strategy<Value = Command> {
     let resource = prop_oneof![
         name().prop_map(ConfigResource::Topic),
         Just(ConfigResource::ClusterDefault),
@@ -222,6 +262,20 @@ fn command() -> impl Strategy<Value = Command> {
             Command::ElectLeader(ElectLeader { topic, partition: PartitionIndex(partition), election })
         }),
         1 => guard().prop_map(Command::AllocateProducerIds),
+        2 => guard().prop_map(Command::DrainBroker),
+        3 => (guard(), id(), 0..4_i32).prop_map(|(replica, topic, partition)| {
+            Command::ReplicaLost(ReplicaLost { replica, topic, partition: PartitionIndex(partition) })
+        }),
+        4 => (id(), 0..4_i32, prop::option::weighted(0.8, some_replicas()), prop::bool::weighted(0.9)).prop_map(
+            |(topic, partition, target, may_change_factor)| {
+                Command::AlterReassignment(AlterReassignment {
+                    topic,
+                    partition: PartitionIndex(partition),
+                    target,
+                    may_change_factor,
+                })
+            }
+        ),
         1 => (0..4_u16).prop_map(|level| Command::SetFeatureLevel { level }),
     ]
 }
@@ -239,6 +293,17 @@ fn current(image: &Image, command: Command, honest: bool) -> Command {
         Command::UnfenceBroker(guard) => Command::UnfenceBroker(current(guard)),
         Command::FenceBroker(guard) => Command::FenceBroker(current(guard)),
         Command::AllocateProducerIds(guard) => Command::AllocateProducerIds(current(guard)),
+        Command::DrainBroker(guard) => Command::DrainBroker(current(guard)),
+        Command::ReplicaLost(mut lost) => {
+            lost.replica = current(lost.replica);
+            Command::ReplicaLost(lost)
+        }
+        Command::Batch(commands) => Command::Batch(
+            commands
+                .into_iter()
+                .map(|command| self::current(image, command, honest))
+                .collect(),
+        ),
         Command::ChangePartition(mut change) => {
             let partition = image
                 .topic_by_id(change.topic)

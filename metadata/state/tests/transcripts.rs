@@ -1,59 +1,10 @@
 //! What the metadata does, as transcripts: a command a line, and what became of it.
 
-use std::fmt::Write as _;
-
-use expect_test::{Expect, expect};
-use skerry_metadata_state::{Command, Image, Outcome, State};
+use expect_test::expect;
 
 mod script;
 
-use script::{parse, show, tell};
-
-/// Runs a script: each line is a command, `show` prints the state.
-fn check(script: &str, expect: Expect) {
-    let mut state = State::default();
-    let mut index = 0;
-    let mut transcript = String::new();
-    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Some(name) = line.strip_prefix("show ") {
-            show(&state, name, &mut transcript);
-            continue;
-        }
-        index += 1;
-        let command = parse(&state, line);
-        let decoded = Command::decode(&command.encode());
-        assert_eq!(decoded, Ok(command.clone()), "a command survives its encoding");
-        assert_eq!(
-            state.image().dry_run(&command),
-            state.clone().apply(index, &command).outcome
-        );
-        let applied = state.apply(index, &command);
-        state
-            .image()
-            .check()
-            .unwrap_or_else(|broken| panic!("after {line}: {broken}"));
-        let decoded = Outcome::decode(&applied.outcome.encode());
-        assert_eq!(
-            decoded.as_ref(),
-            Ok(&applied.outcome),
-            "an outcome survives its encoding"
-        );
-        assert_eq!(
-            Image::decode(&state.image().encode()).as_ref(),
-            Ok(&**state.image()),
-            "an image survives its encoding"
-        );
-        let outcome = match applied.outcome {
-            Outcome::Refused(refusal) => format!("refused: {refusal}"),
-            outcome => format!("{outcome:?}"),
-        };
-        writeln!(transcript, "{index}: {line} -> {outcome}").unwrap();
-        for delta in applied.deltas {
-            writeln!(transcript, "     {}", tell(&delta)).unwrap();
-        }
-    }
-    expect.assert_eq(&transcript);
-}
+use script::check;
 
 #[test]
 fn a_restarted_broker_leads_in_a_new_epoch() {

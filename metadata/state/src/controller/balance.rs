@@ -113,8 +113,8 @@ impl Balance {
         };
         if !elections.is_empty() {
             let why = format!(
-                "{} partitions go back to their preferred leaders",
-                elections.len()
+                "leaderships go back to preferred replicas: {}",
+                count(elections.len())
             );
             out.decisions
                 .push(in_flight.take_off(subjects, Command::Batch(elections), why));
@@ -124,6 +124,13 @@ impl Balance {
 
 fn index(place: usize) -> PartitionIndex {
     PartitionIndex(i32::try_from(place).expect("a topic has at most 10,000 partitions"))
+}
+
+fn count(partitions: usize) -> String {
+    match partitions {
+        1 => "1 partition".to_owned(),
+        many => format!("{many} partitions"),
+    }
 }
 
 fn wants_other_leader(image: &Image, partition: &Partition) -> bool {
@@ -183,9 +190,9 @@ fn widen(
         }));
     }
     let why = format!(
-        "{} partitions of {} get more replicas: there are more brokers now",
-        reassignments.len(),
-        topic.name
+        "{} gets more replicas, for there are more brokers: {}",
+        topic.name,
+        count(reassignments.len())
     );
     (!reassignments.is_empty()).then_some((subjects, Command::Batch(reassignments), why))
 }

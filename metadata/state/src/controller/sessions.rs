@@ -22,8 +22,10 @@ struct Session {
     epoch: BrokerEpoch,
     /// When it was heard; before that, when its silence began to count.
     last: Instant,
-    /// It came to this controller.
+    /// It came to this controller, and since it was fenced, if it was.
     heard: bool,
+    /// It takes part.
+    unfenced: bool,
     /// How far it has applied the metadata log.
     applied: u64,
     /// When its connection ended, if it has not come back.
@@ -48,6 +50,7 @@ impl Session {
             epoch,
             last: since,
             heard: false,
+            unfenced: false,
             applied: 0,
             broken: None,
             probed: Probed::Never,
@@ -83,6 +86,7 @@ impl Sessions {
         }
         let session = Session {
             heard: true,
+            unfenced: known.is_some_and(|known| known.unfenced && known.epoch == from.epoch),
             applied,
             ..Session::new(from.epoch, now)
         };
@@ -137,6 +141,11 @@ impl Sessions {
             if session.epoch != broker.epoch || in_flight.has(Subject::Broker(broker.id)) {
                 continue;
             }
+            // What it said before it was fenced is no reason to undo that: it may have asked for it.
+            if broker.fenced && session.unfenced {
+                session.heard = false;
+            }
+            session.unfenced = !broker.fenced;
             let guard = BrokerGuard {
                 broker: broker.id,
                 epoch: broker.epoch,

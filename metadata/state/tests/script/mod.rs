@@ -3,16 +3,63 @@
 
 use std::fmt::Write as _;
 
+use expect_test::Expect;
 use skerry_metadata_state::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
-    CreatePartitions, CreateTopic, Delta, ElectLeader, Election, FeatureRange, HostPort, Placement,
-    RegisterBroker, ReplicaLost, State,
+    CreatePartitions, CreateTopic, Delta, ElectLeader, Election, FeatureRange, HostPort, Image, Outcome,
+    Placement, RegisterBroker, ReplicaLost, State,
 };
 use skerry_types::{
     BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, Uuid, WallMs,
 };
 
-pub fn tell(delta: &Delta) -> String {
+/// Runs a script: each line is a command, `show` prints the state.
+pub fn check(script: &str, expect: Expect) {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut transcript = String::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(name) = line.strip_prefix("show ") {
+            show(&state, name, &mut transcript);
+            continue;
+        }
+        index += 1;
+        let command = parse(&state, line);
+        let decoded = Command::decode(&command.encode());
+        assert_eq!(decoded, Ok(command.clone()), "a command survives its encoding");
+        assert_eq!(
+            state.image().dry_run(&command),
+            state.clone().apply(index, &command).outcome
+        );
+        let applied = state.apply(index, &command);
+        state
+            .image()
+            .check()
+            .unwrap_or_else(|broken| panic!("after {line}: {broken}"));
+        let decoded = Outcome::decode(&applied.outcome.encode());
+        assert_eq!(
+            decoded.as_ref(),
+            Ok(&applied.outcome),
+            "an outcome survives its encoding"
+        );
+        assert_eq!(
+            Image::decode(&state.image().encode()).as_ref(),
+            Ok(&**state.image()),
+            "an image survives its encoding"
+        );
+        let outcome = match applied.outcome {
+            Outcome::Refused(refusal) => format!("refused: {refusal}"),
+            outcome => format!("{outcome:?}"),
+        };
+        writeln!(transcript, "{index}: {line} -> {outcome}").unwrap();
+        for delta in applied.deltas {
+            writeln!(transcript, "     {}", tell(&delta)).unwrap();
+        }
+    }
+    expect.assert_eq(&transcript);
+}
+
+fn tell(delta: &Delta) -> String {
     match delta {
         Delta::PartitionChanged { name, partition, .. } => format!("changed {name}-{partition}"),
         Delta::TopicCreated { name, .. } => format!("created {name}"),
@@ -171,11 +218,9 @@ pub fn parse(state: &State, line: &str) -> Command {
             assignments: option("at").map(lists),
         }),
         "isr" => {
-            let partition = state
-                .image()
-                .topic_by_id(id_of(words[1]))
-                .map(|topic| topic.partitions[0].clone())
-                .unwrap();
+            let index = PartitionIndex(option("of").map_or(0, number));
+            let topic = state.image().topic_by_id(id_of(words[1])).unwrap();
+            let partition = topic.partition(index).unwrap();
             let members = words[3].split(',').map(|member| match member.split_once('@') {
                 Some((id, epoch)) => BrokerGuard {
                     broker: BrokerId(number(id)),
@@ -185,7 +230,7 @@ pub fn parse(state: &State, line: &str) -> Command {
             });
             Command::ChangePartition(ChangePartition {
                 topic: id_of(words[1]),
-                partition: PartitionIndex(0),
+                partition: index,
                 leader: guard(state, number(words[2])),
                 leader_epoch: option("epoch")
                     .map_or(partition.leader_epoch, |epoch| LeaderEpoch(number(epoch))),
