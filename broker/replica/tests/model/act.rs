@@ -1,15 +1,12 @@
 //! What happens, one thing at a time.
 
-use skerry_metadata_state::{Command, Outcome, Refusal};
-use skerry_replica::{
-    Answer, FollowRefusal, Follower, FollowerReport, FollowerStart, Leader, LeaderStart, Visibility,
-};
-use skerry_types::{BrokerId, Instant, LeaderEpoch, Offset};
+use skerry_metadata_state::Command;
+use skerry_replica::{Follower, FollowerStart, Leader, LeaderStart, Visibility};
+use skerry_types::{Instant, Offset};
 
 use crate::ghost::Checked;
-use crate::hold;
-use crate::node::{Asked, Message, Record, Role, Sending};
-use crate::world::{Action, LIMITS, Model, Travelling, Waiting, min_in_sync, view_of};
+use crate::node::{Record, Role};
+use crate::world::{Action, LIMITS, Model, Waiting, min_in_sync, view_of};
 
 impl Model {
     /// One step, on a broker drawn from those that have something to do of the kind.
@@ -45,9 +42,13 @@ impl Model {
                 let life = self.world.life(node).expect("it works");
                 self.world.nodes[node].checkpoint = life.known_high_watermark().get();
             }
-            Action::Pause => self.world.nodes[node].paused ^= true,
+            Action::Pause | Action::Wake => self.world.nodes[node].paused = action == Action::Pause,
             Action::Crash => self.crash(node),
-            Action::Start => self.world.start(node),
+            // One that drains leaves, and comes back.
+            Action::Start => {
+                self.crash(node);
+                self.world.start(node);
+            }
             Action::BreakWire => {
                 let other = self.world.rng.below(self.world.nodes.len());
                 self.break_wires(node, other);
@@ -63,6 +64,13 @@ impl Model {
                 self.world.alter_min_in_sync(min);
             }
             Action::Tick => self.tick(),
+            Action::Drain => {
+                let guard = self.world.guard(self.world.nodes[node].id);
+                self.world.command(&Command::DrainBroker(guard));
+            }
+            Action::Reassign => self.world.reassign(),
+            Action::LoseReplica => self.world.lose_replica(node),
+            Action::Wipe => self.wipe(node),
         }
         self.watch()
     }
@@ -83,6 +91,7 @@ impl Model {
                     | Action::Prefer
                     | Action::AlterMinInSync
                     | Action::Tick
+                    | Action::Reassign
                     | Action::TellAnswer
                     | Action::LoseAnswer
                     | Action::DecideProposal
@@ -90,7 +99,12 @@ impl Model {
         };
         let works = !node.paused;
         match action {
-            Action::Start => false,
+            Action::Start => world
+                .image()
+                .broker(node.id)
+                .is_some_and(|broker| broker.draining),
+            Action::Wake => node.paused,
+            Action::Pause => works,
             Action::Produce | Action::DeleteRecords => works && life.leader().is_some(),
             Action::Propose => {
                 let due = life
@@ -105,8 +119,44 @@ impl Model {
             Action::LearnImage => works && life.seen + 1 < world.images.len(),
             Action::Unfence => works && world.image().broker(node.id).is_some_and(|broker| broker.fenced),
             Action::Checkpoint => works,
+            // With Kafka's rule a crash may cost a copy its place already: one misfortune at a time.
+            Action::Wipe | Action::LoseReplica if world.visibility == Visibility::Written => false,
+            Action::LoseReplica => works && (self.others_may_lead(at) || self.is_last(at)),
             _ => true,
         }
+    }
+
+    /// The metadata holds its copy for the only one: it will not let it be emptied.
+    fn is_last(&self, at: usize) -> bool {
+        let (id, partition) = (self.world.nodes[at].id, self.world.partition());
+        let mut able = partition.isr.iter().chain(&partition.elr);
+        able.all(|member| *member == id)
+    }
+
+    /// Somebody else who may lead has a copy.
+    fn others_may_lead(&self, at: usize) -> bool {
+        let (id, partition) = (self.world.nodes[at].id, self.world.partition());
+        let mut able = partition.isr.iter().chain(&partition.elr);
+        able.any(|member| *member != id && !self.world.node(*member).is_wiped)
+    }
+
+    /// A broker dies with its disk, and gets an empty one. The metadata has noticed its death: where it has not, it may
+    /// take the others out and hold on to a member that lacks everything, and no rule here can help.
+    fn wipe(&mut self, at: usize) {
+        let guard = self.world.guard(self.world.nodes[at].id);
+        self.world.command(&Command::FenceBroker(guard));
+        if !self.others_may_lead(at) {
+            return;
+        }
+        self.crash(at);
+        self.world.note_loss(at);
+        self.world.delete_copy(at);
+        let random = self.world.rng.next().to_be_bytes();
+        let node = &mut self.world.nodes[at];
+        node.is_wiped = true;
+        node.directory.0[8..].copy_from_slice(&random);
+        let text = format!("{} loses its disk", node.id);
+        self.world.log(text);
     }
 
     fn has_to_send(&self, at: usize, to: usize) -> bool {
@@ -211,338 +261,6 @@ impl Model {
         self.report(at);
     }
 
-    /// A follower tells its leader how far it is, if that has changed.
-    fn report(&mut self, at: usize) {
-        let node = &mut self.world.nodes[at];
-        let Some(life) = &mut node.life else {
-            return;
-        };
-        let Role::Follower {
-            rules,
-            handle: Some(handle),
-            told,
-        } = &mut life.role
-        else {
-            return;
-        };
-        let progress = (node.log.start, node.log.end(), node.log.durable);
-        if *told == progress {
-            return;
-        }
-        *told = progress;
-        let (leader, handle) = (rules.leader(), *handle);
-        self.world.post(
-            at,
-            index_of(leader),
-            Message::Progress {
-                handle,
-                log_start: progress.0,
-                written: progress.1,
-                durable: progress.2,
-            },
-        );
-    }
-
-    /// A leader sends a follower some of what it has not sent yet.
-    pub fn send(&mut self, at: usize, to: usize) {
-        let count = 1 + self.world.rng.below(3);
-        let follower = self.world.nodes[to].id;
-        let node = &mut self.world.nodes[at];
-        let Some(life) = &mut node.life else {
-            return;
-        };
-        let Role::Leader(leader) = &life.role else {
-            return;
-        };
-        let Some(sending) = life.sending.get_mut(&follower) else {
-            return;
-        };
-        if sending.next < node.log.start {
-            let handle = sending.handle;
-            let log_start = Offset(node.log.start);
-            life.sending.remove(&follower);
-            self.world.post(at, to, Message::OutOfRange { handle, log_start });
-            return;
-        }
-        let records = node.log.from(sending.next, count);
-        let told = (leader.high_watermark(), node.log.start);
-        if records.is_empty() && sending.told == told {
-            return;
-        }
-        let message = Message::Batches {
-            handle: sending.handle,
-            leader_epoch: leader.epoch(),
-            from: sending.next,
-            high_watermark: told.0,
-            log_start: told.1,
-            records: records.clone(),
-        };
-        sending.next += i64::try_from(records.len()).unwrap();
-        sending.told = told;
-        self.world.post(at, to, message);
-    }
-
-    /// A follower that has no answer to wait for asks again.
-    pub fn ask(&mut self, at: usize) -> Checked {
-        let next = self.world.next_handle;
-        let node = &mut self.world.nodes[at];
-        let Some(life) = &mut node.life else {
-            return Ok(());
-        };
-        let broker_epoch = life.broker_epoch;
-        let Role::Follower { rules, handle, told } = &mut life.role else {
-            return Ok(());
-        };
-        if handle.is_some() {
-            return Ok(());
-        }
-        *handle = Some(next);
-        *told = (node.log.start, node.log.end(), node.log.durable);
-        let position = rules.position(
-            node.log.last_epoch(),
-            Offset(node.log.end()),
-            Offset(node.log.durable),
-        );
-        let (leader, id) = (rules.leader(), node.id);
-        let message = Message::Follow {
-            handle: next,
-            broker_epoch,
-            leader_epoch: position.leader_epoch,
-            last_epoch: position.last_epoch,
-            log_start: node.log.start,
-            written: position.from.get(),
-            durable: position.durable_end.get(),
-        };
-        self.world.next_handle += 1;
-        self.world.log(format!("{id} asks {leader}: {message:?}"));
-        let to = index_of(leader);
-        if self.world.life(to).is_none() {
-            self.forget_question(at);
-            return Ok(());
-        }
-        self.world.post(at, to, message);
-        Ok(())
-    }
-
-    fn forget_question(&mut self, at: usize) {
-        if let Some(life) = &mut self.world.nodes[at].life
-            && let Role::Follower { handle, .. } = &mut life.role
-        {
-            *handle = None;
-        }
-    }
-
-    pub fn deliver(&mut self, from: usize, to: usize) -> Checked {
-        let wire = self.world.wires.get_mut(&(from, to));
-        let Some(message) = wire.and_then(std::collections::VecDeque::pop_front) else {
-            return Ok(());
-        };
-        match message {
-            Message::Follow {
-                handle,
-                broker_epoch,
-                leader_epoch,
-                last_epoch,
-                log_start,
-                written,
-                durable,
-            } => {
-                let asked = Asked {
-                    leader_epoch,
-                    broker_epoch,
-                };
-                let life = self.world.nodes[to]
-                    .life
-                    .as_mut()
-                    .expect("wires of the dead are cut");
-                life.asked
-                    .insert((BrokerId(i32::try_from(from + 1).unwrap()), handle), asked);
-                let report = self.report_of(from, to, handle, (log_start, written, durable));
-                self.on_follow(from, to, handle, &report.expect("just noted"), last_epoch)
-            }
-            Message::Progress {
-                handle,
-                log_start,
-                written,
-                durable,
-            } => match self.report_of(from, to, handle, (log_start, written, durable)) {
-                Some(report) => self.on_progress(to, &report),
-                None => Ok(()),
-            },
-            answer => self.on_answer(to, answer),
-        }
-    }
-
-    fn report_of(
-        &self,
-        from: usize,
-        to: usize,
-        handle: u64,
-        ends: (i64, i64, i64),
-    ) -> Option<FollowerReport> {
-        let follower = self.world.nodes[from].id;
-        let asked = self.world.life(to)?.asked.get(&(follower, handle))?;
-        Some(FollowerReport {
-            follower,
-            broker_epoch: asked.broker_epoch,
-            leader_epoch: asked.leader_epoch,
-            log_start: Offset(ends.0),
-            written_end: Offset(ends.1),
-            durable_end: Offset(ends.2),
-        })
-    }
-
-    fn on_follow(
-        &mut self,
-        from: usize,
-        to: usize,
-        handle: u64,
-        report: &FollowerReport,
-        last_epoch: LeaderEpoch,
-    ) -> Checked {
-        let now = self.world.now;
-        let node = &mut self.world.nodes[to];
-        let (id, log) = (node.id, &node.log);
-        let life = node.life.as_mut().expect("wires of the dead are cut");
-        let Role::Leader(leader) = &mut life.role else {
-            self.world.post(to, from, Message::Refused { handle });
-            return Ok(());
-        };
-        let epoch = leader.epoch();
-        let answer = leader.on_follow(
-            report,
-            last_epoch,
-            |asked| log.epoch_end_of_leader(epoch, asked),
-            now,
-        );
-        let refusal = match answer {
-            Ok(_) => {
-                hold!(
-                    "I17",
-                    report.leader_epoch == epoch,
-                    "{id} leads in epoch {epoch} and lets {} follow in {}",
-                    report.follower,
-                    report.leader_epoch
-                );
-                let sending = Sending {
-                    handle,
-                    next: report.written_end.get(),
-                    told: (Offset(-1), -1),
-                };
-                life.sending.insert(report.follower, sending);
-                self.world.log(format!(
-                    "{id} lets {} follow from {}",
-                    report.follower, report.written_end
-                ));
-                return Ok(());
-            }
-            Err(FollowRefusal::Diverging { epoch, end_offset }) => Message::Diverging {
-                handle,
-                epoch,
-                end: end_offset,
-            },
-            Err(FollowRefusal::OutOfRange { log_start, .. }) => Message::OutOfRange { handle, log_start },
-            Err(_) => Message::Refused { handle },
-        };
-        self.world
-            .log(format!("{id} answers {}: {refusal:?}", report.follower));
-        self.world.post(to, from, refusal);
-        Ok(())
-    }
-
-    /// 17: what is said in another epoch changes nothing.
-    fn on_progress(&mut self, to: usize, report: &FollowerReport) -> Checked {
-        let now = self.world.now;
-        let node = &mut self.world.nodes[to];
-        let id = node.id;
-        let life = node.life.as_mut().expect("wires of the dead are cut");
-        let Role::Leader(leader) = &mut life.role else {
-            return Ok(());
-        };
-        let before = (leader.high_watermark(), leader.progress_of(report.follower));
-        leader.on_follower(report, now);
-        let after = (leader.high_watermark(), leader.progress_of(report.follower));
-        hold!(
-            "I17",
-            report.leader_epoch == leader.epoch() || before == after,
-            "{id} leads in epoch {} and counts what {} said in epoch {}",
-            leader.epoch(),
-            report.follower,
-            report.leader_epoch
-        );
-        Ok(())
-    }
-
-    fn on_answer(&mut self, at: usize, message: Message) -> Checked {
-        let partition = self.world.partition().clone();
-        let node = &mut self.world.nodes[at];
-        let life = node.life.as_mut().expect("wires of the dead are cut");
-        let Role::Follower {
-            rules,
-            handle: current,
-            ..
-        } = &mut life.role
-        else {
-            return Ok(());
-        };
-        match message {
-            Message::Batches {
-                handle,
-                leader_epoch,
-                from,
-                records,
-                high_watermark,
-                log_start,
-            } => {
-                let stale = leader_epoch == rules.epoch() && Some(handle) != *current;
-                if stale || !rules.accepts(leader_epoch) || from != node.log.end() {
-                    return Ok(());
-                }
-                hold!(
-                    "I17",
-                    leader_epoch == rules.epoch(),
-                    "{} follows in epoch {} and takes what was sent in {leader_epoch}",
-                    node.id,
-                    rules.epoch()
-                );
-                for record in records {
-                    self.ghost.on_written(node.log.end(), record)?;
-                    node.log.append(record);
-                }
-                let (start, end) = (Offset(node.log.start), Offset(node.log.end()));
-                let told = rules.on_leader(high_watermark, Offset(log_start), start, end);
-                if let Some(raised) = told.raise_log_start {
-                    node.log.raise_start(raised.get());
-                }
-                self.report(at);
-            }
-            Message::Diverging { handle, epoch, end } if Some(handle) == *current => {
-                let log = &node.log;
-                let cut = rules.on_diverging((epoch, end), |asked| log.epoch_end(asked), Offset(log.end()));
-                self.ghost.on_cut(node, cut.get(), 0, &partition)?;
-                self.cut(at, cut.get());
-            }
-            Message::OutOfRange { handle, log_start } if Some(handle) == *current => {
-                let start = rules.on_out_of_range(log_start);
-                self.ghost.on_cut(node, node.log.start, start.get(), &partition)?;
-                node.log.restart_at(start.get());
-                self.forget_question(at);
-            }
-            Message::Refused { handle } if Some(handle) == *current => *current = None,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Cuts a follower's log, durably, and lets it ask again.
-    fn cut(&mut self, at: usize, cut: i64) {
-        let node = &mut self.world.nodes[at];
-        let text = format!("{} cuts its log from {} to {cut}", node.id, node.log.end());
-        node.log.truncate(cut);
-        self.world.log(text);
-        self.forget_question(at);
-    }
-
     /// A broker applies some of the images that it has not seen.
     pub fn learn(&mut self, at: usize) -> Checked {
         let last = self.world.images.len() - 1;
@@ -566,6 +284,11 @@ impl Model {
             return Ok(());
         };
         let partition = &topic.partitions[0];
+        if !partition.replicas.contains(&self.world.nodes[at].id) {
+            self.world.note_loss(at);
+            self.world.delete_copy(at);
+            return Ok(());
+        }
         let node = &mut self.world.nodes[at];
         let (id, epoch) = (node.id, partition.leader_epoch);
         let life = node.life.as_mut().expect("asked above");
@@ -621,139 +344,6 @@ impl Model {
         Ok(())
     }
 
-    pub fn propose(&mut self, at: usize) {
-        let now = self.world.now;
-        let Some(image) = self.world.seen(at).cloned() else {
-            return;
-        };
-        let life = self.world.nodes[at].life.as_mut().expect("it has seen an image");
-        let incarnation = life.incarnation;
-        let Role::Leader(leader) = &mut life.role else {
-            return;
-        };
-        let due = leader.next_deadline(now, &LIMITS).is_some_and(|at| at <= now);
-        let registered = |id| {
-            let broker = image.broker(id).filter(|broker| !broker.fenced);
-            broker.map(|broker| broker.epoch)
-        };
-        let proposal = leader.propose_in_sync(now, &LIMITS, registered);
-        assert!(
-            due || proposal.is_none(),
-            "a proposal came without a deadline: {proposal:?}"
-        );
-        let again = leader.next_deadline(now, &LIMITS);
-        assert!(
-            again.is_none_or(|at| at > now),
-            "nothing was done and the deadline stays: a busy loop"
-        );
-        if let Some(proposal) = proposal {
-            let command = self.world.change_of(at, &proposal);
-            self.world
-                .log(format!("{} proposes {proposal:?}", self.world.nodes[at].id));
-            self.world.travelling.push(Travelling {
-                node: at,
-                incarnation,
-                proposal,
-                command,
-                awaited: true,
-                outcome: None,
-            });
-        }
-    }
-
-    /// The metadata decides about a proposal, whether its leader waits for it still or not. Some come twice.
-    pub fn decide(&mut self) -> Checked {
-        let undecided = |at: &usize| self.world.travelling[*at].outcome.is_none();
-        let open: Vec<usize> = (0..self.world.travelling.len()).filter(undecided).collect();
-        let Some(at) = self.world.rng.pick(&open) else {
-            return Ok(());
-        };
-        let travelling = self.world.travelling[at].clone();
-        if self.world.rng.one_in(8) {
-            let mut copy = travelling.clone();
-            copy.awaited = false;
-            self.world.travelling.push(copy);
-        }
-        let before = self.world.partition().clone();
-        let outcome = self
-            .world
-            .command(&Command::ChangePartition(travelling.command.clone()));
-        if matches!(outcome, Outcome::PartitionChanged { .. }) {
-            self.check_joined(&travelling, &before.isr)?;
-        }
-        if travelling.awaited {
-            self.world.travelling[at].outcome = Some(outcome);
-        } else {
-            self.world.travelling.remove(at);
-        }
-        Ok(())
-    }
-
-    /// 15: who joins has what is acknowledged, and everything of before this leader.
-    fn check_joined(&self, travelling: &Travelling, before: &[BrokerId]) -> Checked {
-        let node = &self.world.nodes[travelling.node];
-        if !self.world.is_current(node) {
-            return Ok(());
-        }
-        let leader = node
-            .life
-            .as_ref()
-            .and_then(|life| life.leader())
-            .expect("it is current");
-        let needed = leader.high_watermark().max(leader.epoch_start()).get();
-        for (member, _) in &travelling.proposal.in_sync {
-            if before.contains(member) {
-                continue;
-            }
-            let log = &self.world.node(*member).log;
-            let kept = match self.world.visibility {
-                Visibility::Durable => log.durable,
-                Visibility::Written => log.end(),
-            };
-            hold!("I15", kept >= needed, "{member} joins with {kept} of {needed}");
-            for offset in log.start.max(node.log.start)..needed {
-                hold!(
-                    "I15",
-                    log.at(offset) == node.log.at(offset),
-                    "{member} joins with another {offset}"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// An answer reaches its leader, or the leader gives up waiting.
-    pub fn answer(&mut self, lose: bool) {
-        let suits = |at: &usize| {
-            let travelling = &self.world.travelling[*at];
-            travelling.awaited && (lose || travelling.outcome.is_some())
-        };
-        let suitable: Vec<usize> = (0..self.world.travelling.len()).filter(suits).collect();
-        let Some(at) = self.world.rng.pick(&suitable) else {
-            return;
-        };
-        let mut travelling = self.world.travelling.remove(at);
-        let answer = match travelling.outcome.take() {
-            Some(outcome) if !lose => answer_of(&outcome),
-            outcome => {
-                // It may still be decided, at any time.
-                if outcome.is_none() && !self.world.rng.one_in(4) {
-                    travelling.awaited = false;
-                    self.world.travelling.push(travelling.clone());
-                }
-                Answer::Unknown
-            }
-        };
-        let now = self.world.now;
-        if let Some(life) = &mut self.world.nodes[travelling.node].life
-            && life.incarnation == travelling.incarnation
-            && let Role::Leader(leader) = &mut life.role
-            && leader.epoch() == travelling.proposal.leader_epoch
-        {
-            leader.on_proposal(travelling.proposal.partition_epoch, answer, now);
-        }
-    }
-
     fn delete_records(&mut self, at: usize) {
         let draw = self.world.rng.next();
         let node = &mut self.world.nodes[at];
@@ -801,41 +391,5 @@ impl Model {
         node.log.flush();
         let text = format!("{} crashes; its log ends at {}", node.id, node.log.end());
         self.world.log(text);
-    }
-
-    /// The streams between two brokers end; what was on the way is lost.
-    pub fn break_wires(&mut self, a: usize, b: usize) {
-        if a == b {
-            return;
-        }
-        let now = self.world.now;
-        for (from, to) in [(a, b), (b, a)] {
-            self.world.wires.remove(&(from, to));
-            let gone = self.world.nodes[from].id;
-            let Some(life) = &mut self.world.nodes[to].life else {
-                continue;
-            };
-            life.asked.retain(|(follower, _), _| *follower != gone);
-            life.sending.remove(&gone);
-            match &mut life.role {
-                Role::Leader(leader) => leader.on_follower_gone(gone, now),
-                Role::Follower { rules, handle, .. } if rules.leader() == gone => *handle = None,
-                _ => {}
-            }
-        }
-    }
-}
-
-fn index_of(id: BrokerId) -> usize {
-    usize::try_from(id.get() - 1).unwrap()
-}
-
-fn answer_of(outcome: &Outcome) -> Answer {
-    match outcome {
-        Outcome::PartitionChanged { .. } => Answer::Accepted,
-        Outcome::Refused(Refusal::NotLeader(_) | Refusal::FencedLeaderEpoch { .. }) => Answer::Deposed,
-        Outcome::Refused(Refusal::InvalidUpdateVersion { .. }) => Answer::Outdated,
-        Outcome::Refused(Refusal::IneligibleReplica(member)) => Answer::Ineligible(*member),
-        _ => Answer::Unknown,
     }
 }

@@ -97,6 +97,10 @@ impl Ghost {
         }
         let partition = world.partition();
         for member in partition.isr.iter().chain(&partition.elr) {
+            // The metadata hears of a wiped disk when its broker registers, and nobody can elect it before.
+            if world.node(*member).is_wiped {
+                continue;
+            }
             self.holds_all(world, *member, self.committed.len(), "I5", "may lead")?;
         }
         self.check_leader(world, partition)
@@ -127,7 +131,9 @@ impl Ghost {
         );
         if world.is_current(node) {
             for member in leader.maximal_in_sync() {
-                self.holds_all(world, member, end, "I7", "counts for the high watermark")?;
+                if !world.has_lost(member, leader.epoch()) {
+                    self.holds_all(world, member, end, "I7", "counts for the high watermark")?;
+                }
             }
         }
         Ok(())
@@ -258,10 +264,10 @@ impl Ghost {
     /// 9: at the moment of an acknowledgement.
     pub fn on_acknowledged(&mut self, world: &World, node: &Node, offset: i64, record: Record) -> Checked {
         let min = world.min_in_sync_of(node);
-        let copies = world
-            .nodes
-            .iter()
-            .filter(|node| offset < node.log.start || holds(&node.log, offset, record, world.visibility));
+        let copies = world.nodes.iter().filter(|node| {
+            let gone = offset < node.log.start || world.has_lost(node.id, LeaderEpoch(record.epoch));
+            gone || holds(&node.log, offset, record, world.visibility)
+        });
         let copies = copies.count();
         hold!(
             "I9",
@@ -273,7 +279,9 @@ impl Ghost {
             let log = &world.node(*member).log;
             hold!(
                 "I9",
-                offset < log.start || holds(log, offset, record, world.visibility),
+                offset < log.start
+                    || world.node(*member).is_wiped
+                    || holds(log, offset, record, world.visibility),
                 "{} acknowledges {offset}, which {member} lacks",
                 node.id
             );

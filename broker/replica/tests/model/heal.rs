@@ -38,6 +38,15 @@ impl Model {
         self.world.now = self.world.now + Duration::from_millis(100);
         for at in 0..self.world.nodes.len() {
             self.world.nodes[at].paused = false;
+            let id = self.world.nodes[at].id;
+            if self
+                .world
+                .image()
+                .broker(id)
+                .is_some_and(|broker| broker.draining)
+            {
+                self.crash(at);
+            }
             if self.world.life(at).is_none() {
                 self.world.start(at);
             }
@@ -92,8 +101,11 @@ impl Model {
             return Some("nobody leads".to_owned());
         };
         let partition = self.world.partition();
-        if partition.isr != partition.replicas {
-            return Some(format!("in sync are {:?}", partition.isr));
+        if partition.isr != partition.replicas || partition.is_reassigning() {
+            return Some(format!(
+                "in sync are {:?} of {:?}",
+                partition.isr, partition.replicas
+            ));
         }
         if leader.high_watermark().get() != node.log.end() || !leader.serves_latest() {
             return Some(format!(
@@ -111,7 +123,12 @@ impl Model {
         if self.ghost.acknowledged == acknowledged {
             return Some("nothing was acknowledged any more".to_owned());
         }
-        for other in &self.world.nodes {
+        for other in self
+            .world
+            .nodes
+            .iter()
+            .filter(|node| partition.replicas.contains(&node.id))
+        {
             let start = other.log.start.max(node.log.start);
             let differs = (start..node.log.end().max(other.log.end()))
                 .find(|offset| other.log.at(*offset) != node.log.at(*offset));

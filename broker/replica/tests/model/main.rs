@@ -8,7 +8,9 @@ mod act;
 mod ghost;
 mod heal;
 mod node;
+mod propose;
 mod rng;
+mod stream;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

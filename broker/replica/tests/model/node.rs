@@ -121,6 +121,8 @@ pub struct Node {
     pub log: Log,
     /// The high watermark's checkpoint.
     pub checkpoint: i64,
+    /// Its disk was wiped, and it has not registered since.
+    pub is_wiped: bool,
     pub life: Option<Life>,
     pub paused: bool,
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_metadata_state::{
-    AlterConfigs, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource, CreateTopic, FeatureRange,
-    HostPort, Image, Outcome, Partition, Placement, RegisterBroker, State,
+    AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
+    CreateTopic, FeatureRange, HostPort, Image, Outcome, Partition, Placement, RegisterBroker, ReplicaLost,
+    State,
 };
 use skerry_replica::{InSyncProposal, LagLimits, Leader, PartitionView, Visibility};
-use skerry_types::{BrokerEpoch, BrokerId, IncarnationId, Instant, PartitionIndex, TopicId, Uuid, WallMs};
+use skerry_types::{
+    BrokerEpoch, BrokerId, IncarnationId, Instant, LeaderEpoch, Offset, PartitionIndex, TopicId, Uuid, WallMs,
+};
 
 use crate::ghost::Ghost;
 use crate::node::{Life, Message, Node, Role};
@@ -40,6 +43,7 @@ pub enum Action {
     Tick,
     BreakWire,
     Pause,
+    Wake,
     Crash,
     Start,
     Fence,
@@ -48,6 +52,10 @@ pub enum Action {
     DeleteRecords,
     AlterMinInSync,
     Checkpoint,
+    Drain,
+    Reassign,
+    LoseReplica,
+    Wipe,
 }
 
 impl Weights {
@@ -66,6 +74,7 @@ impl Weights {
             (TellAnswer, 12),
             (Tick, 4),
             (Start, 4),
+            (Wake, 4),
             (Unfence, 6),
         ];
         let faults = [
@@ -78,12 +87,16 @@ impl Weights {
             (DeleteRecords, 1),
             (AlterMinInSync, 1),
             (Checkpoint, 2),
+            (Drain, 1),
+            (Reassign, 1),
+            (LoseReplica, 1),
+            (Wipe, 1),
         ];
         let mut weights = always.to_vec();
         for (action, weight) in faults {
-            match rng.below(4) {
-                0 => {}
-                1 => weights.push((action, weight * 3)),
+            match rng.below(6) {
+                0..3 => {}
+                3 => weights.push((action, weight * 3)),
                 _ => weights.push((action, weight)),
             }
         }
@@ -120,7 +133,7 @@ pub struct Travelling {
 pub struct Waiting {
     pub node: usize,
     pub incarnation: IncarnationId,
-    pub leader_epoch: skerry_types::LeaderEpoch,
+    pub leader_epoch: LeaderEpoch,
     pub offset: i64,
     pub record: crate::node::Record,
 }
@@ -137,6 +150,9 @@ pub struct World {
     pub wires: BTreeMap<(usize, usize), VecDeque<Message>>,
     pub travelling: Vec<Travelling>,
     pub waiting: Vec<Waiting>,
+    /// Whose copy was lost or deleted as a whole, and the leader epoch at that time: what leaders up to that epoch count
+    /// of it is gone, and nobody's mistake.
+    pub lost: BTreeMap<BrokerId, LeaderEpoch>,
     pub next_handle: u64,
     pub next_value: u32,
     pub trace: Vec<String>,
@@ -163,6 +179,7 @@ impl World {
             directory: Uuid([u8::try_from(id).unwrap(); 16]),
             log: crate::node::Log::default(),
             checkpoint: 0,
+            is_wiped: false,
             life: None,
             paused: false,
         });
@@ -176,6 +193,7 @@ impl World {
             wires: BTreeMap::new(),
             travelling: Vec::new(),
             waiting: Vec::new(),
+            lost: BTreeMap::new(),
             next_handle: 0,
             next_value: 0,
             trace: Vec::new(),
@@ -197,6 +215,9 @@ impl World {
             configs: Vec::new(),
             at: WallMs(0),
         }));
+        if visibility == Visibility::Written {
+            world.alter_config("flush.messages", "1000");
+        }
         let min = 1 + world.rng.below(2);
         world.alter_min_in_sync(min);
         world
@@ -287,14 +308,74 @@ impl World {
     }
 
     pub fn alter_min_in_sync(&mut self, min: usize) {
+        self.alter_config("min.insync.replicas", &min.to_string());
+    }
+
+    fn alter_config(&mut self, key: &str, value: &str) {
         self.command(&Command::AlterConfigs(AlterConfigs {
             resource: ConfigResource::Topic("t".into()),
             replace: false,
-            ops: vec![(
-                "min.insync.replicas".into(),
-                ConfigOp::Set(min.to_string().into()),
-            )],
+            ops: vec![(key.into(), ConfigOp::Set(value.into()))],
         }));
+    }
+
+    /// Gives the partition other replicas, or takes that back.
+    pub fn reassign(&mut self) {
+        let target = (!self.rng.one_in(4)).then(|| {
+            let mut ids: Vec<BrokerId> = self.nodes.iter().map(|node| node.id).collect();
+            for place in (1..ids.len()).rev() {
+                ids.swap(place, self.rng.below(place + 1));
+            }
+            let (one, other) = (self.rng.below(ids.len()), self.rng.below(ids.len()));
+            ids.truncate(1 + one.max(other));
+            ids
+        });
+        self.command(&Command::AlterReassignment(AlterReassignment {
+            topic: TOPIC,
+            partition: PartitionIndex(0),
+            target,
+            may_change_factor: true,
+        }));
+    }
+
+    /// A broker finds its copy damaged, and empties it if the others can do without. It looks at nothing before the
+    /// metadata has that: an older image could let it lead.
+    pub fn lose_replica(&mut self, at: usize) {
+        let replica = self.guard(self.nodes[at].id);
+        self.note_loss(at);
+        let outcome = self.command(&Command::ReplicaLost(ReplicaLost {
+            replica,
+            topic: TOPIC,
+            partition: PartitionIndex(0),
+        }));
+        if matches!(outcome, Outcome::PartitionChanged { .. }) {
+            self.delete_copy(at);
+            let seen = self.images.len() - 1;
+            let life = self.nodes[at].life.as_mut().expect("it lives");
+            life.seen = seen;
+        }
+    }
+
+    /// Empties a copy.
+    pub fn delete_copy(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.log.restart_at(0);
+        node.checkpoint = 0;
+        if let Some(life) = &mut node.life {
+            life.role = Role::None;
+            life.high_watermark = Offset(0);
+            life.sending.clear();
+        }
+    }
+
+    pub fn note_loss(&mut self, at: usize) {
+        let epoch = self.partition().leader_epoch;
+        self.lost.insert(self.nodes[at].id, epoch);
+    }
+
+    /// What a leader in `epoch` counts of `replica` may be gone.
+    pub fn has_lost(&self, replica: BrokerId, epoch: LeaderEpoch) -> bool {
+        self.lost.get(&replica).is_some_and(|lost| epoch <= *lost)
     }
 
     pub fn change_of(&self, node: usize, proposal: &InSyncProposal) -> ChangePartition {
@@ -349,7 +430,11 @@ impl World {
             panic!("a registration was answered with {outcome:?}");
         };
         let seen = self.images.len() - 1;
+        if self.nodes[node].is_wiped {
+            self.note_loss(node);
+        }
         let node = &mut self.nodes[node];
+        node.is_wiped = false;
         let high_watermark = node.checkpoint.clamp(node.log.start, node.log.end());
         node.paused = false;
         node.life = Some(Life {
@@ -357,7 +442,7 @@ impl World {
             broker_epoch: epoch,
             seen,
             role: Role::None,
-            high_watermark: skerry_types::Offset(high_watermark),
+            high_watermark: Offset(high_watermark),
             asked: BTreeMap::new(),
             sending: BTreeMap::new(),
         });
