@@ -138,16 +138,14 @@ impl Follower {
             return self.high_watermark;
         }
         let (own_epoch, own_end) = own_end_of(leader_epoch);
-        let cut = if own_epoch == LeaderEpoch::UNKNOWN {
+        // Where this log has nothing of that epoch, its own end is that of an older one, which the next answer is about
+        // (KIP-279).
+        let both = if own_epoch == LeaderEpoch::UNKNOWN {
             leader_end
-        } else if own_epoch < leader_epoch {
-            // This log has nothing of that epoch: what follows its last older one goes, and the next answer is about
-            // that one (KIP-279).
-            own_end
         } else {
             own_end.min(leader_end)
         };
-        let cut = cut.min(log_end);
+        let cut = both.min(log_end);
         self.high_watermark = self.high_watermark.min(cut);
         cut
     }

@@ -12,6 +12,14 @@
 //! - only a follower that has the high watermark and everything from before this leader joins, and only in the
 //!   registration in which it caught up (KIP-903);
 //! - logs are compared by leader epoch and cut where they part, never at a high watermark (KIP-101, 279, 320).
+//!
+//! What the shell owes them:
+//! - a report carries the leader epoch and the registration of the question ([`Leader::on_follow`]) that it belongs to, and
+//!   what a replaced or ended stream still says is dropped;
+//! - a follower asks again only after its cut is durable;
+//! - a broker takes no part by an image that lacks its own registration, or its own ReplicaLost: an older one may call it
+//!   the leader that it was;
+//! - the in-sync set and `min.insync.replicas` that a leader is told of come from one image.
 #![forbid(unsafe_code)]
 
 mod follow;

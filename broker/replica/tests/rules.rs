@@ -163,6 +163,16 @@ impl World {
                 self.partition_epoch += 1;
                 self.metadata()
             }
+            "older" => {
+                let view = PartitionView {
+                    partition_epoch: PartitionEpoch(self.partition_epoch - 1),
+                    replicas: ids("1,2,3,4"),
+                    in_sync: ids(words[1]),
+                };
+                self.leader
+                    .on_metadata(&view, self.min, self.visibility, self.now);
+                String::new()
+            }
             "min" => {
                 self.min = words[1].parse().unwrap();
                 self.metadata()
@@ -544,6 +554,24 @@ fn a_silent_member_leaves_when_that_is_committed() {
             propose: nothing; hw=1
             2 1/1: hw=1
             propose: asks for 1@10,2@20 at 1; hw=1
+        "#]],
+    );
+}
+
+#[test]
+fn a_view_that_comes_late_changes_nothing() {
+    check(
+        "isr=1",
+        "isr 1,2; older 1; write 1; sync; 2 follows 1/1 last=5; 2 gone; isr 1; propose",
+        expect![[r#"
+            isr 1,2: hw=0
+            older 1: hw=0
+            write 1: hw=0
+            sync: hw=0
+            2 follows 1/1 last=5: may; hw=1
+            2 gone: hw=1
+            isr 1: hw=1
+            propose: nothing; hw=1
         "#]],
     );
 }

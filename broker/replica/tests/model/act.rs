@@ -83,6 +83,9 @@ impl Model {
 
     fn is_able(&self, at: usize, action: Action) -> bool {
         let (world, node) = (&self.world, &self.world.nodes[at]);
+        if action == Action::Reassign {
+            return !self.believes_in_a_lost_copy();
+        }
         let Some(life) = node.life.as_ref() else {
             return matches!(
                 action,
@@ -91,7 +94,6 @@ impl Model {
                     | Action::Prefer
                     | Action::AlterMinInSync
                     | Action::Tick
-                    | Action::Reassign
                     | Action::TellAnswer
                     | Action::LoseAnswer
                     | Action::DecideProposal
@@ -131,6 +133,11 @@ impl Model {
         let (id, partition) = (self.world.nodes[at].id, self.world.partition());
         let mut able = partition.isr.iter().chain(&partition.elr);
         able.all(|member| *member == id)
+    }
+
+    /// A disk was wiped, and the metadata has not heard of it yet: it may let others go in favour of that copy.
+    fn believes_in_a_lost_copy(&self) -> bool {
+        self.world.nodes.iter().any(|node| node.is_wiped)
     }
 
     /// Somebody else who may lead has a copy.
@@ -377,8 +384,14 @@ impl Model {
         if self.world.life(at).is_none() {
             return;
         }
+        // A power cut sends no word: the others may hear of it late or never.
+        let silent = self.world.rng.one_in(2);
         for other in 0..self.world.nodes.len() {
-            self.break_wires(at, other);
+            if silent {
+                self.cut_wires(at, other);
+            } else {
+                self.break_wires(at, other);
+            }
         }
         let node = &mut self.world.nodes[at];
         node.life = None;

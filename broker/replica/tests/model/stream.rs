@@ -341,25 +341,34 @@ impl Model {
         self.forget_question(at);
     }
 
-    /// The streams between two brokers end; what was on the way is lost.
+    /// The streams between two brokers end, and both hear of it; what was on the way is lost.
     pub fn break_wires(&mut self, a: usize, b: usize) {
-        if a == b {
-            return;
+        if a != b {
+            self.cut_wires(a, b);
+            self.on_broken(a, b);
+            self.on_broken(b, a);
         }
+    }
+
+    /// What was on the way between two brokers is lost.
+    pub fn cut_wires(&mut self, a: usize, b: usize) {
+        self.world.wires.remove(&(a, b));
+        self.world.wires.remove(&(b, a));
+    }
+
+    /// A broker hears that its streams with another one have ended.
+    fn on_broken(&mut self, at: usize, other: usize) {
         let now = self.world.now;
-        for (from, to) in [(a, b), (b, a)] {
-            self.world.wires.remove(&(from, to));
-            let gone = self.world.nodes[from].id;
-            let Some(life) = &mut self.world.nodes[to].life else {
-                continue;
-            };
-            life.asked.retain(|(follower, _), _| *follower != gone);
-            life.sending.remove(&gone);
-            match &mut life.role {
-                Role::Leader(leader) => leader.on_follower_gone(gone, now),
-                Role::Follower { rules, handle, .. } if rules.leader() == gone => *handle = None,
-                _ => {}
-            }
+        let gone = self.world.nodes[other].id;
+        let Some(life) = &mut self.world.nodes[at].life else {
+            return;
+        };
+        life.asked.retain(|(follower, _), _| *follower != gone);
+        life.sending.remove(&gone);
+        match &mut life.role {
+            Role::Leader(leader) => leader.on_follower_gone(gone, now),
+            Role::Follower { rules, handle, .. } if rules.leader() == gone => *handle = None,
+            _ => {}
         }
     }
 }
