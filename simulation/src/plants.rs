@@ -106,7 +106,7 @@ pub const PLANTS: &[Planted] = &[
     there_was(
         "topic-told-before-its-logs",
         "new-topic",
-        5,
+        10,
         "clients are told of a topic whose logs are not open yet",
     ),
     there_was(
