@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use skerry_types::BrokerId;
+use skerry_types::{BrokerId, PartitionIndex};
 
 use crate::image::{Image, Partition, Topic};
 use crate::outcome::Delta;
@@ -123,29 +123,26 @@ impl Image {
     /// # Panics
     /// When an order is broken: a restart recovers from the log, a limping process does not.
     pub(crate) fn check_changes(&self, before: &Self, deltas: &[Delta]) {
+        let mut changed: Option<ChangedTopic<'_>> = None;
         for delta in deltas {
             let broken = match delta {
                 Delta::TopicCreated { name, .. } => self.topic(name).map_or_else(
                     || Err("missing".to_owned()),
                     |topic| self.check_topic(name, topic),
                 ),
-                Delta::PartitionChanged {
-                    name,
-                    partition: index,
-                    ..
-                } => {
-                    let find = |image: &Self| {
-                        image
-                            .topic(name)
-                            .and_then(|topic| topic.partition(*index))
-                            .cloned()
+                Delta::PartitionChanged { name, partition, .. } => {
+                    // The deltas of one topic follow one another.
+                    let topic = match changed.take().filter(|last| Arc::ptr_eq(last.name, name)) {
+                        Some(last) => last,
+                        None => ChangedTopic {
+                            name,
+                            before: before.topic(name),
+                            after: self.topic(name).expect("a changed partition has its topic"),
+                        },
                     };
-                    let topic = self.topic(name).expect("a changed partition has its topic");
-                    let after = find(self).expect("a changed partition exists");
-                    let grown = find(before).map_or(Ok(()), |before| check_growth(&before, &after));
-                    grown
-                        .and_then(|()| self.check_partition(topic, &after))
-                        .map_err(|reason| format!("{name}-{index}: {reason}: {after:?}"))
+                    let checked = self.check_change(&topic, *partition);
+                    changed = Some(topic);
+                    checked
                 }
                 Delta::ClusterNamed(_)
                 | Delta::BrokerChanged(_)
@@ -159,6 +156,22 @@ impl Image {
             }
         }
     }
+
+    fn check_change(&self, topic: &ChangedTopic<'_>, index: PartitionIndex) -> Result<(), String> {
+        let after = topic.after.partition(index).expect("a changed partition exists");
+        let before = topic.before.and_then(|topic| topic.partition(index));
+        before
+            .map_or(Ok(()), |before| check_growth(before, after))
+            .and_then(|()| self.check_partition(topic.after, after))
+            .map_err(|reason| format!("{}-{index}: {reason}: {after:?}", topic.name))
+    }
+}
+
+/// A topic before and after a command.
+struct ChangedTopic<'a> {
+    name: &'a Arc<str>,
+    before: Option<&'a Arc<Topic>>,
+    after: &'a Arc<Topic>,
 }
 
 fn check_growth(before: &Partition, after: &Partition) -> Result<(), &'static str> {

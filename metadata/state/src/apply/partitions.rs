@@ -41,7 +41,10 @@ impl Change<'_> {
         let concerned = |partition: &Partition| partition.leader.is_none() || !partition.elr.is_empty();
         let settle = |rules: &Rules<'_>, partition: &mut Partition| rules.settle(partition);
         match topic {
-            Some(name) => self.rework_topic(name, concerned, settle),
+            Some(name) => {
+                let topic = Arc::clone(self.image.topic(name).expect("it was configured"));
+                self.rework_topic(&topic, concerned, settle);
+            }
             None => self.rework(concerned, settle),
         }
     }
@@ -88,8 +91,7 @@ impl Change<'_> {
         let wanted = request.isr.iter().map(|member| member.broker).collect();
         let name = Arc::clone(&topic.name);
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
-            rules.set_isr(partition, wanted);
-            rules.settle(partition);
+            rules.settle_with(partition, wanted);
             // Counted even where nothing else changes: whatever this leader proposed before, and never heard of, is
             // refused from now on. Otherwise it would have to count members for ever that nobody may have added.
             partition.partition_epoch = PartitionEpoch(partition.partition_epoch.get() + 1);
@@ -164,37 +166,37 @@ impl Change<'_> {
             Some(target) => rules.reassign(&mut after, target),
             None => rules.cancel_reassignment(&mut after)?,
         }
-        Ok(self.put(&name, request.partition, after))
+        Ok(self.put_one(&name, request.partition, after))
     }
 
     /// Reworks every partition that `wanted` picks. Topics without one are not copied.
     fn rework(&mut self, wanted: impl Fn(&Partition) -> bool, work: impl Fn(&Rules<'_>, &mut Partition)) {
-        let affected: Vec<Arc<str>> = self
-            .image
-            .topics()
-            .filter(|topic| topic.partitions.iter().any(|partition| wanted(partition)))
-            .map(|topic| Arc::clone(&topic.name))
-            .collect();
-        for name in affected {
-            self.rework_topic(&name, &wanted, &work);
+        let concerned = |topic: &&Arc<Topic>| topic.partitions.iter().any(|partition| wanted(partition));
+        let topics: Vec<Arc<Topic>> = self.image.topics().filter(concerned).cloned().collect();
+        for topic in topics {
+            self.rework_topic(&topic, &wanted, &work);
         }
     }
 
     fn rework_topic(
         &mut self,
-        name: &Arc<str>,
+        topic: &Topic,
         wanted: impl Fn(&Partition) -> bool,
         work: impl Fn(&Rules<'_>, &mut Partition),
     ) {
-        let topic = self.image.topic(name).expect("the caller found it");
-        let numbered = topic.partitions.iter().zip(0_i32..);
-        let indexes: Vec<PartitionIndex> = numbered
-            .filter(|(partition, _)| wanted(partition))
-            .map(|(_, index)| PartitionIndex(index))
-            .collect();
-        for index in indexes {
-            self.rework_one(name, index, &work);
-        }
+        let rules = Rules::of(self.image, topic);
+        let picked = topic
+            .partitions
+            .iter()
+            .enumerate()
+            .filter(|(_, partition)| wanted(partition));
+        let reworked = picked.map(|(place, partition)| {
+            let mut after = Partition::clone(partition);
+            work(&rules, &mut after);
+            (place, after)
+        });
+        let reworked = reworked.collect();
+        self.put(&topic.name, reworked);
     }
 
     /// Lets `work` change one partition.
@@ -207,37 +209,55 @@ impl Change<'_> {
         let topic = self.image.topic(name).expect("the caller found it");
         let mut after = Partition::clone(topic.partition(index).expect("the caller found it"));
         work(&Rules::of(self.image, topic), &mut after);
-        self.put(name, index, after)
+        self.put_one(name, index, after)
     }
 
-    /// Puts a changed partition in its place, counts the change in its epochs and tells of it.
-    fn put(&mut self, name: &Arc<str>, index: PartitionIndex, mut after: Partition) -> Outcome {
-        let topic = self.image.topics.get_mut(name).expect("the caller found it");
+    fn put_one(&mut self, name: &Arc<str>, index: PartitionIndex, after: Partition) -> Outcome {
         let place = usize::try_from(index.get()).expect("the caller found it");
-        let before = &topic.partitions[place];
-        if after != **before {
-            after.partition_epoch = PartitionEpoch(before.partition_epoch.get() + 1);
-            // A partition that loses its last leader keeps the epoch: nobody leads in it again, and the next leader
-            // starts another one. Where a replica leaves, the leader begins anew too, as in Kafka: if the replica
-            // comes back, nothing that its former copy reported counts.
-            let left = before.replicas.iter().any(|one| !after.replicas.contains(one));
-            if after.leader.is_some()
-                && (after.leader != before.leader || left)
-                && after.leader_epoch == before.leader_epoch
-            {
-                after.leader_epoch = next(before.leader_epoch);
-            }
+        self.put(name, vec![(place, after)]);
+        let topic = self.image.topic(name).expect("it was there before");
+        let Partition {
+            leader_epoch,
+            partition_epoch,
+            ..
+        } = *topic.partitions[place];
+        Outcome::PartitionChanged {
+            leader_epoch,
+            partition_epoch,
+        }
+    }
+
+    /// Puts partitions of one topic in their places; counts each that is another now in its epochs, and tells of it.
+    fn put(&mut self, name: &Arc<str>, mut partitions: Vec<(usize, Partition)>) {
+        let topic = self.image.topics.get_mut(name).expect("the caller found it");
+        partitions.retain(|(place, after)| *after != *topic.partitions[*place]);
+        if partitions.is_empty() {
+            return;
+        }
+        let topic = Arc::make_mut(topic);
+        for (place, mut after) in partitions {
+            count_change(&topic.partitions[place], &mut after);
+            topic.partitions[place] = Arc::new(after);
             self.deltas.push(Delta::PartitionChanged {
                 topic: topic.id,
                 name: Arc::clone(name),
-                partition: index,
+                partition: PartitionIndex(i32::try_from(place).expect("at most 10,000")),
             });
-            Arc::make_mut(topic).partitions[place] = Arc::new(after.clone());
         }
-        Outcome::PartitionChanged {
-            leader_epoch: after.leader_epoch,
-            partition_epoch: after.partition_epoch,
-        }
+    }
+}
+
+/// Counts a change in the partition's epochs.
+///
+/// A partition that loses its last leader keeps the leader epoch: nobody leads in it again, and the next leader starts
+/// another one. Where a replica leaves, the leader begins anew too, as in Kafka: if the replica comes back, nothing
+/// that its former copy reported counts.
+fn count_change(before: &Partition, after: &mut Partition) {
+    after.partition_epoch = PartitionEpoch(before.partition_epoch.get() + 1);
+    let left = || before.replicas.iter().any(|one| !after.replicas.contains(one));
+    let begins = after.leader.is_some() && (after.leader != before.leader || left());
+    if begins && after.leader_epoch == before.leader_epoch {
+        after.leader_epoch = next(before.leader_epoch);
     }
 }
 

@@ -37,6 +37,11 @@ impl<'a> Rules<'a> {
     /// Does what has become possible: completes a reassignment, relieves a draining broker, elects a leader.
     pub(super) fn settle(&self, partition: &mut Partition) {
         let isr = partition.isr.clone();
+        self.settle_with(partition, isr);
+    }
+
+    /// Sets the in-sync set, then as [`Self::settle`].
+    pub(super) fn settle_with(&self, partition: &mut Partition, isr: Vec<BrokerId>) {
         self.set_isr(partition, isr);
         self.complete_reassignment(partition);
         self.relieve_draining(partition);
@@ -45,7 +50,7 @@ impl<'a> Rules<'a> {
 
     /// Sets the in-sync set. Whoever leaves it while it is below `min.insync.replicas` stays eligible to lead: without
     /// a member nothing was acknowledged since (KIP-966). Nobody is eligible once there are enough members again.
-    pub(super) fn set_isr(&self, partition: &mut Partition, isr: Vec<BrokerId>) {
+    fn set_isr(&self, partition: &mut Partition, isr: Vec<BrokerId>) {
         let Partition {
             replicas,
             isr: before,
@@ -82,14 +87,16 @@ impl<'a> Rules<'a> {
             partition.isr.clone_from(&isr);
             partition.elr = without(&partition.elr, &[broker]);
         }
-        self.set_isr(partition, isr);
-        self.settle(partition);
+        self.settle_with(partition, isr);
     }
 
     /// A draining broker is in sync only where nobody else can lead.
     fn relieve_draining(&self, partition: &mut Partition) {
-        let active = |member: &&BrokerId| self.image.is_active(**member);
-        let staying: Vec<BrokerId> = partition.isr.iter().filter(active).copied().collect();
+        let active = |member: &BrokerId| self.image.is_active(*member);
+        if partition.isr.iter().all(active) {
+            return;
+        }
+        let staying: Vec<BrokerId> = partition.isr.iter().copied().filter(active).collect();
         if !staying.is_empty() && staying.len() < partition.isr.len() {
             self.set_isr(partition, staying);
         }
@@ -149,6 +156,9 @@ impl<'a> Rules<'a> {
 
     /// Ends a reassignment once the in-sync set covers its target, as Kafka does.
     fn complete_reassignment(&self, partition: &mut Partition) {
+        if !partition.is_reassigning() {
+            return;
+        }
         let target: Vec<BrokerId> = partition.target().collect();
         let mut isr: Vec<BrokerId> = within(&partition.isr, &target);
         if is_planted("reassignment-completes-early") {
@@ -160,7 +170,7 @@ impl<'a> Rules<'a> {
         } else if isr.len() < target.len() {
             return;
         }
-        if !partition.is_reassigning() || isr.is_empty() {
+        if isr.is_empty() {
             return;
         }
         partition.elr = within(&partition.elr, &target);
