@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Voter, WalMark};
-use skerry_metadata_state::{Command, Delta, Image};
+use skerry_metadata_state::{Delta, Image};
 use skerry_types::Uuid;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +21,7 @@ use crate::admin_http;
 use crate::broker::{Broker, ConnectionLimits};
 use crate::budget::Budget;
 use crate::config::NodeConfig;
+use crate::controller::{self, Mailbox};
 use crate::data_dir::{DataDir, Identity, LAYOUT_VERSION, LOG_DIR, METADATA_DIR};
 use crate::flusher::{self, FlushQueue};
 use crate::gate::Gate;
@@ -34,6 +35,7 @@ use crate::partitions::Partitions;
 use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
 use crate::registration;
+use crate::session;
 use crate::settings::Settings;
 
 /// How often to look whether the node can still go on.
@@ -182,7 +184,11 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
         joined = start.join(hooks, identity, kafka_addr) => joined,
         () = turn_away(&env, &mut kafka) => unreachable!("it goes on until it is dropped"),
     };
-    let (broker, mut tasks) = match joined {
+    let Joined {
+        broker,
+        mailbox,
+        mut tasks,
+    } = match joined {
         Ok(joined) => joined,
         Err(error) => {
             stop.front.cancel();
@@ -195,7 +201,8 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     broker.groups.start(&broker).await;
     let upkeep = maintenance::start(&broker, stop.upkeep.clone());
     tasks.push(listener::start(broker.clone(), kafka, stop.front.clone()));
-    registration::unfence(&broker).await?;
+    tasks.push(session::start(&broker, mailbox, stop.back.clone()));
+    registration::unfenced(&broker).await;
     let cluster_addr = config.cluster_listen.clone();
     Ok(RunningNode {
         kafka_addr,
@@ -225,11 +232,14 @@ impl Start {
         hooks: Hooks,
         identity: Option<Identity>,
         kafka_addr: SocketAddr,
-    ) -> Result<(Arc<Broker>, Vec<TaskHandle>), StartError> {
+    ) -> Result<Joined, StartError> {
         let known = identity.map(|identity| identity.cluster_id);
-        let quorum = start_quorum(&self.env, &self.config, known, hooks).await?;
+        let (mailbox, inbox) = controller::mailbox();
+        let quorum = self.start_quorum(known, hooks, mailbox.clone()).await?;
         let (broker, mut tasks) = build(&self.env, &self.config, quorum, &self.stop)?;
         self.health.opened(&broker);
+        // The others may need it before this broker is registered.
+        tasks.push(controller::start(&broker, inbox, self.stop.back.clone()));
         let found = registration::cluster_id(&self.env, broker.quorum()).await;
         let identity = match identity {
             None => self.directory.sign(self.config.node_id, found)?,
@@ -247,8 +257,48 @@ impl Start {
         let epoch = registration::register(&broker, kafka_addr, identity.directory_id).await?;
         // Registered once in a process: nobody else sets it.
         let _ = broker.epoch.set(epoch);
-        Ok((broker, tasks))
+        Ok(Joined {
+            broker,
+            mailbox,
+            tasks,
+        })
     }
+
+    async fn start_quorum(
+        &self,
+        cluster_id: Option<Uuid>,
+        hooks: Hooks,
+        mailbox: Mailbox,
+    ) -> Result<Quorum, StartError> {
+        let (env, config) = (&self.env, &self.config);
+        let dir = config.data_dir.join(METADATA_DIR);
+        let mut quorum = QuorumConfig::single(config.node_id, dir, config.cluster_listen.clone());
+        if !config.voters.is_empty() {
+            quorum.voters = config
+                .voters
+                .iter()
+                .map(|(id, addr)| Voter {
+                    id: *id,
+                    addr: addr.clone(),
+                })
+                .collect();
+        }
+        quorum.cluster_id = cluster_id;
+        quorum.wal_mark = hooks.wal_mark;
+        let started = Quorum::start(env.clone(), quorum, |quorum, routes| {
+            let stop = self.stop.back.clone();
+            let sessions = session::Service::new(env.clock.clone(), quorum.clone(), mailbox, stop);
+            routes.add_service(sessions);
+        });
+        Ok(started.await?)
+    }
+}
+
+/// A node that is registered and not serving yet.
+struct Joined {
+    broker: Arc<Broker>,
+    mailbox: Mailbox,
+    tasks: Vec<TaskHandle>,
 }
 
 /// Closes what clients open while the node cannot serve them yet. A start is quick where nobody else is needed for it:
@@ -283,28 +333,31 @@ impl RunningNode {
             if self.broker.quorum.status().role == Role::Stopped {
                 return "the metadata quorum has stopped: its store failed".to_owned();
             }
+            if let Some(why) = registration::lost(&self.broker) {
+                return why;
+            }
         }
     }
 
-    /// Ends the node cleanly: no new connections, everything on disk, nothing to recover at the next start.
+    /// Ends the node cleanly: its leaderships go to others, no new connections, everything on disk, nothing to recover
+    /// at the next start.
     pub async fn shutdown(self) {
+        let broker = &self.broker;
+        if broker.settings.broker().controlled_shutdown {
+            registration::drain(broker).await;
+        }
         self.stop.front.cancel();
-        self.broker.groups.stop().await;
-        let guard = self.broker.guard();
+        broker.groups.stop().await;
         self.stop.upkeep.cancel();
         self.upkeep.join().await;
-        self.broker.partitions.close().await;
-        // A quorum of one is its own leader to the end; in a larger one the others take over what this one led.
-        if let Some(guard) = guard
-            && let Err(error) = self.broker.quorum.propose(Command::FenceBroker(guard)).await
-        {
-            tracing::warn!(%error, "could not say goodbye to the metadata quorum");
-        }
+        broker.partitions.close().await;
+        registration::say_goodbye(broker).await;
         self.stop.back.cancel();
         for task in self.tasks {
             task.join().await;
         }
-        self.broker.quorum.clone().shutdown().await;
+        // Its leadership of the quorum, if it has it, goes to another voter first.
+        broker.quorum.clone().shutdown().await;
     }
 }
 
@@ -314,29 +367,6 @@ async fn bind(env: &Env, addr: &str, setting: &'static str) -> Result<Listener, 
         setting,
         source,
     })
-}
-
-async fn start_quorum(
-    env: &Env,
-    config: &NodeConfig,
-    cluster_id: Option<Uuid>,
-    hooks: Hooks,
-) -> Result<Quorum, StartError> {
-    let dir = config.data_dir.join(METADATA_DIR);
-    let mut quorum = QuorumConfig::single(config.node_id, dir, config.cluster_listen.clone());
-    if !config.voters.is_empty() {
-        quorum.voters = config
-            .voters
-            .iter()
-            .map(|(id, addr)| Voter {
-                id: *id,
-                addr: addr.clone(),
-            })
-            .collect();
-    }
-    quorum.cluster_id = cluster_id;
-    quorum.wal_mark = hooks.wal_mark;
-    Ok(Quorum::start(env.clone(), quorum, |_, _| {}).await?)
 }
 
 fn build(

@@ -16,6 +16,13 @@ const TELL_EVERY: Duration = Duration::from_secs(3);
 /// A node that takes longer to accept a connection counts as unreachable in that line.
 const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a shutdown waits for replicas elsewhere to be in sync.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks.
+const DRAIN_AGAIN: Duration = Duration::from_millis(100);
+/// How long a shutdown waits for a majority.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Waits until the cluster has a name, and gives it. Says now and then who is missing.
 pub(crate) async fn cluster_id(env: &Env, quorum: &Quorum) -> Uuid {
     let mut watch = quorum.watch();
@@ -60,21 +67,85 @@ pub(crate) async fn register(
     }
 }
 
-/// Takes part from now on: it may lead and be in sync.
-///
-/// # Errors
-/// The cluster does not want it.
-pub(crate) async fn unfence(broker: &Broker) -> Result<(), StartError> {
-    let Some(guard) = broker.guard() else {
-        return Ok(());
+/// Waits until the controller has heard this broker and lets it take part.
+pub(crate) async fn unfenced(broker: &Broker) {
+    let takes_part = broker.wait_for(|| {
+        let image = broker.image();
+        let me = image.broker(broker.id());
+        me.is_some_and(|me| !me.fenced && Some(me.epoch) == broker.epoch())
+    });
+    telling_who_is_missing(broker.env(), broker.quorum(), takes_part).await;
+}
+
+/// Why this process is not its broker any more.
+pub(crate) fn lost(broker: &Broker) -> Option<String> {
+    let epoch = broker.epoch()?;
+    let (image, id) = (broker.image(), broker.id());
+    match image.broker(id) {
+        Some(now) if now.epoch > epoch => Some(format!(
+            "another process has registered as broker {id}, with cluster.listen {}",
+            now.cluster
+        )),
+        None => Some(format!("broker {id} was unregistered")),
+        Some(_) => None,
+    }
+}
+
+/// Hands leaderships over before the end (Kafka's controlled shutdown). A partition that another broker has a copy of,
+/// and nobody else in sync, gets some time to become so.
+pub(crate) async fn drain(broker: &Broker) {
+    let Some(guard) = broker.guard() else { return };
+    let others = || {
+        broker
+            .image()
+            .brokers()
+            .any(|other| other.id != guard.broker && other.is_active())
     };
-    let outcome = broker
-        .propose(Command::UnfenceBroker(guard))
-        .await
-        .map_err(|error| StartError::Register(error.to_string()))?;
-    match outcome {
-        Outcome::Refused(refusal) => Err(StartError::Register(refusal.to_string())),
-        _ => Ok(()),
+    if !others() {
+        return;
+    }
+    let clock = &broker.env().clock;
+    let draining = async {
+        loop {
+            let outcome = broker.propose(Command::DrainBroker(guard)).await;
+            match outcome {
+                Ok(Outcome::BrokerDrained { leading: 0 }) => return Ok(0),
+                Ok(Outcome::BrokerDrained { leading }) if !others() || !shares_what_it_leads(broker) => {
+                    return Ok(leading);
+                }
+                Ok(Outcome::BrokerDrained { .. }) => clock.sleep(DRAIN_AGAIN).await,
+                Ok(other) => return Err(format!("{other:?}")),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    };
+    match clock.timeout(DRAIN_PATIENCE, draining).await {
+        Ok(Ok(0)) => tracing::info!("other brokers lead all that this one led"),
+        Ok(Ok(leading)) => tracing::info!("{leading} partitions have no other replica that could lead"),
+        Ok(Err(why)) => tracing::warn!("leaderships could not be handed over: {why}"),
+        Err(_) => tracing::warn!("leaderships could not be handed over within {DRAIN_PATIENCE:?}"),
+    }
+}
+
+/// True where a partition that this broker leads has a replica on another broker that takes part.
+fn shares_what_it_leads(broker: &Broker) -> bool {
+    let (image, me) = (broker.image(), broker.id());
+    let mut led = image.topics().flat_map(|topic| &topic.partitions);
+    led.any(|partition| {
+        let other = |replica: &BrokerId| *replica != me && image.is_active(*replica);
+        partition.leader == Some(me) && partition.replicas.iter().any(other)
+    })
+}
+
+/// Tells the cluster that this broker has ended in order. Its connections would tell as well, a little later.
+pub(crate) async fn say_goodbye(broker: &Broker) {
+    let Some(guard) = broker.guard() else { return };
+    let fencing = broker.quorum().propose(Command::FenceBroker(guard));
+    let told = broker.env().clock.timeout(GOODBYE_PATIENCE, fencing).await;
+    match told {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "could not say goodbye to the metadata quorum"),
+        Err(_) => tracing::info!("no majority of the metadata quorum was there to say goodbye to"),
     }
 }
 

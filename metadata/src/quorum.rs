@@ -148,6 +148,16 @@ impl Quorum {
         self.node.read().await
     }
 
+    /// Where a member's gRPC services are.
+    #[must_use]
+    pub fn address_of(&self, member: BrokerId) -> Option<String> {
+        let members = self.status().members;
+        members
+            .into_iter()
+            .find(|known| known.id == member)
+            .map(|known| known.addr)
+    }
+
     /// What this node knows of the quorum.
     #[must_use]
     pub fn status(&self) -> QuorumStatus {

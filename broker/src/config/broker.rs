@@ -119,6 +119,8 @@ broker_config! {
     heartbeat_interval: Duration = "broker.heartbeat.interval.ms",
     session_timeout: Duration = "broker.session.timeout.ms",
     initial_registration_timeout: Duration = "initial.broker.registration.timeout.ms",
+    auto_leader_rebalance: bool = "auto.leader.rebalance.enable",
+    leader_imbalance_check_interval: Duration = "leader.imbalance.check.interval.seconds",
     controlled_shutdown: bool = "controlled.shutdown.enable",
     replica_lag_time_max: Duration = "replica.lag.time.max.ms",
     replica_fetch_max_bytes: u32 = "replica.fetch.max.bytes",

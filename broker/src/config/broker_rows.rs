@@ -12,7 +12,6 @@ const PULL: &str = "replication is one stream for each pair of brokers";
 const PURGE: &str = "waiting requests are dropped when they end";
 const JAVA: &str = "Skerry loads no Java classes";
 const JMX: &str = "metrics are served on admin.listen";
-const BALANCE: &str = "Skerry has one broker for each partition so far";
 const CONSUMER: &str = "Skerry serves the classic group protocol so far";
 const SHARE: &str = "Skerry serves no share groups yet";
 const STREAMS: &str = "Skerry serves no streams groups yet";
@@ -117,12 +116,12 @@ pub(super) const STORAGE: &[Row] = &[
 
 #[rustfmt::skip]
 pub(super) const CLUSTER: &[Row] = &[
-    int("broker.heartbeat.interval.ms", i32::MIN, "2000").ms().doc("How often a broker tells the controller that it lives. A broken connection tells of a dead process at once, heartbeats of a vanished machine."),
-    int("broker.session.timeout.ms", i32::MIN, "9000").ms().doc("A broker that is silent for so long is fenced."),
-    int("initial.broker.registration.timeout.ms", i32::MIN, "60000").ms().doc("How long a broker tries to register before its start fails."),
+    int("broker.heartbeat.interval.ms", i32::MIN, "100").ms().doc("How often a broker tells the controller that it lives. A broken connection tells of a dead process at once, heartbeats of a vanished machine."),
+    int("broker.session.timeout.ms", i32::MIN, "750").ms().doc("A broker that is silent for so long is fenced. Kafka's default of 9000 would let partitions stand still for so long."),
+    int("initial.broker.registration.timeout.ms", i32::MIN, "60000").ms().inert("a node waits for a majority of its quorum for as long as it takes").doc("How long a broker tries to register before its start fails."),
     flag("controlled.shutdown.enable", "true").doc("Hand leaderships over before a clean shutdown."),
-    flag("auto.leader.rebalance.enable", "true").inert(BALANCE).doc("Give leaderships back to preferred replicas."),
-    long("leader.imbalance.check.interval.seconds", 1, "300").unit(Unit::Seconds).inert(BALANCE).doc("How often that is looked at."),
+    flag("auto.leader.rebalance.enable", "true").doc("Give leaderships back to preferred replicas."),
+    long("leader.imbalance.check.interval.seconds", 1, "300").unit(Unit::Seconds).doc("How often that is looked at."),
     long("replica.lag.time.max.ms", i64::MIN, "30000").ms().doc("A follower that has not caught up for so long leaves the in-sync set."),
     int("num.replica.fetchers", 1, "1").dynamic().inert(PULL).doc("Streams from each broker to each other."),
     int("replica.fetch.min.bytes", i32::MIN, "1").bytes().inert(PULL).doc("What a follower waits for."),

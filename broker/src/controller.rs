@@ -1,0 +1,226 @@
+//! The controller: the node that leads the metadata quorum watches the brokers and decides. What it decides, and why,
+//! is pure (`skerry_metadata_state::Controller`); here it is fed, and its decisions are proposed and told.
+
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use skerry_env::{Env, TaskHandle};
+use skerry_metadata::{Leadership, Quorum};
+use skerry_metadata_state::{
+    Answer, BrokerGuard, Controller, ControllerSettings, Decision, DecisionId, Decisions, Image, Outcome,
+    Probe,
+};
+use skerry_types::{BrokerId, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+
+/// News that wait for the controller: some seconds of the heartbeats of a hundred brokers. More are dropped, and the
+/// next heartbeat says the same.
+const MAIL_MAX: usize = 4_096;
+/// A process that lives accepts a connection well within this time; a dead one refuses it at once.
+const PROBE_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What brokers tell the controller.
+#[derive(Clone, Copy, Debug)]
+enum News {
+    Heartbeat {
+        from: BrokerGuard,
+        applied_index: u64,
+        at: Instant,
+    },
+    Broken {
+        broker: BrokerGuard,
+        at: Instant,
+    },
+}
+
+/// Where sessions put what brokers tell. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Mailbox(mpsc::Sender<News>);
+
+/// The controller's end of a [`Mailbox`].
+pub(crate) struct Inbox(mpsc::Receiver<News>);
+
+/// A mailbox and its other end.
+pub(crate) fn mailbox() -> (Mailbox, Inbox) {
+    let (sender, receiver) = mpsc::channel(MAIL_MAX);
+    (Mailbox(sender), Inbox(receiver))
+}
+
+impl Mailbox {
+    /// A broker has said that it lives.
+    pub(crate) fn heartbeat(&self, from: BrokerGuard, applied_index: u64, at: Instant) {
+        // A full mailbox loses one of many.
+        let _ = self.0.try_send(News::Heartbeat {
+            from,
+            applied_index,
+            at,
+        });
+    }
+
+    /// A broker's connection has ended.
+    pub(crate) fn broken(&self, broker: BrokerGuard, at: Instant) {
+        // A full mailbox loses it; the broker's silence will tell.
+        let _ = self.0.try_send(News::Broken { broker, at });
+    }
+}
+
+/// Starts the task. It sleeps while another node leads.
+pub(crate) fn start(broker: &Arc<Broker>, inbox: Inbox, stop: CancellationToken) -> TaskHandle {
+    let office = Office {
+        broker: broker.clone(),
+        inbox,
+    };
+    broker.env().tasks.spawn("controller", async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = office.run() => {}
+        }
+    })
+}
+
+struct Office {
+    broker: Arc<Broker>,
+    inbox: Inbox,
+}
+
+type Probing = Pin<Box<dyn Future<Output = (BrokerId, Probe)> + Send>>;
+type Proposing = Pin<Box<dyn Future<Output = (DecisionId, Answer)> + Send>>;
+
+/// What one term of the controller waits for.
+#[derive(Default)]
+struct Pending {
+    probes: FuturesUnordered<Probing>,
+    proposals: FuturesUnordered<Proposing>,
+}
+
+impl Office {
+    async fn run(mut self) {
+        let mut leadership = self.broker.quorum().leadership();
+        loop {
+            if leadership.here {
+                tracing::info!(term = leadership.term, "this node is the controller now");
+                leadership = self.preside(leadership).await;
+                tracing::info!(term = leadership.term, "this node is no longer the controller");
+            } else {
+                leadership = tokio::select! {
+                    biased;
+                    now = self.broker.quorum().leadership_changed(leadership) => now,
+                    // For a controller of a term that has passed.
+                    _ = self.inbox.0.recv() => leadership,
+                };
+            }
+        }
+    }
+
+    /// Decides for as long as this node leads in the same term.
+    async fn preside(&mut self, leadership: Leadership) -> Leadership {
+        let broker = self.broker.clone();
+        let (env, quorum) = (broker.env(), broker.quorum());
+        let mut watch = quorum.watch();
+        let mut image = watch.image();
+        let mut controller = Controller::new(env.clock.now(), settings(&broker));
+        let mut pending = Pending::default();
+        loop {
+            let wanted = controller.decide(&image, env.clock.now());
+            let look_again = wanted.look_again;
+            pending.take(env, quorum, &image, wanted);
+            tokio::select! {
+                biased;
+                now = quorum.leadership_changed(leadership) => return now,
+                Some((decision, answer)) = pending.proposals.next(), if !pending.proposals.is_empty() => {
+                    controller.on_answer(decision, answer, env.clock.now());
+                    image = watch.image();
+                }
+                (changed, _) = watch.changed() => image = changed,
+                Some((broker, found)) = pending.probes.next(), if !pending.probes.is_empty() => {
+                    controller.on_probe(broker, found, env.clock.now());
+                }
+                Some(news) = self.inbox.0.recv() => {
+                    tell(&mut controller, news);
+                    while let Ok(news) = self.inbox.0.try_recv() {
+                        tell(&mut controller, news);
+                    }
+                }
+                () = env.clock.sleep_until(look_again) => {}
+            }
+        }
+    }
+}
+
+fn tell(controller: &mut Controller, news: News) {
+    match news {
+        News::Heartbeat {
+            from,
+            applied_index,
+            at,
+        } => controller.on_heartbeat(from, applied_index, at),
+        News::Broken { broker, at } => controller.on_session_broken(broker, at),
+    }
+}
+
+fn settings(broker: &Broker) -> ControllerSettings {
+    let config = broker.settings().broker();
+    ControllerSettings {
+        session_timeout: config.session_timeout,
+        auto_leader_rebalance: config.auto_leader_rebalance,
+        leader_imbalance_check_interval: config.leader_imbalance_check_interval,
+        internal_topics_replication: usize::try_from(config.offsets_topic_replication_factor).unwrap_or(1),
+        ..ControllerSettings::default()
+    }
+}
+
+impl Pending {
+    fn take(&mut self, env: &Env, quorum: &Quorum, image: &Image, wanted: Decisions) {
+        for guard in wanted.probes {
+            let id = guard.broker;
+            let Some(broker) = image.broker(id) else { continue };
+            let (env, addr) = (env.clone(), broker.cluster.to_string());
+            self.probes
+                .push(Box::pin(async move { (id, probe(&env, &addr).await) }));
+        }
+        for decision in wanted.decisions {
+            self.proposals.push(Box::pin(propose(quorum.clone(), decision)));
+        }
+    }
+}
+
+/// Whether a process listens at `addr`.
+async fn probe(env: &Env, addr: &str) -> Probe {
+    match env.clock.timeout(PROBE_PATIENCE, env.net.dial(addr)).await {
+        Ok(Ok(_)) => Probe::Alive,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Probe::Refused,
+        Ok(Err(_)) | Err(_) => Probe::NoAnswer,
+    }
+}
+
+/// Proposes, and says in one line what was decided.
+async fn propose(quorum: Quorum, decision: Decision) -> (DecisionId, Answer) {
+    let Decision { id, command, why } = decision;
+    let answer = match quorum.propose_as_leader(command).await {
+        Ok(Some(outcome)) => {
+            match outcome {
+                Outcome::Refused(refusal) => tracing::info!("{why}: refused, {refusal}"),
+                _ => tracing::info!("{why}"),
+            }
+            Answer::Applied {
+                index: quorum.image().index(),
+            }
+        }
+        Ok(None) => {
+            tracing::debug!("{why}: another node leads by now");
+            Answer::Failed
+        }
+        Err(error) => {
+            tracing::info!("{why}: not decided, {error}");
+            Answer::Failed
+        }
+    };
+    (id, answer)
+}
