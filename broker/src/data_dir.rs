@@ -126,21 +126,20 @@ impl DataDir {
         })
     }
 
-    /// Writes whose directory it is, once the cluster has a name, and gives it a name of its own.
+    /// Writes whose directory it is, once the cluster has a name.
     ///
     /// # Errors
     /// The disk refuses.
-    pub(crate) fn sign(&self, node_id: BrokerId, cluster_id: Uuid) -> Result<Identity, StartError> {
+    pub(crate) fn sign(&self, node_id: BrokerId, identity: Identity) -> Result<(), StartError> {
         let path = self.dir.join(META_PROPERTIES);
-        let directory_id = self.env.rng.uuid();
+        let Identity {
+            cluster_id,
+            directory_id,
+        } = identity;
         let text = format!(
             "version={LAYOUT_VERSION}\nnode.id={node_id}\ncluster.id={cluster_id}\ndirectory.id={directory_id}\n"
         );
-        replace_file(&*self.env.disk, &path, text.as_bytes()).map_err(|source| self.disk(&path, source))?;
-        Ok(Identity {
-            cluster_id,
-            directory_id,
-        })
+        replace_file(&*self.env.disk, &path, text.as_bytes()).map_err(|source| self.disk(&path, source))
     }
 
     fn disk(&self, path: &Path, source: io::Error) -> StartError {

@@ -240,9 +240,16 @@ impl Start {
         self.health.opened(&broker);
         // The others may need it before this broker is registered.
         tasks.push(controller::start(&broker, inbox, self.stop.back.clone()));
-        let found = registration::cluster_id(&self.env, broker.quorum()).await;
+        let found = registration::caught_up(&self.env, broker.quorum()).await?;
         let identity = match identity {
-            None => self.directory.sign(self.config.node_id, found)?,
+            None => {
+                let identity = Identity {
+                    cluster_id: found,
+                    directory_id: broker.quorum().directory(),
+                };
+                self.directory.sign(self.config.node_id, identity)?;
+                identity
+            }
             Some(identity) if identity.cluster_id == found => identity,
             Some(identity) => {
                 let wanted = identity.cluster_id;

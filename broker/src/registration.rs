@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use skerry_env::Env;
-use skerry_metadata::{ProposeError, Quorum};
+use skerry_metadata::{ProposeError, Quorum, ReadError};
 use skerry_metadata_state::{Command, FeatureRange, HostPort, Outcome, RegisterBroker};
 use skerry_types::{BrokerEpoch, BrokerId, Uuid};
 
@@ -23,18 +23,29 @@ const DRAIN_AGAIN: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for a majority.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Waits until the cluster has a name, and gives it. Says now and then who is missing.
-pub(crate) async fn cluster_id(env: &Env, quorum: &Quorum) -> Uuid {
+/// Waits until this node has all that the cluster had decided before this call, its name included, and gives that.
+/// Says now and then who is missing.
+///
+/// The logs of partitions may be looked at only then: metadata of yesterday does not know the topics of today, and
+/// whatever has no topic is deleted.
+///
+/// # Errors
+/// The quorum's store has failed.
+pub(crate) async fn caught_up(env: &Env, quorum: &Quorum) -> Result<Uuid, StartError> {
     let mut watch = quorum.watch();
-    let named = async {
+    let reading = async {
         loop {
-            if let Some(id) = watch.image().cluster_id() {
-                return id;
+            match quorum.read().await {
+                Ok(image) => match image.cluster_id() {
+                    Some(id) => return Ok(id),
+                    None => drop(watch.changed().await),
+                },
+                Err(ReadError::Timeout(_)) => {}
+                Err(error @ ReadError::Stopped(_)) => return Err(StartError::Register(error.to_string())),
             }
-            watch.changed().await;
         }
     };
-    telling_who_is_missing(env, quorum, named).await
+    telling_who_is_missing(env, quorum, reading).await
 }
 
 /// Registers this start of the broker, whose data directory is `directory`. Tries until a majority has decided.

@@ -89,6 +89,41 @@ pub async fn change(broker: &Broker, command: Command) -> Result<Outcome, Change
     Ok(outcome.accepted()?)
 }
 
+/// Proposes commands about one partition each, together, and gives what became of each of them. What was wrong before
+/// stays so.
+pub async fn change_each<E: From<ChangeError>>(
+    broker: &Broker,
+    commands: Vec<Result<Command, E>>,
+) -> Vec<Result<Outcome, E>> {
+    let batch: Vec<Command> = commands
+        .iter()
+        .filter_map(|command| command.as_ref().ok().cloned())
+        .collect();
+    let answered = if batch.is_empty() {
+        Ok(Outcome::Batch(Vec::new()))
+    } else {
+        change(broker, Command::Batch(batch)).await
+    };
+    let mut outcomes = match &answered {
+        Ok(Outcome::Batch(outcomes)) => outcomes.iter(),
+        _ => [].iter(),
+    };
+    let outcome = |outcomes: &mut std::slice::Iter<'_, Outcome>| -> Result<Outcome, ChangeError> {
+        match (outcomes.next(), &answered) {
+            (Some(outcome), _) => Ok(outcome.clone().accepted()?),
+            (None, Err(error)) => Err(error.clone()),
+            (None, Ok(other)) => Err(ChangeError::Unavailable(format!("unexpected answer {other:?}"))),
+        }
+    };
+    commands
+        .into_iter()
+        .map(|command| {
+            command?;
+            Ok(outcome(&mut outcomes)?)
+        })
+        .collect()
+}
+
 /// What a topic overrides, key by key.
 pub type Overrides = Vec<(Arc<str>, Arc<str>)>;
 

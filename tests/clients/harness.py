@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import wire
 
@@ -48,10 +48,11 @@ class Skip(Exception):
 
 
 class Broker:
-    """One node under test. `binary` is ours; without it, Apache Kafka from the jars that setup fetched."""
+    """One node under test. `binary` is ours; without it, Apache Kafka from the jars that setup fetched. `flags` are those of
+    `skerry start`, such as --node-id and --voters; `cluster.Cluster` starts several nodes."""
 
-    def __init__(self, directory: str, binary: Optional[str], settings: Optional[Dict[str, str]] = None):
-        self.directory, self.binary = directory, binary
+    def __init__(self, directory: str, binary: Optional[str], settings: Optional[Dict[str, str]] = None, flags: Sequence[str] = ()):
+        self.directory, self.binary, self.flags = directory, binary, list(flags)
         self.data = os.path.join(directory, "data")
         self.host = "127.0.0.1"
         self.port, self.cluster_port, self.admin_port = free_ports(3)
@@ -76,7 +77,7 @@ class Broker:
         if self.binary:
             sets = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
             return [os.path.abspath(self.binary), "start", "--data-dir", self.data, "--kafka-listen", self.bootstrap,
-                    "--cluster-listen", f"{self.host}:{self.cluster_port}", "--admin-listen", f"{self.host}:{self.admin_port}", *sets]
+                    "--cluster-listen", f"{self.host}:{self.cluster_port}", "--admin-listen", f"{self.host}:{self.admin_port}", *self.flags, *sets]
         config = os.path.join(self.directory, "server.properties")
         return ["java", *HEAP.split(), "-XX:+UseG1GC", "-cp", f"{CACHE}/kafka/*",
                 f"-Dlog4j2.configurationFile={CACHE}/log4j2.properties", "kafka.Kafka", config]
@@ -100,11 +101,15 @@ class Broker:
                        check=True, capture_output=True, timeout=120)
 
     def start(self, wait_seconds: float = 60) -> "Broker":
+        self.spawn()
+        self.wait_ready(wait_seconds)
+        return self
+
+    def spawn(self) -> None:
+        """Starts the process and does not wait for it: a node of several may need the others first."""
         self._format()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.wait_ready(wait_seconds)
-        return self
 
     def wait_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
@@ -137,11 +142,24 @@ class Broker:
         self.process.kill()
         self.process.wait(30)
 
+    @property
+    def alive(self) -> bool:
+        return bool(self.process) and self.process.poll() is None  # type: ignore[union-attr]
+
+    def pause(self) -> None:
+        """SIGSTOP: it neither answers nor closes anything."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def stop(self) -> int:
         """kill -TERM; the exit status."""
         if not self.process:
             return 0
         if self.process.poll() is None:
+            self.resume()
             self.process.terminate()
             try:
                 self.process.wait(40)
@@ -283,6 +301,15 @@ class Context:
         self._brokers.append(broker)
         return broker.start()
 
+    def start_cluster(self, nodes: int = 3, voters: Optional[int] = None, **settings: str) -> "cluster.Cluster":
+        """Real nodes 1 to `nodes`, healthy on return; the first `voters` of them vote (3, or all where there are fewer)."""
+        several = cluster.Cluster(os.path.join(self.directory, f"cluster-{len(self._brokers)}"), self.suite.binary, nodes, voters, settings)
+        self._brokers.extend(several.nodes.values())
+        several.start()
+        first = several.node(1)
+        self.bootstrap, self.host, self.port = several.bootstrap, first.host, first.port
+        return several
+
     def use(self, broker: Broker) -> Broker:
         self.bootstrap, self.host, self.port = broker.bootstrap, broker.host, broker.port
         return broker
@@ -291,6 +318,11 @@ class Context:
         raise Skip(reason)
 
     def close(self) -> None:
+        # All at once: nodes of a cluster that stop one after the other wait for a majority that is gone.
+        for broker in self._brokers:
+            if broker.alive:
+                broker.resume()
+                broker.process.terminate()  # type: ignore[union-attr]
         for broker in self._brokers:
             broker.stop()
 
@@ -479,6 +511,9 @@ class Suite:
             self._tool_process.wait()
         if self.broker:
             self.broker.stop()
+
+
+import cluster  # noqa: E402  (it needs what is above)
 
 
 def new_directory() -> str:

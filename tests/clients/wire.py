@@ -10,11 +10,11 @@ PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDI
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP, DESCRIBE_GROUPS, LIST_GROUPS = 11, 12, 13, 14, 15, 16
 SASL_HANDSHAKE, API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, DELETE_RECORDS, INIT_PRODUCER_ID = 17, 18, 19, 20, 21, 22
 OFFSET_FOR_LEADER_EPOCH, DESCRIBE_CONFIGS, CREATE_PARTITIONS, DELETE_GROUPS = 23, 32, 37, 42
-INCREMENTAL_ALTER_CONFIGS, OFFSET_DELETE, DESCRIBE_CLUSTER = 44, 47, 60
+INCREMENTAL_ALTER_CONFIGS, OFFSET_DELETE, DESCRIBE_QUORUM, DESCRIBE_CLUSTER = 44, 47, 55, 60
 
 # First flexible version (KIP-482) of each API used here.
 FLEXIBLE = {0: 9, 1: 12, 2: 6, 3: 9, 8: 8, 9: 6, 10: 3, 11: 6, 12: 4, 13: 4, 14: 4, 15: 5, 16: 3, 17: 99, 18: 3, 19: 5, 20: 4,
-            21: 2, 22: 2, 23: 4, 32: 4, 33: 2, 37: 2, 42: 2, 44: 1, 47: 99, 60: 0, 61: 0, 75: 0}
+            21: 2, 22: 2, 23: 4, 32: 4, 33: 2, 37: 2, 42: 2, 44: 1, 47: 99, 55: 0, 60: 0, 61: 0, 75: 0}
 
 ERROR = {"NONE": 0, "OFFSET_OUT_OF_RANGE": 1, "CORRUPT_MESSAGE": 2, "UNKNOWN_TOPIC_OR_PARTITION": 3, "LEADER_NOT_AVAILABLE": 5,
          "MESSAGE_TOO_LARGE": 10, "OFFSET_METADATA_TOO_LARGE": 12, "COORDINATOR_LOAD_IN_PROGRESS": 14,
@@ -350,13 +350,15 @@ class Connection:
         w.tags()
         return parse_metadata(self.request(METADATA, version, bytes(w.out)), version)
 
-    def create_topic(self, name: str, partitions: int = 1, configs: Optional[Dict[str, str]] = None, version: int = 4, validate: bool = False) -> int:
+    def create_topic(self, name: str, partitions: int = 1, configs: Optional[Dict[str, str]] = None, version: int = 4, validate: bool = False,
+                     replicas: int = 0) -> int:
+        """`replicas` 0: as many as the broker's default says."""
         w = Writer(version >= 5)
 
         def config(pair: Tuple[str, str]) -> None:
             w.string(pair[0]).string(pair[1]).tags()
 
-        w.array([name], lambda n: (w.string(n).i32(partitions).i16(-1 if version >= 4 else 1).array([], lambda _: None)
+        w.array([name], lambda n: (w.string(n).i32(partitions).i16(replicas or (-1 if version >= 4 else 1)).array([], lambda _: None)
                                    .array(list((configs or {}).items()), config).tags()))
         w.i32(15000).i8(validate).tags()
         r = self.request(CREATE_TOPICS, version, bytes(w.out))
@@ -364,6 +366,25 @@ class Connection:
             r.i32()
         (error,) = r.array(lambda: (r.string(), r.i16(), r.string())[1]) or [None]
         return error
+
+    def describe_quorum(self) -> Dict[str, Any]:
+        """The leader, its term, and how far each voter and each learner is."""
+        w = Writer(True)
+        w.array([0], lambda _: w.string("__cluster_metadata").array([0], lambda n: w.i32(n).tags()).tags()).tags()
+        r = self.request(DESCRIBE_QUORUM, 0, bytes(w.out))
+        error = r.i16()
+
+        def states() -> Dict[int, int]:
+            return dict(r.array(lambda: (r.i32(), r.i64(), r.tags())[:2]) or [])
+
+        def partition() -> Dict[str, Any]:
+            out = {"index": r.i32(), "error": r.i16(), "leader": r.i32(), "epoch": r.i32(), "high_watermark": r.i64(),
+                   "voters": states(), "observers": states()}
+            r.tags()
+            return out
+
+        topics = r.array(lambda: (r.string(), r.array(partition), r.tags())[1]) or []
+        return topics[0][0] if topics and topics[0] else {"error": error}
 
     def delete_topic(self, name: str) -> int:
         w = Writer().array([name], lambda n: None)

@@ -172,7 +172,7 @@ pub struct ClusterDescription {
 }
 
 impl Client {
-    fn timeout_ms(&self) -> i32 {
+    pub(crate) fn timeout_ms(&self) -> i32 {
         i32::try_from(self.options().request_timeout.as_millis()).unwrap_or(i32::MAX)
     }
 

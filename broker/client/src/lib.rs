@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod batch;
 mod client;
+pub mod cluster;
 mod codec;
 pub mod connection;
 mod error;

@@ -2,16 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
-use skerry_client::{Client, ClusterMetadata};
+use skerry_client::admin::BrokerDescription;
+use skerry_client::cluster::QuorumDescription;
+use skerry_client::{Client, ClusterMetadata, PartitionMetadata, ResponseError};
 use skerry_types::BrokerId;
 
 use super::connect::Connect;
 use super::failure::Failure;
 use super::output::{Table, print};
+use super::{reassign, voters};
 
-/// What can be seen of a cluster.
+/// What can be seen of a cluster, and done to it.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Show what the cluster consists of and how it is
@@ -21,13 +24,39 @@ pub(super) enum ClusterCommand {
     Health(Connect),
     /// List brokers
     Brokers(Connect),
+    /// List who decides about the metadata, and change it
+    Voters(voters::VotersArgs),
+    /// Move replicas of partitions between brokers
+    #[command(subcommand)]
+    Reassign(reassign::ReassignCommand),
+    /// Elect leaders: the preferred ones again, or any where none is left
+    Elect(reassign::ElectArgs),
+    /// Forget a broker that is gone and has no replicas
+    Forget(ForgetArgs),
+    /// Decide alone from now on: the majority of the voters is lost for good
+    Recover(voters::RecoverArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ForgetArgs {
+    /// The broker's number
+    #[arg(value_name = "BROKER")]
+    broker: i32,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 pub(super) async fn run(command: ClusterCommand) -> Result<ExitCode, Failure> {
+    let done = |()| ExitCode::SUCCESS;
     match command {
-        ClusterCommand::Status(connect) => status(&connect).await.map(|()| ExitCode::SUCCESS),
+        ClusterCommand::Status(connect) => status(&connect).await.map(done),
         ClusterCommand::Health(connect) => health(&connect).await,
-        ClusterCommand::Brokers(connect) => brokers(&connect).await.map(|()| ExitCode::SUCCESS),
+        ClusterCommand::Brokers(connect) => brokers(&connect).await.map(done),
+        ClusterCommand::Voters(arguments) => voters::run(arguments).await.map(done),
+        ClusterCommand::Reassign(command) => reassign::run(command).await.map(done),
+        ClusterCommand::Elect(arguments) => reassign::elect(&arguments).await.map(done),
+        ClusterCommand::Forget(arguments) => forget(&arguments).await.map(done),
+        ClusterCommand::Recover(arguments) => voters::recover(&arguments).map(done),
     }
 }
 
@@ -68,29 +97,133 @@ fn complaints(metadata: &ClusterMetadata) -> Vec<Complaint> {
     complaints
 }
 
+/// What a node is and does.
+struct Node {
+    id: BrokerId,
+    addr: String,
+    rack: Option<String>,
+    fenced: bool,
+    /// Its part in the quorum.
+    role: &'static str,
+    /// Entries of the metadata log that it lacks.
+    behind: Option<i64>,
+    leads: usize,
+    holds: usize,
+    /// Of those that it holds.
+    in_sync: usize,
+    used_bytes: Option<u64>,
+    free_bytes: Option<u64>,
+}
+
+async fn nodes(client: &Client, metadata: &ClusterMetadata, quorum: Option<&QuorumDescription>) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for broker in all_brokers(client, metadata).await {
+        let partitions = || metadata.topics.iter().flat_map(|topic| &topic.partitions);
+        let id = broker.id;
+        let member = quorum.and_then(|quorum| {
+            let mut members = quorum.voters.iter().chain(&quorum.observers);
+            Some((quorum, members.find(|member| member.id == id)?))
+        });
+        let dirs = match broker.fenced {
+            // Who is away is not waited for.
+            true => Vec::new(),
+            false => client.log_dirs(id).await.unwrap_or_default(),
+        };
+        nodes.push(Node {
+            role: quorum.map_or("?", |quorum| voters::role(quorum, id)),
+            behind: member.and_then(|(quorum, member)| voters::behind(quorum, member)),
+            leads: partitions()
+                .filter(|partition| partition.leader == Some(id))
+                .count(),
+            holds: partitions()
+                .filter(|partition| partition.replicas.contains(&id))
+                .count(),
+            in_sync: partitions()
+                .filter(|partition| partition.in_sync.contains(&id))
+                .count(),
+            used_bytes: dirs.iter().map(|dir| dir.used_bytes).reduce(|a, b| a + b),
+            free_bytes: dirs.iter().find_map(|dir| dir.usable_bytes),
+            id,
+            addr: broker.addr,
+            rack: broker.rack,
+            fenced: broker.fenced,
+        });
+    }
+    nodes
+}
+
+/// Every broker that is registered; from an older cluster those that serve.
+async fn all_brokers(client: &Client, metadata: &ClusterMetadata) -> Vec<BrokerDescription> {
+    match client.describe_cluster().await {
+        Ok(cluster) => cluster.brokers,
+        Err(_) => metadata
+            .brokers
+            .iter()
+            .map(|broker| BrokerDescription {
+                id: broker.id,
+                addr: broker.addr.clone(),
+                rack: broker.rack.clone(),
+                fenced: false,
+            })
+            .collect(),
+    }
+}
+
 async fn status(connect: &Connect) -> Result<(), Failure> {
     let client = connect.client();
     let metadata = client.metadata(None, false).await?;
+    let quorum = client.describe_quorum().await;
+    let nodes = nodes(&client, &metadata, quorum.as_ref().ok()).await;
+    let moves = client.reassignments().await.map_or(0, |moves| moves.len());
     let complaints = complaints(&metadata);
     let partitions: usize = metadata.topics.iter().map(|topic| topic.partitions.len()).sum();
     let internal = metadata.topics.iter().filter(|topic| topic.internal).count();
-    let groups = client.list_groups().await?;
+    let groups = client.list_groups().await.ok().map(|groups| groups.len());
     let id = metadata.cluster_id.clone().unwrap_or_default();
+    let controller = quorum.as_ref().ok().and_then(|quorum| quorum.leader);
     let text = || {
-        let brokers: Vec<String> = metadata
-            .brokers
-            .iter()
-            .map(|broker| format!("{} at {}", broker.id, broker.addr))
-            .collect();
+        let mut table = Table::new(&[
+            "NODE",
+            "ADDRESS",
+            "RACK",
+            "STATE",
+            "QUORUM",
+            "BEHIND",
+            "LEADS",
+            "IN SYNC",
+            "DATA",
+            "DISK FREE",
+        ]);
+        let size = |bytes: Option<u64>| bytes.map_or("?".to_owned(), show_size_roughly);
+        for node in &nodes {
+            table.row([
+                node.id.to_string(),
+                node.addr.clone(),
+                node.rack.clone().unwrap_or("-".to_owned()),
+                (if node.fenced { "fenced" } else { "serving" }).to_owned(),
+                node.role.to_owned(),
+                node.behind.map_or("?".to_owned(), |entries| entries.to_string()),
+                node.leads.to_string(),
+                format!("{} of {}", node.in_sync, node.holds),
+                size(node.used_bytes),
+                size(node.free_bytes),
+            ]);
+        }
         format!(
-            "cluster      {id}\nbrokers      {}\ncontroller   {}\ntopics       {} and {internal} internal\n\
-             partitions   {partitions}\ngroups       {}\nhealth       {}\n",
-            brokers.join(", "),
-            metadata
-                .controller
-                .map_or("unknown".to_owned(), |id| id.to_string()),
+            "cluster      {id}\ncontroller   {}\ntopics       {} and {internal} internal\n\
+             partitions   {partitions}{}\ngroups       {}\nhealth       {}\n\n{table}",
+            match (&quorum, controller) {
+                (_, Some(id)) => format!("node {id}"),
+                (Ok(_), None) => "none: the metadata quorum has no leader".to_owned(),
+                (Err(error), None) => format!("unknown: {error}"),
+            },
             metadata.topics.len() - internal,
-            groups.len(),
+            if moves > 0 {
+                format!(", {moves} being moved")
+            } else {
+                String::new()
+            },
+            groups.map_or("?".to_owned(), |groups| groups.to_string()),
             match complaints.len() {
                 0 => "ok".to_owned(),
                 n => format!("{n} partitions are not well: `skerry cluster health` lists them"),
@@ -98,14 +231,53 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
         )
     };
     let json = || {
+        let nodes: Vec<_> = nodes
+            .iter()
+            .map(|node| {
+                json!({
+                    "id": node.id.get(), "address": node.addr, "rack": node.rack, "fenced": node.fenced,
+                    "role": node.role, "behind": node.behind, "leads": node.leads, "holds": node.holds,
+                    "in_sync": node.in_sync, "used_bytes": node.used_bytes, "free_bytes": node.free_bytes,
+                })
+            })
+            .collect();
         json!({
-            "cluster_id": id, "controller": metadata.controller.map(BrokerId::get),
+            "cluster_id": id, "controller": controller.map(BrokerId::get), "nodes": nodes,
             "brokers": metadata.brokers.iter().map(|broker| broker.id.get()).collect::<Vec<_>>(),
             "topics": metadata.topics.len() - internal, "internal_topics": internal,
-            "partitions": partitions, "groups": groups.len(), "unwell_partitions": complaints.len(),
+            "partitions": partitions, "moving_partitions": moves, "groups": groups,
+            "unwell_partitions": complaints.len(),
         })
     };
     print(connect.format, text, json)
+}
+
+/// `1.4 GiB`.
+fn show_size_roughly(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = UNITS.len().min((bytes.max(1).ilog2() / 10) as usize + 1) - 1;
+    let tenths = bytes / ((1 << (10 * unit)) / 10).max(1);
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    }
+}
+
+async fn forget(arguments: &ForgetArgs) -> Result<(), Failure> {
+    let id = BrokerId(arguments.broker);
+    let client = arguments.connect.connected().await?;
+    if let Err(error) = client.unregister_broker(id).await {
+        let hint = "stop it first, and move its replicas away: `skerry cluster reassign move`";
+        return Err(match error.code() {
+            Some(ResponseError::InvalidRequest) => Failure::from(error).hint(hint),
+            _ => error.into(),
+        });
+    }
+    print(
+        arguments.connect.format,
+        || format!("broker {id} is forgotten\n"),
+        || json!({ "broker": id.get(), "outcome": "forgotten" }),
+    )
 }
 
 async fn health(connect: &Connect) -> Result<ExitCode, Failure> {
@@ -141,28 +313,22 @@ async fn health(connect: &Connect) -> Result<ExitCode, Failure> {
 async fn brokers(connect: &Connect) -> Result<(), Failure> {
     let client = connect.client();
     let metadata = client.metadata(None, false).await?;
-    let led = |id: BrokerId| {
+    let brokers = all_brokers(&client, &metadata).await;
+    let count = |wanted: &dyn Fn(&PartitionMetadata) -> bool| {
         let partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions
-            .filter(|partition| partition.leader == Some(id))
-            .count()
+        partitions.filter(|partition| wanted(partition)).count()
     };
-    let held = |id: BrokerId| {
-        let partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions
-            .filter(|partition| partition.replicas.contains(&id))
-            .count()
-    };
-    let fenced = fenced(&client).await;
-    let state = |id: BrokerId| if fenced.contains(&id) { "fenced" } else { "serving" };
+    let led = |id: BrokerId| count(&|partition| partition.leader == Some(id));
+    let held = |id: BrokerId| count(&|partition| partition.replicas.contains(&id));
+    let state = |broker: &BrokerDescription| if broker.fenced { "fenced" } else { "serving" };
     let text = || {
         let mut table = Table::new(&["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "HOLDS"]);
-        for broker in &metadata.brokers {
+        for broker in &brokers {
             table.row([
                 broker.id.to_string(),
                 broker.addr.clone(),
                 broker.rack.clone().unwrap_or("-".to_owned()),
-                state(broker.id).to_owned(),
+                state(broker).to_owned(),
                 led(broker.id).to_string(),
                 held(broker.id).to_string(),
             ]);
@@ -170,10 +336,10 @@ async fn brokers(connect: &Connect) -> Result<(), Failure> {
         table.to_string()
     };
     let json = || {
-        let brokers = metadata.brokers.iter().map(|broker| {
+        let brokers = brokers.iter().map(|broker| {
             json!({
                 "id": broker.id.get(), "address": broker.addr, "rack": broker.rack,
-                "state": state(broker.id), "leads": led(broker.id), "holds": held(broker.id),
+                "state": state(broker), "leads": led(broker.id), "holds": held(broker.id),
             })
         });
         brokers.collect()
@@ -181,16 +347,16 @@ async fn brokers(connect: &Connect) -> Result<(), Failure> {
     print(connect.format, text, json)
 }
 
-/// Brokers that are registered and do not serve. An older cluster does not tell.
-async fn fenced(client: &Client) -> Vec<BrokerId> {
-    let described = client
-        .describe_cluster()
-        .await
-        .map(|cluster| cluster.brokers)
-        .unwrap_or_default();
-    described
-        .into_iter()
-        .filter(|broker| broker.fenced)
-        .map(|broker| broker.id)
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_by_people() {
+        let shown = [0, 999, 1 << 10, 1_600_000, 5 << 30, 3 << 50].map(show_size_roughly);
+        assert_eq!(
+            shown,
+            ["0 B", "999 B", "1.0 KiB", "1.5 MiB", "5.0 GiB", "3072.0 TiB"]
+        );
+    }
 }

@@ -1,12 +1,13 @@
 //! The command line.
 //!
-//! `start` runs a node. `log` and `config` read files. Everything else speaks the Kafka protocol to any broker, and so
+//! `start` runs a node, `dev` a cluster on one machine. `log` and `config` read files. Everything else speaks the Kafka protocol to any broker, and so
 //! works against Apache Kafka too.
 
 mod cluster;
 mod config;
 mod connect;
 mod consume;
+mod dev;
 mod failure;
 mod group;
 mod lines;
@@ -14,8 +15,10 @@ mod log;
 mod logging;
 mod output;
 mod produce;
+mod reassign;
 mod start;
 mod topic;
+mod voters;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +67,8 @@ struct Cli {
 enum Command {
     /// Run a node
     Start(start::StartArgs),
+    /// Run a whole cluster of several nodes on this machine
+    Dev(dev::DevArgs),
     /// Make, list, describe, change and delete topics
     #[command(subcommand, visible_alias = "topics")]
     Topic(topic::TopicCommand),
@@ -74,7 +79,7 @@ enum Command {
     /// List, describe, reset and delete consumer groups
     #[command(subcommand, visible_alias = "groups")]
     Group(group::GroupCommand),
-    /// Look at the cluster
+    /// Look at the cluster, and change who votes, leads and has replicas
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Look into log files
@@ -136,6 +141,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
     let done = |()| ExitCode::SUCCESS;
     match command {
         Command::Start(arguments) => start::run(&arguments).map(done),
+        Command::Dev(arguments) => dev::run(&arguments).map(done),
         Command::Topic(command) => block_on(topic::run(command)).map(done),
         Command::Produce(arguments) => block_on(produce::run(arguments)).map(done),
         Command::Consume(arguments) => block_on(consume::run(arguments)).map(done),

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::OptionFuture;
 use skerry_env::Env;
 use skerry_env::disk::read_file;
 use skerry_types::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::failure::Failure;
 use crate::config::{Given, NodeConfig, Origin, SettingsError};
@@ -67,6 +69,9 @@ pub(super) struct StartArgs {
     /// Any setting; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Shut down cleanly when stdin ends, as `skerry dev` ends its nodes
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 impl StartArgs {
@@ -164,16 +169,19 @@ pub(super) fn run(arguments: &StartArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, arguments.until_stdin_ends));
     // After a clean shutdown everything is on disk; a stuck read of a client's file must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn serve(config: NodeConfig) -> Result<(), Failure> {
+async fn serve(config: NodeConfig, until_stdin_ends: bool) -> Result<(), Failure> {
     let env = Env::os();
     let began = env.clock.now();
     let mut signals = Signals::new()?;
+    if until_stdin_ends {
+        signals.or_the_end_of_stdin(&env);
+    }
     let started = tokio::select! {
         biased;
         () = signals.next() => return Ok(()),
@@ -205,26 +213,46 @@ async fn serve(config: NodeConfig) -> Result<(), Failure> {
 }
 
 /// What ends a node.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Ends with stdin, once.
+    stdin: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            stdin: None,
         })
     }
 
-    async fn next(&mut self) {
+    /// The end of stdin is a signal as well: the process at its other end has gone.
+    fn or_the_end_of_stdin(&mut self, env: &Env) {
+        let (ended, stdin) = oneshot::channel();
+        self.stdin = Some(stdin);
+        let tasks = env.tasks.clone();
+        // Ends with stdin, or with the process.
+        drop(env.tasks.spawn("stdin", async move {
+            tasks
+                .run_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()))
+                .await
+                .ok();
+            drop(ended);
+        }));
+    }
+
+    pub(super) async fn next(&mut self) {
+        let mut stdin = OptionFuture::from(self.stdin.as_mut());
         tokio::select! {
             biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            Some(_) = &mut stdin => self.stdin = None,
         }
     }
 }

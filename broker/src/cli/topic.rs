@@ -241,6 +241,7 @@ async fn describe(arguments: &DescribeArgs) -> Result<(), Failure> {
         let offset = |found: Option<skerry_client::FoundOffset>| found?.offset.map(|offset| offset.get());
         partitions.push((partition, offset(start), offset(end)));
     }
+    let eligible = client.eligible_replicas(&topic.name).await?;
     let configs = client
         .describe_configs(&ConfigTarget::Topic(topic.name.to_string()), false)
         .await?;
@@ -262,6 +263,7 @@ async fn describe(arguments: &DescribeArgs) -> Result<(), Failure> {
             "EPOCH",
             "REPLICAS",
             "IN SYNC",
+            "ELIGIBLE",
             "START",
             "END",
         ]);
@@ -275,6 +277,9 @@ async fn describe(arguments: &DescribeArgs) -> Result<(), Failure> {
                 partition.leader_epoch.to_string(),
                 ids(&partition.replicas),
                 ids(&partition.in_sync),
+                eligible
+                    .get(&partition.index)
+                    .map_or("-".to_owned(), |brokers| ids(brokers)),
                 number(*start),
                 number(*end),
             ]);
@@ -300,6 +305,9 @@ async fn describe(arguments: &DescribeArgs) -> Result<(), Failure> {
                     "leader_epoch": partition.leader_epoch.get(),
                     "replicas": partition.replicas.iter().map(|id| id.get()).collect::<Vec<_>>(),
                     "in_sync": partition.in_sync.iter().map(|id| id.get()).collect::<Vec<_>>(),
+                    "eligible": eligible
+                        .get(&partition.index)
+                        .map_or(Vec::new(), |brokers| brokers.iter().map(|id| id.get()).collect()),
                     "start": start, "end": end,
                 })
             })

@@ -181,6 +181,12 @@ const fn usual_message(code: ResponseError) -> &'static str {
         ResponseError::InvalidTopicException => {
             "The request attempted to perform an operation on an invalid topic."
         }
+        ResponseError::NoReassignmentInProgress => "No partition reassignment is in progress.",
+        ResponseError::ElectionNotNeeded => "Leader election not needed for topic partition.",
+        ResponseError::InconsistentClusterId => {
+            "The clusterId in the request does not match that found on the server"
+        }
+        ResponseError::VoterNotFound => "The voter is not part of the set of voters.",
         _ => "",
     }
 }

@@ -68,6 +68,29 @@ pub fn fenced(image: &Image) -> Arc<Image> {
     state.image().clone()
 }
 
+/// The same cluster with one broker more, which takes part.
+pub fn with_broker(image: &Image, id: BrokerId) -> Arc<Image> {
+    let mut state = State::from_image(image.clone());
+    let registration = RegisterBroker {
+        broker: id,
+        incarnation: Uuid([20; 16]),
+        directory: Uuid([21; 16]),
+        clean: false,
+        kafka: HostPort::new("127.0.0.2", 9092),
+        cluster: HostPort::new("127.0.0.2", 9093),
+        rack: None,
+        features: FeatureRange::OURS,
+        at: WallMs(0),
+    };
+    let registered = state.apply(image.index() + 1, &Command::RegisterBroker(registration));
+    let Outcome::BrokerRegistered { epoch } = registered.outcome else {
+        panic!("{:?}", registered.outcome)
+    };
+    let guard = BrokerGuard { broker: id, epoch };
+    state.apply(image.index() + 2, &Command::UnfenceBroker(guard));
+    state.image().clone()
+}
+
 /// Panics where `response` has something that `version` has no place for.
 pub fn encodes<R: Encodable>(version: i16, response: &R) {
     let mut buf = BytesMut::new();
