@@ -80,9 +80,9 @@ fn commands_are_read() {
     parses(
         "skerry cluster helth",
         expect![[r#"
-        error: unrecognized subcommand 'helth'
+            error: unrecognized subcommand 'helth'
 
-          tip: some similar subcommands exist: 'help', 'health'"#]],
+              tip: some similar subcommands exist: 'elect', 'help', 'health'"#]],
     );
 }
 
@@ -117,11 +117,12 @@ fn help_teaches() {
 
         Commands:
           start       Run a node
+          dev         Run a whole cluster of several nodes on this machine
           topic       Make, list, describe, change and delete topics [alias: topics]
           produce     Write records to a topic, one for each line of stdin
           consume     Read records from topics
           group       List, describe, reset and delete consumer groups [alias: groups]
-          cluster     Look at the cluster
+          cluster     Look at the cluster, and change who votes, leads and has replicas
           log         Look into log files
           config      Explain settings, check a file of them
           completion  Print a script that completes commands in a shell

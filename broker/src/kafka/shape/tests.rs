@@ -49,12 +49,17 @@ fn codecs() -> Vec<Codec> {
         OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, DescribeConfigs: DescribeConfigsRequest,
         AlterConfigs: AlterConfigsRequest, DescribeLogDirs: DescribeLogDirsRequest,
         SaslAuthenticate: SaslAuthenticateRequest, CreatePartitions: CreatePartitionsRequest,
-        DeleteGroups: DeleteGroupsRequest, IncrementalAlterConfigs: IncrementalAlterConfigsRequest,
-        OffsetDelete: OffsetDeleteRequest, DescribeCluster: DescribeClusterRequest,
-        DescribeProducers: DescribeProducersRequest,
+        DeleteGroups: DeleteGroupsRequest, ElectLeaders: ElectLeadersRequest,
+        IncrementalAlterConfigs: IncrementalAlterConfigsRequest,
+        AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
+        ListPartitionReassignments: ListPartitionReassignmentsRequest,
+        OffsetDelete: OffsetDeleteRequest, DescribeQuorum: DescribeQuorumRequest,
+        DescribeCluster: DescribeClusterRequest,
+        DescribeProducers: DescribeProducersRequest, UnregisterBroker: UnregisterBrokerRequest,
         GetTelemetrySubscriptions: GetTelemetrySubscriptionsRequest,
         ListConfigResources: ListConfigResourcesRequest,
         DescribeTopicPartitions: DescribeTopicPartitionsRequest,
+        AddRaftVoter: AddRaftVoterRequest, RemoveRaftVoter: RemoveRaftVoterRequest,
     }
 }
 
