@@ -1,8 +1,9 @@
 //! Health and metrics over HTTP.
 //!
 //! `/health/live` says whether the process works (a supervisor restarts it if not), `/health/ready` whether the node
-//! serves (a balancer sends clients elsewhere if not); both answer 200 or 503 with the reasons. `/metrics` is for
-//! Prometheus. Deliberately absent: anything that changes the node, and so any need to know who asks.
+//! serves (a balancer sends clients elsewhere if not); both answer 200 or 503 with the reasons, and with notes about
+//! what is wrong elsewhere in the cluster. `/metrics` is for Prometheus. Deliberately absent: anything that changes the
+//! node, and so any need to know who asks.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Health {
     /// What is wrong; empty: nothing.
     pub reasons: Vec<String>,
+    /// What is wrong elsewhere, and does not keep this node from its work.
+    pub notes: Vec<String>,
 }
 
 impl Health {
@@ -47,7 +50,10 @@ impl Health {
     /// Well if there are no reasons.
     #[must_use]
     pub fn from_reasons(reasons: Vec<String>) -> Self {
-        Self { reasons }
+        Self {
+            reasons,
+            notes: Vec::new(),
+        }
     }
 }
 
@@ -184,7 +190,7 @@ fn page(state: &dyn AdminState, method: &Method, path: &str, accept: &str) -> Pa
 
 fn health(health: &Health) -> Page {
     let well = health.reasons.is_empty();
-    let body = serde_json::json!({ "status": if well { "ok" } else { "unwell" }, "reasons": health.reasons });
+    let body = serde_json::json!({ "status": if well { "ok" } else { "unwell" }, "reasons": health.reasons, "notes": health.notes });
     Page {
         status: if well {
             StatusCode::OK
@@ -278,17 +284,17 @@ mod tests {
                 content-type: application/json
                 cache-control: no-store
                 connection: close
-                content-length: 29
+                content-length: 40
 
-                {"reasons":[],"status":"ok"}
+                {"notes":[],"reasons":[],"status":"ok"}
                 ----
                 HTTP/1.1 503 Service Unavailable
                 content-type: application/json
                 cache-control: no-store
                 connection: close
-                content-length: 58
+                content-length: 69
 
-                {"reasons":["the disk is nearly full"],"status":"unwell"}
+                {"notes":[],"reasons":["the disk is nearly full"],"status":"unwell"}
                 ----
                 HTTP/1.1 200 OK
                 content-type: application/openmetrics-text; version=1.0.0; charset=utf-8

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use skerry_env::Env;
 use skerry_metadata::{ProposeError, Quorum};
 use skerry_metadata_state::{BrokerGuard, Command, Image, Outcome};
@@ -12,6 +13,7 @@ use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition, 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::budget::Budget;
+use crate::catching_up::CatchingUp;
 use crate::config::NodeConfig;
 use crate::gate::Gate;
 use crate::groups::Groups;
@@ -87,6 +89,8 @@ pub struct Broker {
     /// Bytes free on a nearly full disk, plus one; 0: there is room.
     pub(crate) disk_low: AtomicU64,
     pub(crate) epoch: std::sync::OnceLock<BrokerEpoch>,
+    /// How far copies are behind that are not in sync.
+    pub(crate) catching_up: Mutex<CatchingUp>,
 }
 
 impl Broker {

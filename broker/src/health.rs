@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::admin_http::{AdminState, Health};
 use crate::broker::Broker;
+use crate::cluster_view::{self, ClusterView};
 
 /// The answers of the administration port, from the first moment of a start on.
 #[derive(Default)]
@@ -27,7 +28,7 @@ impl AdminState for NodeHealth {
 
     fn ready(&self) -> Health {
         match self.broker.get() {
-            Some(broker) => Health::from_reasons(reasons(broker)),
+            Some(broker) => ready(broker),
             None => Health::from_reasons(vec!["the node is starting: it opens its metadata".to_owned()]),
         }
     }
@@ -35,18 +36,26 @@ impl AdminState for NodeHealth {
     fn metrics(&self) -> String {
         let mut text = String::new();
         if let Some(broker) = self.broker.get() {
+            let mut registry = broker.metrics().registry();
+            let view = ClusterView::of(&broker.image(), broker.id());
+            let behind_records = broker.catching_up.lock().records();
+            cluster_view::register(&mut registry, &view, &broker.quorum().status(), behind_records);
             // Writing to a string cannot fail.
-            let _ = prometheus_client::encoding::text::encode(&mut text, &broker.metrics().registry());
+            let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
         }
         text
     }
 }
 
-/// Why the node does not serve as it should.
-fn reasons(broker: &Broker) -> Vec<String> {
+/// Why the node does not serve as it should, and what is wrong elsewhere.
+fn ready(broker: &Broker) -> Health {
     let mut reasons = Vec::new();
+    reasons.extend(cluster_view::quorum_trouble(&broker.quorum().status()));
+    let view = ClusterView::of(&broker.image(), broker.id());
     if broker.epoch().is_none() {
         reasons.push("the broker has not registered yet".to_owned());
+    } else {
+        reasons.extend(view.reasons(&broker.catching_up.lock().told()));
     }
     for partition in broker.partitions().all() {
         if let Some(why) = partition.offline() {
@@ -58,5 +67,8 @@ fn reasons(broker: &Broker) -> Vec<String> {
             "the disk is nearly full: {free_bytes} bytes are free, producers must wait"
         ));
     }
-    reasons
+    Health {
+        reasons,
+        notes: view.notes(),
+    }
 }

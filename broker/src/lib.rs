@@ -9,7 +9,9 @@
 pub mod admin_http;
 pub mod broker;
 pub mod budget;
+mod catching_up;
 pub mod cli;
+mod cluster_view;
 pub mod config;
 mod controller;
 mod data_dir;

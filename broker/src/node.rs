@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Voter, WalMark};
@@ -428,6 +429,7 @@ fn build(
         applied: watch::Sender::new(0),
         disk_low: AtomicU64::new(0),
         epoch: std::sync::OnceLock::new(),
+        catching_up: Mutex::default(),
     };
     Ok((Arc::new(broker), tasks))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use skerry_env::Env;
+use skerry_env::disk::{read_file, replace_file};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
@@ -29,6 +30,8 @@ const NODES_MAX: u16 = 15;
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines of nodes that wait to be printed; then the nodes wait.
 const LINES_MAX: usize = 1_024;
+/// Says in the data directory which port node 1 has: the nodes remember each other's addresses.
+const PORT_FILE: &str = "kafka-port";
 /// The last lines of a node that are shown when the cluster does not start.
 const TAIL_LINES: usize = 5;
 
@@ -70,6 +73,32 @@ impl DevArgs {
             .hint(format!("each node takes ports {PORTS_EACH} above the one before")));
         }
         Ok(())
+    }
+
+    /// A cluster cannot move to other ports: each node would look for the others where they were.
+    fn check_ports(&self) -> Result<(), Failure> {
+        let disk = skerry_env::os_disk();
+        let path = self.data_dir.join(PORT_FILE);
+        let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
+        let known = read_file(&*disk, &path, 64).map_err(failed)?;
+        match known {
+            Some(bytes) => {
+                let known = String::from_utf8_lossy(&bytes).trim().to_owned();
+                if known == self.kafka_port.to_string() {
+                    return Ok(());
+                }
+                let dir = self.data_dir.display();
+                Err(
+                    Failure::new(format!("the cluster in {dir} has its ports from {known} on")).hint(
+                        format!("--kafka-port {known} starts it; another --data-dir starts a new one"),
+                    ),
+                )
+            }
+            None => {
+                disk.create_dir_all(&self.data_dir).map_err(failed)?;
+                replace_file(&*disk, &path, format!("{}\n", self.kafka_port).as_bytes()).map_err(failed)
+            }
+        }
     }
 
     fn port(&self, node: u16) -> u16 {
@@ -122,6 +151,7 @@ impl DevArgs {
 
 pub(super) fn run(arguments: &DevArgs) -> Result<(), Failure> {
     arguments.check()?;
+    arguments.check_ports()?;
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("cannot tell where this program is: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -176,10 +206,10 @@ impl Cluster<'_> {
             self.nodes.push(node);
         }
         let mut announced = false;
-        let deaths = loop {
+        loop {
             tokio::select! {
                 biased;
-                () = signals.next() => break 0,
+                () = signals.next() => break,
                 Some(line) = printed.recv() => self.print(line)?,
                 () = self.env.clock.sleep(LOOK) => {}
             }
@@ -200,8 +230,7 @@ impl Cluster<'_> {
                     self.arguments.bootstrap()
                 ))?;
             }
-        };
-        debug_assert_eq!(deaths, 0);
+        }
         let died_before = self.nodes.iter().filter(|node| node.ended.is_some()).count();
         self.stop(&mut signals, &mut printed).await?;
         let unclean = self
@@ -389,6 +418,19 @@ mod tests {
         );
         assert_eq!(dev(2, 9092).voters(), "1@127.0.0.1:9093");
         assert_eq!(dev(7, 9092).voters().split(',').count(), 5);
+    }
+
+    #[test]
+    fn a_cluster_stays_at_its_ports() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |kafka_port| DevArgs {
+            data_dir: dir.path().join("d"),
+            ..dev(3, kafka_port)
+        };
+        at(9_092).check_ports().unwrap();
+        at(9_092).check_ports().unwrap();
+        let refused = at(19_092).check_ports().unwrap_err().to_string();
+        assert!(refused.contains("--kafka-port 9092 starts it"), "{refused}");
     }
 
     #[test]

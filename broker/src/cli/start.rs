@@ -1,6 +1,7 @@
 //! `skerry start`: one node, until a signal ends it.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use futures_util::future::OptionFuture;
 use skerry_env::Env;
 use skerry_env::disk::read_file;
 use skerry_types::Instant;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 
 use super::failure::Failure;
 use crate::config::{Given, NodeConfig, Origin, SettingsError};
@@ -180,7 +182,7 @@ async fn serve(config: NodeConfig, until_stdin_ends: bool) -> Result<(), Failure
     let began = env.clock.now();
     let mut signals = Signals::new()?;
     if until_stdin_ends {
-        signals.or_the_end_of_stdin(&env);
+        signals.or_the_end_of_stdin()?;
     }
     let started = tokio::select! {
         biased;
@@ -216,8 +218,8 @@ async fn serve(config: NodeConfig, until_stdin_ends: bool) -> Result<(), Failure
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Ends with stdin, once.
-    stdin: Option<oneshot::Receiver<()>>,
+    /// A pipe whose end is a signal as well.
+    stdin: Option<pipe::Receiver>,
 }
 
 impl Signals {
@@ -231,30 +233,29 @@ impl Signals {
         })
     }
 
-    /// The end of stdin is a signal as well: the process at its other end has gone.
-    fn or_the_end_of_stdin(&mut self, env: &Env) {
-        let (ended, stdin) = oneshot::channel();
-        self.stdin = Some(stdin);
-        let tasks = env.tasks.clone();
-        // Ends with stdin, or with the process.
-        drop(env.tasks.spawn("stdin", async move {
-            tasks
-                .run_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()))
-                .await
-                .ok();
-            drop(ended);
-        }));
+    /// The end of stdin, a pipe, is a signal as well: the process at its other end has gone.
+    fn or_the_end_of_stdin(&mut self) -> Result<(), Failure> {
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+        let pipe = stdin.and_then(pipe::Receiver::from_owned_fd);
+        self.stdin = Some(pipe.map_err(|error| Failure::new(format!("--until-stdin-ends: {error}")))?);
+        Ok(())
     }
 
     pub(super) async fn next(&mut self) {
-        let mut stdin = OptionFuture::from(self.stdin.as_mut());
+        let ended = OptionFuture::from(self.stdin.as_mut().map(end_of));
         tokio::select! {
             biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            Some(_) = &mut stdin => self.stdin = None,
+            Some(()) = ended => self.stdin = None,
         }
     }
+}
+
+/// Reads a pipe to its end.
+async fn end_of(pipe: &mut pipe::Receiver) {
+    let mut bytes = [0; 64];
+    while pipe.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
 }
 
 fn announce(config: &NodeConfig, node: &RunningNode, now: Instant, began: Instant) {

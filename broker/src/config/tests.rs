@@ -639,3 +639,30 @@ proptest! {
         prop_assert_eq!(parse_size(&show_size(bytes)), Some(bytes));
     }
 }
+
+/// The files that the README tells people to copy.
+#[test]
+fn the_examples_are_nodes_of_one_cluster() {
+    let files = [
+        include_str!("../../../examples/three-nodes/edge-1.toml"),
+        include_str!("../../../examples/three-nodes/edge-2.toml"),
+        include_str!("../../../examples/three-nodes/edge-3.toml"),
+    ];
+    for (id, text) in (1..).zip(files) {
+        let mut given = Given::default();
+        given.file("skerry.toml", text);
+        assert!(given.warnings().is_empty(), "{:?}", given.warnings());
+        let config = NodeConfig::from_settings(&given.finish().unwrap()).unwrap();
+        assert_eq!(config.node_id.get(), id);
+        let mine = format!("edge-{id}:9093");
+        assert_eq!(config.cluster_advertise.as_deref(), Some(&*mine));
+        assert_eq!(config.kafka_advertise, Some(format!("edge-{id}:9092")));
+        assert_eq!(config.voters.len(), 3);
+    }
+    let readme = include_str!("../../../README.md");
+    let settings: Vec<&str> = files[0].lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(
+        readme.contains(&settings.join("\n")),
+        "README and examples differ"
+    );
+}

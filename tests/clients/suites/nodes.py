@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from typing import Any, Dict, List
@@ -237,14 +238,28 @@ def alive(pid: int) -> bool:
         return False
 
 
+def three_free_ports() -> int:
+    """A port that is free like all those that three nodes take above it."""
+    while True:
+        (port,) = free_ports(1)
+        held: List[socket.socket] = []
+        try:
+            for offset in (base + 100 * n for n in range(3) for base in (0, 1, 552)):
+                held.append(socket.socket())
+                held[-1].bind(("127.0.0.1", port + offset))
+            return port
+        except OSError:
+            continue
+        finally:
+            for one in held:
+                one.close()
+
+
 @test("nodes: skerry dev: prints where it serves, tells of a death, ends all its nodes however it ends", own_broker=True, ours_only=True, seconds=150)
 def dev(t: Context) -> None:
-    def start() -> "tuple[subprocess.Popen, List[int], int]":
-        # Three nodes take ports up to 752 above the first.
-        while True:
-            (port,) = free_ports(1)
-            if port + 800 < 32_000:
-                break
+    port = three_free_ports()
+
+    def start() -> "tuple[subprocess.Popen, List[int]]":
         process = subprocess.Popen([os.path.abspath(t.suite.binary or ""), "dev", "--nodes", "3", "--data-dir", os.path.join(t.directory, "dev"),
                                     "--kafka-port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         pids: List[int] = []
@@ -258,17 +273,17 @@ def dev(t: Context) -> None:
         assert len(pids) == 3, pids
         for n in range(3):
             with wire.Connection("127.0.0.1", port + 100 * n) as one:
-                assert {b["id"] for b in one.metadata([])["brokers"]} == ALL
-        return process, pids, port
+                eventually("it knows all three", lambda one=one: {b["id"] for b in one.metadata([])["brokers"]} == ALL)
+        return process, pids
 
-    process, pids, _ = start()
+    process, pids = start()
     process.send_signal(signal.SIGINT)
     out = (process.stdout or []).read().decode()  # type: ignore[union-attr]
     print(out)
     assert process.wait(30) == 0 and "all nodes have shut down cleanly" in out, out
     assert not any(map(alive, pids))
 
-    process, pids, port = start()
+    process, pids = start()
     os.kill(pids[1], signal.SIGKILL)
     for line in process.stdout or []:
         print(line.decode(), end="", flush=True)

@@ -1,4 +1,7 @@
-//! RemoveRaftVoter (81), v0 (KIP-853). The node goes on as a learner, as Kafka's goes on as an observer.
+//! RemoveRaftVoter (81), v0 (KIP-853). A node that lives goes on as a learner, as Kafka's goes on as an observer. One
+//! that does not answer is forgotten: another disk may come in its place, under the same number.
+
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{RemoveRaftVoterRequest, RemoveRaftVoterResponse};
@@ -8,6 +11,9 @@ use crate::kafka::dispatch::{Context, api};
 use crate::kafka::wire::{self, ApiError};
 
 api!(RemoveRaftVoter, 0..=0, RemoveRaftVoterRequest, handle);
+
+/// A member that has not answered for so long counts as gone: many heartbeats.
+const SILENCE: Duration = Duration::from_secs(2);
 
 async fn handle(context: Context, _version: i16, request: RemoveRaftVoterRequest) -> RemoveRaftVoterResponse {
     let response = RemoveRaftVoterResponse::default();
@@ -27,8 +33,18 @@ async fn remove(context: &Context, request: &RemoveRaftVoterRequest) -> Result<(
     };
     let id = raft_voters::check(context, &voter)?;
     raft_voters::check_directory(context, id, voter.directory, ResponseError::VoterNotFound)?;
-    let removed = context.broker.quorum().remove_voter(id).await;
-    removed.map_err(|error| raft_voters::refusal(&error))
+    let quorum = context.broker.quorum();
+    let removed = quorum.remove_voter(id).await;
+    removed.map_err(|error| raft_voters::refusal(&error))?;
+    let status = quorum.status_of_leader().await.ok();
+    let heard = status.and_then(|status| status.member(id)?.last_contact);
+    if heard.is_none_or(|ago| ago > SILENCE) {
+        // It has no vote any more, whatever becomes of this.
+        if let Err(error) = quorum.remove_learner(id).await {
+            tracing::info!(%id, %error, "a voter was removed and stays a learner");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

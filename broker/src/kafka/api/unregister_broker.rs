@@ -41,6 +41,15 @@ async fn handle(
 
 async fn forget(broker: &Broker, id: BrokerId) -> Result<(), ApiError> {
     topics::change(broker, Command::UnregisterBroker { broker: id }).await?;
+    // Its metadata is nobody's business any more either. A voter stays: whoever decides is changed on purpose only.
+    let learner = broker
+        .quorum()
+        .status()
+        .member(id)
+        .is_some_and(|member| !member.voter);
+    if learner && let Err(error) = broker.quorum().remove_learner(id).await {
+        tracing::info!(%id, %error, "a broker was forgotten and stays a learner");
+    }
     Ok(())
 }
 
