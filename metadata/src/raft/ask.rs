@@ -1,6 +1,6 @@
 //! Questions that the leader answers, asked from any node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,8 +145,10 @@ impl Node {
     async fn ask_on<A: Ask>(&self, question: &A) -> Result<A::Output, AskError> {
         let (mut hint, mut pause, mut strangers) = (None, RETRY_MIN, 0);
         loop {
+            let before = self.raft().server_metrics().borrow_watched().current_leader;
+            // A learner may hear a leader before it has the entry that says where the leader is.
             let known = self.known_leader();
-            let before = known.as_ref().map(|(id, _)| *id);
+            let is_lost = known.is_none();
             let leader = hint.take().or(known);
             let answer = match leader {
                 Some((id, addr)) if id != self.raft_id() => {
@@ -166,7 +168,7 @@ impl Node {
                 return Ok(output);
             };
             hint = leader.filter(|(id, _)| *id != self.raft_id());
-            if hint.is_none() && before.is_none() {
+            if hint.is_none() && is_lost {
                 hint = self.stranger(strangers);
                 strangers += 1;
             }
@@ -205,17 +207,24 @@ impl Node {
         Answer::NotLeader { leader: None }
     }
 
-    /// Whom to ask where this node knows no leader: it may be no member yet.
+    /// Whom to ask where this node knows no leader: it may be no member yet, or the members may have changed while it
+    /// was away.
     fn stranger(&self, turn: usize) -> Option<(u64, String)> {
-        let others: Vec<_> = self
-            .config()
-            .voters
-            .iter()
-            .filter(|voter| voter.id != self.config().node_id)
+        let configured = self.config().voters.iter().map(|voter| voter.addr.clone());
+        let metrics = self.raft().server_metrics();
+        let mut others: BTreeSet<String> = metrics
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .nodes()
+            .map(|(_, member)| member.addr.clone())
+            .chain(configured)
             .collect();
-        let voter = others.get(turn.checked_rem(others.len())?)?;
+        others.remove(self.addr());
+        let turn = turn.checked_rem(others.len())?;
+        let addr = others.into_iter().nth(turn)?;
         // Its number does not matter: the address is what is asked.
-        Some((u64::MAX, voter.addr.clone()))
+        Some((u64::MAX, addr))
     }
 
     pub(super) fn known_leader(&self) -> Option<(u64, String)> {

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::{RaftMetrics, ServerState};
+use openraft::{Instant as _, RaftMetrics};
 use skerry_proto::quorum as proto;
 
 use super::network::client_of;
@@ -78,29 +78,40 @@ impl Node {
         }
     }
 
-    /// Gives the leadership away, if this node has it and another voter can take it. Returns when somebody else leads,
-    /// or when that took too long.
-    pub(super) async fn hand_over(&self) {
-        let heir = heir(&self.raft().metrics().borrow_watched());
-        if let Some(heir) = heir {
-            self.transfer(heir).await;
+    /// Gives the leadership away, if this node has it. False where nobody took it.
+    pub(super) async fn hand_over(&self) -> bool {
+        if !self.leadership().here {
+            return true;
+        }
+        let recent = self.config().timings.lease;
+        let heir = heir(&self.raft().metrics().borrow_watched(), recent);
+        match heir {
+            Some(heir) => self.offer(heir).await,
+            None => false,
         }
     }
 
-    /// Tells `heir` to ask for votes at once, and everybody else that they may vote within the lease.
+    /// As [`Node::hand_over`], to `heir`; where it does not take over, to whoever wins an election.
     pub(super) async fn transfer(&self, heir: u64) {
-        let triggered = self.scoped(self.raft().trigger().transfer_leader(heir)).await;
-        if triggered.is_err() {
-            return;
+        if !self.offer(heir).await {
+            self.fall_silent().await;
         }
+    }
+
+    /// Tells `heir` to ask for votes at once, and everybody else that they may vote within the lease. True when somebody
+    /// else leads.
+    async fn offer(&self, heir: u64) -> bool {
+        let offered = self.scoped(self.raft().trigger().transfer_leader(heir)).await;
         let others = self.leader_other_than(Some(self.raft_id()));
         let deadline = self.config().timings.lease * 2;
-        if self.env().clock.timeout(deadline, others).await.is_ok() {
-            return;
-        }
-        // A leader that has given its leadership away takes no more proposals, in openraft for ever. Where nobody took
-        // over it must fall silent, or the others would go on to believe in it.
-        tracing::warn!(heir = %broker_id(heir), "the leadership was not taken over: an election follows");
+        offered.is_ok() && self.env().clock.timeout(deadline, others).await.is_ok()
+    }
+
+    /// A leader that has given its leadership away takes no more proposals, in openraft for ever. Where nobody took it,
+    /// it must fall silent, or the others would go on to believe in it. Returns when somebody else leads, or when that
+    /// took too long.
+    pub(super) async fn fall_silent(&self) {
+        tracing::warn!("the leadership was not taken over: an election follows");
         self.raft().runtime_config().heartbeat(false);
         let others = self.leader_other_than(Some(self.raft_id()));
         let deadline = self.config().timings.propose;
@@ -117,11 +128,8 @@ fn attended(metrics: &ServerMetrics) -> Option<(u64, String)> {
     Some((leader, membership.get_node(&leader)?.addr.clone()))
 }
 
-/// The voter that has most of the log, of those that answer; `None` where this node does not lead.
-fn heir(metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
-    if metrics.state != ServerState::Leader {
-        return None;
-    }
+/// The voter that has most of the log, of those that have answered within `recent`.
+fn heir(metrics: &RaftMetrics<TypeConfig>, recent: Duration) -> Option<u64> {
     let replication = metrics.replication.as_ref()?;
     let heartbeats = metrics.heartbeat.as_ref()?;
     metrics
@@ -131,8 +139,8 @@ fn heir(metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
         .filter(|id| *id != metrics.id)
         .filter_map(|id| {
             let heard = (*heartbeats.get(&id)?)?;
-            Some((*replication.get(&id)?, heard, id))
+            (heard.elapsed() < recent).then_some((*replication.get(&id)?, id))
         })
         .max()
-        .map(|(_, _, id)| id)
+        .map(|(_, id)| id)
 }

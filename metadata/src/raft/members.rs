@@ -175,25 +175,46 @@ impl Node {
         let Ok(_changing) = self.changing().try_lock() else {
             return Ok(Answer::Done(Err(ChangeRefused::InProgress)));
         };
-        let status = self.status();
-        if status.leader != Some(status.node_id) {
+        let dead_after = self.config().timings.lease * DEAD_AFTER_LEASES;
+        let patient_until = self.env().clock.now() + dead_after;
+        let steps = loop {
+            let status = self.status();
+            if status.leader != Some(status.node_id) {
+                return Ok(Answer::NotLeader {
+                    leader: self.known_leader(),
+                });
+            }
+            let ours = self.publisher().image().cluster_id().unwrap_or(Uuid::ZERO);
+            let refused = match decide(change, &status, ours, dead_after) {
+                Ok(steps) => break steps,
+                Err(refused) => refused,
+            };
+            // A new leader has not heard from everybody yet, and a new learner is on its way.
+            let may_pass = matches!(
+                refused,
+                ChangeRefused::LosesMajority { .. } | ChangeRefused::NotCaughtUp { .. }
+            );
+            if !may_pass || self.env().clock.now() > patient_until {
+                return Ok(Answer::Done(Err(refused)));
+            }
+            self.env().clock.sleep(self.config().timings.heartbeat).await;
+        };
+        if matches!(change, Change::RemoveVoter(id) if *id == self.raft_id()) {
+            // openraft lets a learner lead on. The next leader removes this node: whoever asked asks there.
+            if !self.hand_over().await {
+                self.fall_silent().await;
+            }
             return Ok(Answer::NotLeader {
                 leader: self.known_leader(),
             });
         }
-        let ours = self.publisher().image().cluster_id().unwrap_or(Uuid::ZERO);
-        let dead_after = self.config().timings.lease * DEAD_AFTER_LEASES;
-        let steps = match decide(change, &status, ours, dead_after) {
-            Ok(steps) => steps,
-            Err(refused) => return Ok(Answer::Done(Err(refused))),
-        };
         for step in steps {
+            let text = step.to_string();
             match self.change_step(step).await? {
-                Answer::Done(Ok(())) => {}
+                Answer::Done(Ok(())) => tracing::info!(change = text, "the quorum's members changed"),
                 answer => return Ok(answer),
             }
         }
-        tracing::info!(?change, "the quorum's members changed");
         Ok(Answer::Done(Ok(())))
     }
 

@@ -355,7 +355,8 @@ impl Node {
     }
 
     pub(crate) async fn shutdown(&self) {
-        self.hand_over().await;
+        // Where nobody takes over, the others elect when they miss this node.
+        let _ = self.hand_over().await;
         self.inner.stop_serving.send_replace(true);
         // It may have stopped by itself.
         drop(self.scoped(self.raft().shutdown()).await);

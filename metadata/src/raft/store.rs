@@ -300,7 +300,7 @@ impl Store {
     }
 
     /// Deletes the pieces of snapshots that were never finished, or were replaced right before the end.
-    fn clear_leftovers(&self) -> io::Result<()> {
+    pub(super) fn clear_leftovers(&self) -> io::Result<()> {
         let kept = self.snapshot()?.map(|(_, pieces)| pieces.generation);
         let mut batch = WriteBatch::default();
         let after = match kept {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -11,8 +12,9 @@ use skerry_env::{Env, TaskHandle};
 
 use super::log::{Flusher, LogStore};
 use super::machine::Machine;
+use super::snapshot::{PIECE_BYTES, Snapshots};
 use super::store::Store;
-use super::types::{Entry, LeaderId, LogId, Runtime, TypeConfig, Vote};
+use super::types::{Entry, LeaderId, LogId, Runtime, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use crate::wal::{WalMark, cut_unsynced_wal};
 
 struct Builder;
@@ -46,6 +48,55 @@ fn entry(index: u64) -> Entry {
     Entry::new_blank(LogId::new(LeaderId { term: 1, node_id: 1 }, index))
 }
 
+/// Names the bug that the parent process wants planted in this one.
+const PLANT: &str = "SKERRY_TEST_PLANT";
+
+#[test]
+fn promises_before_they_are_durable_are_noticed() {
+    for name in ["raft-vote-not-synced", "raft-entry-acked-before-sync"] {
+        let program = std::env::current_exe().expect("this program");
+        let output = std::process::Command::new(program)
+            .args(["--exact", "raft::suite::a_promise_survives_the_loss_of_power"])
+            .env(PLANT, name)
+            .output()
+            .expect("it runs");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("running 1 test"));
+        assert!(!output.status.success(), "{name} was not noticed");
+    }
+}
+
+/// Planted bug 2: a vote that is granted, or an entry that is acknowledged, before it is durable.
+#[tokio::test]
+async fn a_promise_survives_the_loss_of_power() {
+    if let Ok(name) = std::env::var(PLANT) {
+        skerry_types::plant(&name);
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mark = WalMark::default();
+    for round in 1..=3 {
+        let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
+        log.save_vote(&Vote::new(round, 1)).await.expect("saved");
+        drop((log, machine));
+        task.join().await;
+        cut_unsynced_wal(&dir.path().join("raft"), &mark).expect("cut");
+
+        let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
+        assert_eq!(log.read_vote().await.expect("read"), Some(Vote::new(round, 1)));
+        Runtime::scope(1, log.blocking_append([entry(round - 1)]))
+            .await
+            .expect("durable");
+        drop((log, machine));
+        task.join().await;
+        cut_unsynced_wal(&dir.path().join("raft"), &mark).expect("cut");
+
+        let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
+        let kept = log.try_get_log_entries(..).await.expect("read");
+        assert_eq!(kept.len() as u64, round);
+        drop((log, machine));
+        task.join().await;
+    }
+}
+
 #[tokio::test]
 async fn power_loss_takes_what_was_not_synced_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -77,4 +128,87 @@ async fn power_loss_takes_what_was_not_synced_and_nothing_else() {
     assert_eq!(kept, [entry(0), entry(1), entry(2)]);
     drop((log, machine));
     task.join().await;
+}
+
+fn pieces(store: &Store, generation: u64) -> usize {
+    (0..10)
+        .filter(|piece| store.piece(generation, *piece).is_ok())
+        .count()
+}
+
+fn meta(index: u64) -> SnapshotMeta {
+    SnapshotMeta {
+        last_log_id: Some(LogId::new(LeaderId { term: 1, node_id: 1 }, index)),
+        last_membership: StoredMembership::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_replaced_while_it_is_read_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let tasks = Env::os().tasks;
+    let store = Arc::new(Store::open(&dir.path().join("raft"), None).expect("opens"));
+    let (flusher, task) = Flusher::start(&store, &tasks);
+    let load = || Snapshots::load(Arc::clone(&store), flusher.clone(), tasks.clone()).expect("loads");
+    let snapshots = load();
+    assert!(snapshots.current().is_none());
+    let data = |byte: u8| Bytes::from(vec![byte; PIECE_BYTES * 2 + 10]);
+
+    // One that is given up, as by a peer that dies while it sends.
+    let mut writer = snapshots.writer();
+    writer.push(&[1; 100]).expect("written");
+    assert_eq!(pieces(&store, 0), 1);
+    drop(writer);
+    assert_eq!(pieces(&store, 0), 0);
+
+    let first = snapshots.write(data(2)).await.expect("written");
+    assert_eq!(first.pieces(), 3);
+    snapshots.adopt(meta(5), first).await.expect("durable");
+    let sending = snapshots.current().expect("there is one").snapshot;
+    let second = snapshots.write(data(3)).await.expect("written");
+    snapshots.adopt(meta(9), second).await.expect("durable");
+    // Who reads the old one goes on; then it is gone.
+    assert_eq!(sending.read().expect("whole"), data(2));
+    drop(sending);
+    assert_eq!((pieces(&store, 1), pieces(&store, 2)), (0, 3));
+
+    // One that was begun earlier and ends later does not take the place of a newer one.
+    let late = snapshots.write(data(4)).await.expect("written");
+    snapshots.adopt(meta(7), late).await.expect("durable");
+    let current = snapshots.current().expect("there is one");
+    assert_eq!(
+        (current.meta.clone(), current.snapshot.read().expect("whole")),
+        (meta(9), data(3))
+    );
+    assert_eq!(pieces(&store, 3), 0);
+
+    // A crash in the middle of one leaves pieces that the next start clears.
+    let mut writer = snapshots.writer();
+    writer.push(&[5; 100]).expect("written");
+    std::mem::forget(writer);
+    let unfinished = 4;
+    assert_eq!(pieces(&store, unfinished), 1);
+    drop((snapshots, current));
+    drop(flusher);
+    task.join().await;
+    // The forgotten writer holds the store: what a start does is done by hand.
+    store.clear_leftovers().expect("cleared");
+    assert_eq!((pieces(&store, 2), pieces(&store, unfinished)), (3, 0));
+    assert_eq!(store.new_generation(), 3);
+}
+
+#[tokio::test]
+async fn appends_to_peers_are_bounded_in_bytes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(&dir.path().join("raft"), None).expect("opens");
+    store.append((0..100).map(entry)).expect("written");
+    let one = store.entries(0..1, usize::MAX).expect("read");
+    assert_eq!(store.entries(10.., 1).expect("read"), [entry(10)]);
+    assert_eq!(store.entries(.., usize::MAX).expect("read").len(), 100);
+    let some = store.entries(.., 200).expect("read");
+    assert!(
+        some.len() > 1 && some.len() < 50 && some[..1] == one,
+        "{}",
+        some.len()
+    );
 }

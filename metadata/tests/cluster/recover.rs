@@ -1,0 +1,86 @@
+//! The majority is lost for good.
+
+use skerry_env::Env;
+use skerry_metadata::{RecoverError, Survivor};
+use skerry_types::{BrokerId, WallMs};
+
+use crate::world::{World, is_created, place_for_topics, topic, until};
+
+#[tokio::test]
+async fn a_survivor_becomes_the_quorum_and_the_others_join_it() {
+    let mut world = World::of_voters(3).await;
+    place_for_topics(&world).await;
+    world.propose(1, topic("kept")).await;
+    world.images_agree().await;
+    let cluster_id = world.node(1).image().cluster_id();
+    let disk = Env::os().disk;
+
+    let in_use = Survivor::open(&*disk, &world.dir(1)).err().expect("refused");
+    assert!(
+        in_use.to_string().ends_with("is in use by another process"),
+        "{in_use}"
+    );
+    for id in 1..=3 {
+        world.kill(id).await;
+    }
+    world.wipe(2).await;
+    world.wipe(3).await;
+    let empty = Survivor::open(&*disk, &world.dir(2)).err().expect("refused");
+    assert!(matches!(empty, RecoverError::Empty { .. }), "{empty}");
+
+    world.cut_power(1).await;
+    let survivor = Survivor::open(&*disk, &world.dir(1)).unwrap();
+    let text = survivor.to_string();
+    assert!(
+        text.contains("may be lost: whatever the other voters decided after entry "),
+        "{text}"
+    );
+    assert_eq!(survivor.voters().len(), 3);
+    let note = survivor.recover(WallMs(1_700_000_000_000)).unwrap();
+    assert!(
+        note.starts_with("recovered at 1700000000000 (ms since 1970) by node 1 alone, from the voters 1@"),
+        "{note}"
+    );
+
+    world.start(1).await;
+    assert!(world.node(1).image().topic("kept").is_some());
+    assert_eq!(world.node(1).image().cluster_id(), cluster_id);
+    assert!(is_created(&world.propose(1, topic("new")).await));
+
+    // The others come with empty disks and the old configuration.
+    for id in [2, 3] {
+        world.start(id).await;
+        until("it is a learner", || {
+            world.node(id).image().topic("new").is_some()
+        })
+        .await;
+    }
+    for id in [2, 3] {
+        world
+            .on(
+                1,
+                move |quorum| async move { quorum.add_voter(BrokerId(id)).await },
+            )
+            .await
+            .unwrap();
+    }
+    // The note is in the log of every member.
+    for (_, node) in world.running() {
+        let status = node.status();
+        assert_eq!(status.member(BrokerId(1)).unwrap().note, note);
+        assert_eq!(node.image().cluster_id(), cluster_id);
+    }
+    let leader = world.leader().await;
+    world.kill(leader).await;
+    let left = world.leader().await;
+    assert!(is_created(&world.propose(left, topic("newer")).await));
+
+    let other = world.follower().await;
+    world.kill(other).await;
+    world.kill(left).await;
+    world.cut_power(left).await;
+    let alone = Survivor::open(&*disk, &world.dir(left)).unwrap();
+    alone.recover(WallMs(0)).unwrap();
+    let again = Survivor::open(&*disk, &world.dir(left)).err().expect("refused");
+    assert!(matches!(again, RecoverError::SoleVoter { .. }), "{again}");
+}
