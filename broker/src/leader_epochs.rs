@@ -19,9 +19,9 @@ struct Known {
 }
 
 impl Known {
-    fn of(log: &Log, leader: &Leader) -> Self {
+    fn of(log: &Log, current: LeaderEpoch) -> Self {
         Self {
-            current: leader.epoch(),
+            current,
             last_written: log.last_epoch(),
             log_end: log.log_end(),
         }
@@ -52,17 +52,13 @@ impl Known {
 /// The answer to OffsetForLeaderEpoch.
 #[must_use]
 pub fn end_of(log: &Log, leader: &Leader, requested: LeaderEpoch) -> EpochEnd {
-    Known::of(log, leader).end_of(requested, log.epoch_end(requested))
+    end_in(log, leader.epoch(), requested)
 }
 
-/// Where the records of the leader's epoch begin, or will begin.
+/// As [`end_of`], of a leader that leads in `current`.
 #[must_use]
-pub fn start_of_leadership(log: &Log, leader: &Leader) -> Offset {
-    if log.last_epoch() != Some(leader.epoch()) {
-        return log.log_end();
-    }
-    let before = log.epoch_end(LeaderEpoch(leader.epoch().get() - 1));
-    before.end_offset.max(log.log_start())
+pub fn end_in(log: &Log, current: LeaderEpoch, requested: LeaderEpoch) -> EpochEnd {
+    Known::of(log, current).end_of(requested, log.epoch_end(requested))
 }
 
 /// The epoch of the record at `offset`, or of the record that will be there.

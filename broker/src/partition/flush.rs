@@ -6,7 +6,7 @@ use skerry_log::{FlushJob, Poisoned};
 use skerry_types::{Offset, WallMs};
 use tokio::sync::oneshot;
 
-use super::{AckError, Durability, Partition, State, Storage, WaitingAck};
+use super::{AckError, Durability, Partition, Role, State, Storage, WaitingAck};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum FlushState {
@@ -95,12 +95,12 @@ impl Partition {
         }
     }
 
-    /// Resolves when everything that the log holds now is durable and visible. `None`: it is already, or this broker
-    /// does not lead.
+    /// Resolves when everything that the log holds now is acknowledged. `None`: it is already, or this broker does not
+    /// lead.
     pub fn settled(self: &Arc<Self>) -> Option<oneshot::Receiver<Result<(), AckError>>> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (Storage::Open(log), Some(leader)) = (&state.storage, &state.leader) else {
+        let (Storage::Open(log), Some(leader)) = (&state.storage, state.role.leader()) else {
             return None;
         };
         let end = log.log_end();
@@ -108,13 +108,22 @@ impl Partition {
             return None;
         }
         let (reply, receiver) = oneshot::channel();
-        state.waiting_acks.push_back(WaitingAck {
+        state.waiting_all.push_back(WaitingAck {
             visible: end,
             durable: Offset::ZERO,
             reply,
         });
         self.flush_if_dirty(state);
         Some(receiver)
+    }
+
+    /// This broker leads, and nobody else is in sync: what it holds is acknowledged when its own disk has it.
+    #[must_use]
+    pub fn leads_alone(&self) -> bool {
+        match &self.state.lock().role {
+            Role::Leader(leading) => leading.rules.in_sync().nth(1).is_none(),
+            _ => false,
+        }
     }
 
     /// Queues a flush where `flush.ms` is over.

@@ -1,14 +1,17 @@
 //! What a leader does with its log: appends, and the acknowledgements that wait.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use skerry_log::{Appended, ValidBatch};
-use skerry_replica::Visibility;
+use skerry_replica::{Leader, LeaderStart, Visibility};
 use skerry_types::{Instant, LeaderEpoch, Offset, WallMs, is_planted};
 use tokio::sync::oneshot;
 
+use super::feed::Tap;
 use super::{
-    AckError, Acks, Appending, Durability, Partition, ProduceError, State, Storage, WaitingAck, serving,
+    AckError, Acks, Appending, Assigned, Assignment, Durability, Partition, ProduceError, Role, State,
+    Storage, WaitingAck, serving,
 };
 
 impl Partition {
@@ -40,7 +43,8 @@ impl Partition {
         let durability = self.settings.load().durability;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (log, leader) = serving(&mut state.storage, &mut state.leader, leader_epoch)?;
+        let (log, leading) = serving(&mut state.storage, &mut state.role, leader_epoch)?;
+        let leader = &mut leading.rules;
         if acks == Acks::All {
             leader.may_acknowledge()?;
         }
@@ -65,6 +69,7 @@ impl Partition {
         );
         let (log_start, high_watermark, durable_end) =
             (log.log_start(), leader.high_watermark(), log.durable_end());
+        leading.tell_of_records();
         state.unflushed_since.get_or_insert(now);
         if state.gather.on_append()
             && let Some(gathered) = state.gathered.take()
@@ -94,11 +99,16 @@ impl Partition {
                     durable: must_be_durable,
                     reply,
                 };
+                let others = if acks == Acks::All {
+                    &mut state.waiting_all
+                } else {
+                    &mut state.waiting_leader
+                };
                 // A repetition waits for its original, which may be older than what others wait for.
-                let place = state.waiting_acks.partition_point(|other| {
+                let place = others.partition_point(|other| {
                     (other.visible.max(other.durable)) <= waiting.visible.max(waiting.durable)
                 });
-                state.waiting_acks.insert(place, waiting);
+                others.insert(place, waiting);
                 Some(receiver)
             };
         if durability == Durability::BeforeAcknowledgement || must_be_durable > Offset::ZERO {
@@ -114,33 +124,111 @@ impl Partition {
     }
 }
 
+/// The part of a partition's leader.
+pub(super) struct Leading {
+    pub(super) rules: Leader,
+    /// The followers' streams, one for each follower that follows.
+    pub(super) taps: Vec<Tap>,
+}
+
+impl Leading {
+    /// Wakes the streams that had sent everything.
+    fn tell_of_records(&mut self) {
+        for tap in self.taps.iter_mut().filter(|tap| tap.drained) {
+            tap.drained = false;
+            tap.feed.on_records(tap.handle);
+        }
+    }
+}
+
+impl Partition {
+    /// Leads, or goes on leading.
+    pub(super) fn lead(&self, state: &mut State, assignment: &Assignment) -> Assigned {
+        let settings = self.settings();
+        let visibility = settings.durability.visibility();
+        // Of the image that the set is of, if that is stricter: settings may come a moment later.
+        let min_in_sync = settings.min_in_sync.max(assignment.min_in_sync);
+        let now = self.clock.now();
+        let Some(registration) = assignment.registration else {
+            state.end_role();
+            return Assigned::Nothing;
+        };
+        if let Role::Leader(leading) = &mut state.role
+            && leading.rules.epoch() == assignment.leader_epoch
+        {
+            leading
+                .rules
+                .on_metadata(&assignment.view, min_in_sync, visibility, now);
+            return Assigned::Leads;
+        }
+        state.end_role();
+        let Storage::Open(log) = &state.storage else {
+            return Assigned::Nothing;
+        };
+        let rules = Leader::new(LeaderStart {
+            me: self.me,
+            my_broker_epoch: registration,
+            epoch: assignment.leader_epoch,
+            view: assignment.view.clone(),
+            min_in_sync,
+            visibility,
+            log_start: log.log_start(),
+            log_end: log.log_end(),
+            durable_end: log.durable_end(),
+            high_watermark: state.high_watermark,
+            now,
+        });
+        state.role = Role::Leader(Leading {
+            rules,
+            taps: Vec::new(),
+        });
+        Assigned::Leads
+    }
+}
+
 impl State {
-    /// Tells the leader where its log is.
+    /// This broker has no part in the partition any more, or another one.
+    pub(super) fn end_role(&mut self) {
+        if let Some(known) = self.role.high_watermark() {
+            self.high_watermark = known;
+        }
+        if let Role::Leader(leading) = std::mem::replace(&mut self.role, Role::None) {
+            for tap in leading.taps {
+                tap.feed.on_role_ended(tap.handle);
+            }
+        }
+        self.fail_acks(&AckError::NotLeader);
+        self.wake_readers();
+    }
+
+    /// Tells the leader where its log is, or the follower.
     pub(super) fn follow_log(&mut self, now: Instant) {
-        if let (Storage::Open(log), Some(leader)) = (&self.storage, &mut self.leader) {
-            leader.on_local_log(log.log_start(), log.log_end(), log.durable_end(), now);
+        let Storage::Open(log) = &self.storage else {
+            return;
+        };
+        match &mut self.role {
+            Role::None => {}
+            Role::Leader(leading) => {
+                leading
+                    .rules
+                    .on_local_log(log.log_start(), log.log_end(), log.durable_end(), now);
+            }
+            Role::Follower(following) => following.on_local_log(log),
         }
     }
 
     /// Answers what has become true.
     pub(super) fn settle(&mut self) {
-        let (Storage::Open(log), Some(leader)) = (&self.storage, &self.leader) else {
+        let (Storage::Open(log), Some(visible)) = (&self.storage, self.role.high_watermark()) else {
             return;
         };
-        let (visible, durable) = (leader.high_watermark(), log.durable_end());
-        let mut index = 0;
-        while let Some(waiting) = self.waiting_acks.get(index) {
-            let reached =
-                waiting.visible <= visible && (waiting.durable <= durable || is_planted("ack-before-fsync"));
-            if reached {
-                let waiting = self.waiting_acks.remove(index).expect("looked at above");
-                // The client may have gone: its record stays.
-                let _ = waiting.reply.send(Ok(()));
-            } else if leader.visibility() == Visibility::Durable {
-                // Ordered by offset: nothing behind it is reached either.
-                break;
-            } else {
-                index += 1;
+        if let Role::Leader(leading) = &mut self.role {
+            let (durable, log_start) = (log.durable_end(), log.log_start());
+            let in_order = leading.rules.visibility() == Visibility::Durable;
+            answer(&mut self.waiting_all, visible, durable, in_order);
+            answer(&mut self.waiting_leader, visible, durable, in_order);
+            for tap in &mut leading.taps {
+                tap.tell_of_watermark((visible, log_start));
             }
         }
         if visible > self.announced {
@@ -150,7 +238,7 @@ impl State {
     }
 
     pub(super) fn fail_acks(&mut self, error: &AckError) {
-        for waiting in self.waiting_acks.drain(..) {
+        for waiting in self.waiting_all.drain(..).chain(self.waiting_leader.drain(..)) {
             let _ = waiting.reply.send(Err(error.clone()));
         }
     }
@@ -158,6 +246,24 @@ impl State {
     pub(super) fn wake_readers(&mut self) {
         for waiter in self.waiting_reads.drain(..) {
             waiter.notify_one();
+        }
+    }
+}
+
+/// Answers those whose records are visible and durable enough.
+fn answer(waiting: &mut VecDeque<WaitingAck>, visible: Offset, durable: Offset, in_order: bool) {
+    let mut index = 0;
+    while let Some(next) = waiting.get(index) {
+        let reached = next.visible <= visible && (next.durable <= durable || is_planted("ack-before-fsync"));
+        if reached {
+            let next = waiting.remove(index).expect("looked at above");
+            // The client may have gone: its record stays.
+            let _ = next.reply.send(Ok(()));
+        } else if in_order {
+            // Ordered by offset: nothing behind it is reached either.
+            return;
+        } else {
+            index += 1;
         }
     }
 }

@@ -4,7 +4,9 @@
 //! task, timer or open file (DESIGN, "idle partition"). Everything under the lock is short and synchronous; what may
 //! block for long leaves it as a job.
 
+mod feed;
 mod flush;
+mod follow;
 mod lead;
 mod spec;
 
@@ -15,15 +17,19 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
-use skerry_replica::{Leader, LeaderStart};
+use skerry_replica::{Follower, FollowerStart, Leader, LeaderStart};
 use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted};
 use tokio::sync::{Notify, oneshot};
 
+pub use feed::{Attach, FeedPlan, ImpossibleReport, InSyncCheck, ReplicationState, Watermark};
 pub use flush::AfterFlush;
 use flush::FlushState;
+pub use follow::{Checkpoint, Cut, FollowError, OwnProgress};
+use follow::Following;
+use lead::Leading;
 pub use spec::{
-    AckError, Acks, Appending, Assignment, Durability, FetchError, Isolation, NotServing, PartitionSettings,
-    ProduceError, ReadSpec, Reading,
+    AckError, Acks, Appending, Assigned, Assignment, Durability, FetchError, Isolation, NotServing,
+    PartitionSettings, ProduceError, ReadSpec, Reading, Throttled,
 };
 
 use crate::flusher::FlushQueue;
@@ -42,8 +48,13 @@ pub struct Partition {
 
 struct State {
     storage: Storage,
-    leader: Option<Leader>,
-    waiting_acks: VecDeque<WaitingAck>,
+    role: Role,
+    /// What a replica without a role knew last, or a checkpoint.
+    high_watermark: Offset,
+    /// Acknowledgements that wait for the high watermark, in the order of their offsets.
+    waiting_all: VecDeque<WaitingAck>,
+    /// Acknowledgements that wait for this broker's disk alone, in the order of their offsets.
+    waiting_leader: VecDeque<WaitingAck>,
     waiting_reads: Vec<Arc<Notify>>,
     flush: FlushState,
     gather: Gather,
@@ -53,6 +64,34 @@ struct State {
     announced: Offset,
     /// When the oldest record that is not durable was appended. For `flush.ms`.
     unflushed_since: Option<WallMs>,
+    /// The log is about to be cut here: no checkpoint may claim more.
+    cut_at: Option<Offset>,
+}
+
+/// What this broker is to the partition.
+#[expect(clippy::large_enum_variant, reason = "all but a few partitions have a role")]
+enum Role {
+    /// Nobody leads, or this start of the broker is not registered yet.
+    None,
+    Leader(Leading),
+    Follower(Following),
+}
+
+impl Role {
+    fn leader(&self) -> Option<&Leader> {
+        match self {
+            Self::Leader(leading) => Some(&leading.rules),
+            _ => None,
+        }
+    }
+
+    fn high_watermark(&self) -> Option<Offset> {
+        match self {
+            Self::None => None,
+            Self::Leader(leading) => Some(leading.rules.high_watermark()),
+            Self::Follower(following) => Some(following.rules.high_watermark()),
+        }
+    }
 }
 
 #[expect(clippy::large_enum_variant, reason = "all but a few partitions are open")]
@@ -71,7 +110,8 @@ struct WaitingAck {
 }
 
 impl Partition {
-    /// A partition with an open log, or with the reason why it is not.
+    /// A partition with an open log, or with the reason why it is not. `high_watermark` is a checkpoint's: a hint.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of what the partition is")]
     #[must_use]
     pub fn new(
         name: TopicPartition,
@@ -79,6 +119,7 @@ impl Partition {
         me: BrokerId,
         settings: Arc<PartitionSettings>,
         log: Result<Log, String>,
+        high_watermark: Offset,
         flushes: Arc<FlushQueue>,
         clock: Clock,
     ) -> Arc<Self> {
@@ -93,14 +134,17 @@ impl Partition {
             settings: ArcSwap::new(settings),
             state: Mutex::new(State {
                 storage,
-                leader: None,
-                waiting_acks: VecDeque::new(),
+                role: Role::None,
+                high_watermark,
+                waiting_all: VecDeque::new(),
+                waiting_leader: VecDeque::new(),
                 waiting_reads: Vec::new(),
                 flush: FlushState::Idle,
                 gather: Gather::default(),
                 gathered: None,
                 announced: Offset::ZERO,
                 unflushed_since: None,
+                cut_at: None,
             }),
             flushes,
             clock,
@@ -129,63 +173,56 @@ impl Partition {
         if let Storage::Open(log) = &mut state.storage {
             log.set_config(settings.log.clone());
         }
-        if let Some(leader) = &mut state.leader {
-            leader.on_settings(settings.min_in_sync, settings.durability.visibility());
+        if let Role::Leader(leading) = &mut state.role {
+            leading
+                .rules
+                .on_settings(settings.min_in_sync, settings.durability.visibility());
         }
         state.settle();
         // From the weaker rule to the stronger: what is not durable yet must become so to be acknowledged.
         self.flush_if_dirty(&mut state);
     }
 
-    /// Takes over what the metadata says.
-    pub fn assign(self: &Arc<Self>, assignment: &Assignment) {
-        let settings = self.settings();
-        // Of the image that the set is of, if that is stricter: settings may come a moment later.
-        let min_in_sync = settings.min_in_sync.max(assignment.min_in_sync);
-        let mut state = self.state.lock();
-        if assignment.leader != Some(self.me) {
-            state.leader = None;
-            state.fail_acks(&AckError::NotLeader);
-            state.wake_readers();
-            return;
-        }
-        match &mut state.leader {
-            Some(leader) if leader.epoch() == assignment.leader_epoch => {
-                leader.on_metadata(
-                    &assignment.view,
-                    min_in_sync,
-                    settings.durability.visibility(),
-                    self.clock.now(),
-                );
-            }
+    /// Takes over what the metadata says, and tells whom this broker follows now.
+    pub fn assign(self: &Arc<Self>, assignment: &Assignment) -> Assigned {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let role = match assignment.leader {
+            Some(leader) if leader == self.me => self.lead(state, assignment),
+            Some(leader) if assignment.registration.is_some() => self.follow(state, assignment, leader),
             _ => {
-                let State {
-                    storage: Storage::Open(log),
-                    leader,
-                    ..
-                } = &mut *state
-                else {
-                    return;
-                };
-                let known = leader.as_ref().map_or(log.log_start(), Leader::high_watermark);
-                *leader = Some(Leader::new(LeaderStart {
-                    me: self.me,
-                    epoch: assignment.leader_epoch,
-                    my_broker_epoch: assignment.my_broker_epoch,
-                    view: assignment.view.clone(),
-                    min_in_sync,
-                    visibility: settings.durability.visibility(),
-                    log_start: log.log_start(),
-                    log_end: log.log_end(),
-                    durable_end: log.durable_end(),
-                    high_watermark: known,
-                    now: self.clock.now(),
-                }));
-                // What a crash left in the page cache alone counts only once it is durable.
-                self.flush_if_dirty(&mut state);
+                state.end_role();
+                Assigned::Nothing
             }
-        }
+        };
+        // What a crash left in the page cache alone counts only once it is durable.
+        self.flush_if_dirty(state);
         state.settle();
+        role
+    }
+
+    fn follow(&self, state: &mut State, assignment: &Assignment, leader: BrokerId) -> Assigned {
+        let epoch = assignment.leader_epoch;
+        let in_sync = assignment.view.in_sync.contains(&self.me);
+        if let Role::Follower(following) = &mut state.role
+            && following.rules.epoch() == epoch
+        {
+            following.in_sync = in_sync;
+            return Assigned::Follows { leader, epoch };
+        }
+        state.end_role();
+        let Storage::Open(log) = &state.storage else {
+            return Assigned::Nothing;
+        };
+        let rules = Follower::new(FollowerStart {
+            leader,
+            epoch,
+            log_start: log.log_start(),
+            log_end: log.log_end(),
+            high_watermark: state.high_watermark,
+        });
+        state.role = Role::Follower(Following::new(rules, in_sync));
+        Assigned::Follows { leader, epoch }
     }
 
     /// Where the bytes of a read are, and the numbers that go with them.
@@ -195,8 +232,12 @@ impl Partition {
     pub fn read(&self, spec: &ReadSpec) -> Result<Reading, FetchError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (log, leader) = serving(&mut state.storage, &mut state.leader, spec.leader_epoch)?;
-        let high_watermark = leader.high_watermark();
+        let (log, high_watermark) = if spec.any_replica {
+            readable(&state.storage, &state.role, spec.leader_epoch)?
+        } else {
+            let (log, leading) = serving(&mut state.storage, &mut state.role, spec.leader_epoch)?;
+            (&*log, leading.rules.high_watermark())
+        };
         let last_stable = log.last_stable(high_watermark);
         let log_start = log.log_start();
         let upper = match spec.isolation {
@@ -256,8 +297,8 @@ impl Partition {
     ) -> Result<T, NotServing> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (log, leader) = serving(&mut state.storage, &mut state.leader, leader_epoch)?;
-        Ok(look(log, leader))
+        let (log, leading) = serving(&mut state.storage, &mut state.role, leader_epoch)?;
+        Ok(look(log, &leading.rules))
     }
 
     /// Looks at the log, whoever leads. `None` where it is deleted or offline.
@@ -268,14 +309,16 @@ impl Partition {
         }
     }
 
-    /// Changes the log's extent (retention, DeleteRecords, compaction), and tells the leader.
-    pub fn change_log<T>(self: &Arc<Self>, change: impl FnOnce(&mut Log, Option<&Leader>) -> T) -> Option<T> {
+    /// Changes the log's extent (retention, DeleteRecords, compaction), and tells the leader or the follower. `change`
+    /// gets the log and the high watermark that this replica knows, which bounds what may be deleted or compacted.
+    pub fn change_log<T>(self: &Arc<Self>, change: impl FnOnce(&mut Log, Offset) -> T) -> Option<T> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Storage::Open(log) = &mut state.storage else {
             return None;
         };
-        let changed = change(log, state.leader.as_ref());
+        let known = state.role.high_watermark().unwrap_or(state.high_watermark);
+        let changed = change(log, known.clamp(log.log_start(), log.log_end()));
         state.follow_log(self.clock.now());
         state.settle();
         self.flush_if_dirty(state);
@@ -285,7 +328,7 @@ impl Partition {
     /// This broker leads it.
     #[must_use]
     pub fn is_led(&self) -> bool {
-        self.state.lock().leader.is_some()
+        matches!(self.state.lock().role, Role::Leader(_))
     }
 
     /// Why the partition is not served, if it is not.
@@ -302,9 +345,8 @@ impl Partition {
     pub fn delete(&self) {
         let mut state = self.state.lock();
         state.storage = Storage::Deleted;
-        state.leader = None;
         state.fail_acks(&AckError::Deleted);
-        state.wake_readers();
+        state.end_role();
     }
 
     /// Closes the log cleanly. Appends are refused from now on.
@@ -313,9 +355,7 @@ impl Partition {
     /// The disk's.
     pub fn close(&self) -> std::io::Result<()> {
         let mut state = self.state.lock();
-        state.leader = None;
-        state.fail_acks(&AckError::NotLeader);
-        state.wake_readers();
+        state.end_role();
         match &mut state.storage {
             Storage::Open(log) => log.close(),
             _ => Ok(()),
@@ -326,23 +366,53 @@ impl Partition {
 /// The log and the leader, where this broker leads in `leader_epoch`.
 fn serving<'a>(
     storage: &'a mut Storage,
-    leader: &'a mut Option<Leader>,
+    role: &'a mut Role,
     leader_epoch: LeaderEpoch,
-) -> Result<(&'a mut Log, &'a mut Leader), NotServing> {
+) -> Result<(&'a mut Log, &'a mut Leading), NotServing> {
+    let log = open(storage)?;
+    let Role::Leader(leading) = role else {
+        return Err(NotServing::NotLeader);
+    };
+    check_epoch(leading.rules.epoch(), leader_epoch)?;
+    Ok((log, leading))
+}
+
+/// The log and the high watermark, where this broker leads or follows in `leader_epoch` (KIP-392).
+fn readable<'a>(
+    storage: &'a Storage,
+    role: &Role,
+    leader_epoch: LeaderEpoch,
+) -> Result<(&'a Log, Offset), NotServing> {
     let log = match storage {
         Storage::Open(log) => log,
         Storage::Offline(why) => return Err(NotServing::Offline(why.clone())),
         Storage::Deleted => return Err(NotServing::Deleted),
     };
-    let leader = leader.as_mut().ok_or(NotServing::NotLeader)?;
-    let current = leader.epoch();
-    if leader_epoch != LeaderEpoch::UNKNOWN && leader_epoch < current {
+    let (epoch, high_watermark) = match role {
+        Role::None => return Err(NotServing::NotLeader),
+        Role::Leader(leading) => (leading.rules.epoch(), leading.rules.high_watermark()),
+        Role::Follower(following) => (following.rules.epoch(), following.rules.high_watermark()),
+    };
+    check_epoch(epoch, leader_epoch)?;
+    Ok((log, high_watermark))
+}
+
+fn open(storage: &mut Storage) -> Result<&mut Log, NotServing> {
+    match storage {
+        Storage::Open(log) => Ok(log),
+        Storage::Offline(why) => Err(NotServing::Offline(why.clone())),
+        Storage::Deleted => Err(NotServing::Deleted),
+    }
+}
+
+fn check_epoch(current: LeaderEpoch, asked: LeaderEpoch) -> Result<(), NotServing> {
+    if asked != LeaderEpoch::UNKNOWN && asked < current {
         return Err(NotServing::FencedEpoch { current });
     }
-    if leader_epoch > current {
+    if asked > current {
         return Err(NotServing::UnknownEpoch { current });
     }
-    Ok((log, leader))
+    Ok(())
 }
 
 /// Where the reader's log must be cut, if it is not a prefix of this one (KIP-320, KIP-595).

@@ -51,6 +51,8 @@ pub struct PartitionSettings {
     pub min_in_sync: usize,
     /// A topic of the broker's own: clients may not produce to it.
     pub internal: bool,
+    /// Catching up goes no faster than the replication quota.
+    pub throttled: Throttled,
 }
 
 /// What the metadata says of a partition.
@@ -60,12 +62,39 @@ pub struct Assignment {
     pub leader: Option<BrokerId>,
     /// In which epoch.
     pub leader_epoch: LeaderEpoch,
-    /// This broker's registration.
-    pub my_broker_epoch: BrokerEpoch,
     /// Who has a copy, and who is in sync.
     pub view: PartitionView,
     /// `min.insync.replicas` by the same image.
     pub min_in_sync: usize,
+    /// The registration of this start of the broker. `None`: it has none yet, and neither leads nor follows. What the
+    /// metadata says of the start before is not for this one: it may have lost what that one had appended, and would
+    /// give its offsets away twice in one epoch.
+    pub registration: Option<BrokerEpoch>,
+}
+
+/// What an assignment comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assigned {
+    /// This broker follows nobody.
+    Nothing,
+    /// This broker leads.
+    Leads,
+    /// This broker follows.
+    Follows {
+        /// Whom.
+        leader: BrokerId,
+        /// In which epoch.
+        epoch: LeaderEpoch,
+    },
+}
+
+/// Whether catching up is throttled (`leader.replication.throttled.replicas`, `follower.replication.throttled.replicas`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Throttled {
+    /// What this broker sends of it as the leader.
+    pub leader: bool,
+    /// What this broker takes of it as a follower.
+    pub follower: bool,
 }
 
 /// A partition cannot serve.
@@ -170,6 +199,8 @@ pub struct ReadSpec {
     pub from: Offset,
     /// How much it may see.
     pub isolation: Isolation,
+    /// A follower may answer as well (KIP-392).
+    pub any_replica: bool,
     /// The leader epoch that the caller knows; unknown: not checked.
     pub leader_epoch: LeaderEpoch,
     /// The epoch of the last record that the caller has; unknown: not checked (KIP-595).

@@ -258,9 +258,7 @@ fn look_at(log: &Log, leader: Option<&Leader>, isolation: Isolation, wanted: Wan
         (None, _) | (_, Isolation::LogEnd) => log.log_end(),
     };
     // A new leader learns what is acknowledged a moment later: until then the end would seem to have gone back.
-    let lags = isolation != Isolation::LogEnd
-        && leader
-            .is_some_and(|leader| leader_epochs::start_of_leadership(log, leader) > leader.high_watermark());
+    let lags = isolation != Isolation::LogEnd && leader.is_some_and(|leader| !leader.serves_latest());
     let epoch = || {
         leader
             .map(Leader::epoch)
