@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::partitions::Partitions;
 use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
+use crate::replication::Replication;
 use crate::settings::Settings;
 
 /// Bounds of one Kafka connection and of all.
@@ -72,6 +73,7 @@ pub struct Broker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) quorum: Quorum,
     pub(crate) partitions: Arc<Partitions>,
+    pub(crate) replication: Arc<Replication>,
     pub(crate) groups: Groups,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) metrics: Arc<Metrics>,
@@ -186,6 +188,11 @@ impl Broker {
     /// The partitions of this broker.
     pub fn partitions(&self) -> &Partitions {
         &self.partitions
+    }
+
+    /// Streams from and to other brokers.
+    pub const fn replication(&self) -> &Arc<Replication> {
+        &self.replication
     }
 
     /// The group coordinators of this broker.

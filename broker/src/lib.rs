@@ -32,6 +32,7 @@ pub mod partitions;
 pub mod peers;
 pub mod producer_ids;
 mod registration;
+pub mod replication;
 mod session;
 pub mod settings;
 pub mod topics;

@@ -30,6 +30,7 @@ struct Maintenance {
     retention_at: Instant,
     compaction_at: Instant,
     checkpoint_at: Instant,
+    high_watermarks_at: Instant,
     /// Files that are out of the log, and when they may go (`file.delete.delay.ms`).
     retired: VecDeque<(Instant, Retired)>,
 }
@@ -42,6 +43,7 @@ impl Maintenance {
             retention_at: now + config.retention_check_interval,
             compaction_at: now + config.cleaner_backoff,
             checkpoint_at: now + config.flush_offset_checkpoint_interval,
+            high_watermarks_at: now + config.high_watermark_checkpoint_interval,
             retired: VecDeque::new(),
             broker,
         }
@@ -80,6 +82,12 @@ impl Maintenance {
         if now >= self.checkpoint_at {
             self.checkpoint_at = now + config.flush_offset_checkpoint_interval;
             self.checkpoint(&partitions).await;
+        }
+        if now >= self.high_watermarks_at {
+            self.high_watermarks_at = now + config.high_watermark_checkpoint_interval;
+            if let Err(error) = broker.partitions().save_high_watermarks().await {
+                tracing::warn!(%error, "cannot write the high watermarks down");
+            }
         }
         for (partition, retired) in broker.partitions().take_retired() {
             self.retire(&partition, retired);
@@ -139,6 +147,7 @@ impl Maintenance {
         metrics
             .partitions_led
             .set(number(partitions.iter().filter(|p| p.is_led()).count()));
+        self.broker.replication().measure(partitions);
         let budget = self.broker.budget();
         metrics
             .memory_budget_used_bytes
@@ -149,16 +158,16 @@ impl Maintenance {
         for partition in partitions {
             let (subject, wall) = (partition.clone(), self.broker.env().clock.wall());
             let retired = self.broker.env().tasks.run_blocking(move || {
-                subject.change_log(|log, leader| {
+                subject.change_log(|log, high_watermark| {
                     log.expire_producers(wall);
                     if let Err(error) = log.roll_if_due(wall) {
                         tracing::warn!(partition = %subject.name(), %error, "cannot begin a new segment");
                     }
                     // Only what is acknowledged may be deleted; a follower's high watermark is its leader's.
-                    leader.map(|leader| log.apply_retention(leader.high_watermark(), wall))
+                    log.apply_retention(high_watermark, wall)
                 })
             });
-            match retired.await.flatten() {
+            match retired.await {
                 Some(Ok(retired)) => self.retire(partition, retired),
                 Some(Err(error)) => {
                     tracing::warn!(partition = %partition.name(), %error, "cannot delete old segments")
@@ -174,8 +183,8 @@ impl Maintenance {
         let dirtiest = partitions
             .iter()
             .filter_map(|partition| {
-                let ratio = partition.change_log(|log, leader| {
-                    let stable = log.last_stable(leader?.high_watermark());
+                let ratio = partition.change_log(|log, high_watermark| {
+                    let stable = log.last_stable(high_watermark);
                     log.compaction_candidate(stable, wall)
                 })??;
                 Some((ratio, partition))
@@ -189,8 +198,8 @@ impl Maintenance {
         let budget_bytes = usize::try_from(self.broker.settings().broker().cleaner_dedupe_buffer_bytes)
             .unwrap_or(usize::MAX)
             .min(self.broker.budget().total_bytes() / 8);
-        let job = partition.change_log(|log, leader| {
-            let stable = log.last_stable(leader?.high_watermark());
+        let job = partition.change_log(|log, high_watermark| {
+            let stable = log.last_stable(high_watermark);
             log.start_compaction(stable, wall, budget_bytes)
         });
         let Some(Some(job)) = job else { return };

@@ -54,6 +54,69 @@ pub struct Metrics {
     pub disk_free_bytes: Gauge,
     /// Consumer groups that this broker coordinates.
     pub groups: Gauge,
+    /// What goes between brokers.
+    pub replication: ReplicationMetrics,
+}
+
+/// What is counted of replication.
+#[derive(Default)]
+pub struct ReplicationMetrics {
+    /// Bytes of batches sent to followers.
+    pub sent_bytes: Counter,
+    /// Bytes of batches received from leaders.
+    pub received_bytes: Counter,
+    /// Streams of brokers that follow this one.
+    pub streams_out: Gauge,
+    /// Partitions that this broker follows.
+    pub partitions_followed: Gauge,
+    /// Those of them that are sent nothing now: their leader is not reached, refuses, or their log is being cut.
+    pub partitions_waiting: Gauge,
+    /// Partitions led here with fewer replicas in sync than they have.
+    pub under_replicated: Gauge,
+    /// Records that the follower which is furthest behind lacks, over all partitions led here.
+    pub lag_records_max: Gauge,
+}
+
+impl ReplicationMetrics {
+    fn register(&self, r: &mut Registry) {
+        r.register_with_unit(
+            "replication_sent",
+            "Bytes sent to followers",
+            Unit::Bytes,
+            self.sent_bytes.clone(),
+        );
+        r.register_with_unit(
+            "replication_received",
+            "Bytes received from leaders",
+            Unit::Bytes,
+            self.received_bytes.clone(),
+        );
+        r.register(
+            "replication_streams_out",
+            "Streams of brokers that follow this one",
+            self.streams_out.clone(),
+        );
+        r.register(
+            "partitions_followed",
+            "Partitions that this broker follows",
+            self.partitions_followed.clone(),
+        );
+        r.register(
+            "partitions_waiting_for_leader",
+            "Followed partitions that are sent nothing now",
+            self.partitions_waiting.clone(),
+        );
+        r.register(
+            "partitions_under_replicated",
+            "Led partitions with fewer replicas in sync than they have",
+            self.under_replicated.clone(),
+        );
+        r.register(
+            "replication_lag_records_max",
+            "Records that the furthest follower lacks, over all led partitions",
+            self.lag_records_max.clone(),
+        );
+    }
 }
 
 struct FlushHistogram(Histogram);
@@ -151,6 +214,7 @@ impl Metrics {
             Unit::Bytes,
             self.disk_free_bytes.clone(),
         );
+        self.replication.register(r);
         r.register("groups", "Consumer groups coordinated here", self.groups.clone());
         registry
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
@@ -32,10 +33,12 @@ use crate::kafka::listener;
 use crate::kafka::sessions::FetchSessions;
 use crate::maintenance;
 use crate::metrics::Metrics;
+use crate::partition::Partition;
 use crate::partitions::Partitions;
 use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
 use crate::registration;
+use crate::replication::Replication;
 use crate::session;
 use crate::settings::Settings;
 
@@ -45,6 +48,8 @@ const FAILURE_LOOK: Duration = Duration::from_millis(500);
 const TURN_AWAY_AFTER: Duration = Duration::from_secs(1);
 /// After an accept that failed: the system is out of descriptors, and more tries at once would not help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Logs that are made durable at a time at the start.
+const FLUSHED_AT_ONCE: usize = 8;
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -236,8 +241,14 @@ impl Start {
     ) -> Result<Joined, StartError> {
         let known = identity.map(|identity| identity.cluster_id);
         let (mailbox, inbox) = controller::mailbox();
-        let quorum = self.start_quorum(known, hooks, mailbox.clone()).await?;
-        let (broker, mut tasks) = build(&self.env, &self.config, quorum, &self.stop)?;
+        let metrics = Arc::new(Metrics::default());
+        let settings = Arc::new(Settings::new(self.config.node_id, self.config.given.clone()));
+        let replication = Replication::new(self.env.clone(), settings, metrics);
+        let quorum = self
+            .start_quorum(known, hooks, mailbox.clone(), &replication)
+            .await?;
+        let (broker, mut tasks) = build(&self.env, &self.config, quorum, &self.stop, replication)?;
+        broker.replication.start(&broker);
         self.health.opened(&broker);
         // The others may need it before this broker is registered.
         tasks.push(controller::start(&broker, inbox, self.stop.back.clone()));
@@ -277,6 +288,7 @@ impl Start {
         cluster_id: Option<Uuid>,
         hooks: Hooks,
         mailbox: Mailbox,
+        replication: &Arc<Replication>,
     ) -> Result<Quorum, StartError> {
         let (env, config) = (&self.env, &self.config);
         let dir = config.data_dir.join(METADATA_DIR);
@@ -297,6 +309,7 @@ impl Start {
             let stop = self.stop.back.clone();
             let sessions = session::Service::new(env.clock.clone(), quorum.clone(), mailbox, stop);
             routes.add_service(sessions);
+            replication.serve(routes);
         });
         Ok(started.await?)
     }
@@ -361,6 +374,7 @@ impl RunningNode {
         broker.partitions.close().await;
         registration::say_goodbye(broker).await;
         self.stop.back.cancel();
+        self.broker.replication.stop().await;
         for task in self.tasks {
             task.join().await;
         }
@@ -382,17 +396,18 @@ fn build(
     config: &Arc<NodeConfig>,
     quorum: Quorum,
     stop: &Stop,
+    replication: Arc<Replication>,
 ) -> Result<(Arc<Broker>, Vec<TaskHandle>), StartError> {
     let log_dir = Arc::new(config.data_dir.join(LOG_DIR));
     let flushes = Arc::new(FlushQueue::default());
-    let metrics = Arc::new(Metrics::default());
-    let settings = Arc::new(Settings::new(config.node_id, config.given.clone()));
+    let (settings, metrics) = (replication.settings().clone(), replication.metrics().clone());
     let partitions = Partitions::open(
         env.clone(),
         config.node_id,
         log_dir.clone(),
         flushes.clone(),
         settings.clone(),
+        replication.clone(),
         config.open_files_max,
     )
     .map_err(|source| StartError::Disk {
@@ -415,6 +430,7 @@ fn build(
         groups: Groups::new(env.clone(), partitions.clone(), settings.clone()),
         producer_ids: ProducerIds::default(),
         partitions,
+        replication,
         metrics,
         gate: Gate,
         large_frames: Arc::new(Semaphore::new(1)),
@@ -456,14 +472,26 @@ async fn follow_all(broker: Arc<Broker>, mut watch: ImageWatch, stop: Cancellati
 
 /// Makes durable what a crash left in the page cache: clients must not see a log end that goes back.
 async fn settle(broker: &Arc<Broker>) {
-    let waits: Vec<_> = broker
-        .partitions
-        .all()
-        .iter()
-        .filter_map(crate::partition::Partition::settled)
-        .collect();
-    for wait in waits {
-        // A log that cannot be made durable says so to whoever uses it.
-        let _ = wait.await;
-    }
+    let dirty = |partition: &Arc<Partition>| {
+        let ends = partition.with_log(|log| (log.durable_end(), log.log_end()));
+        ends.is_some_and(|(durable, end)| durable < end)
+    };
+    let partitions = broker.partitions.all().into_iter().filter(dirty);
+    stream::iter(partitions.map(|partition| make_durable(broker, partition)))
+        .buffered(FLUSHED_AT_ONCE)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+async fn make_durable(broker: &Broker, partition: Arc<Partition>) {
+    let Some(job) = partition.start_flush() else {
+        return;
+    };
+    let flush = move || {
+        let result = job.run();
+        (job, result)
+    };
+    let (job, result) = broker.env.tasks.run_blocking(flush).await;
+    // A log that cannot be made durable says so to whoever uses it.
+    drop(partition.finish_flush(job, result, false));
 }

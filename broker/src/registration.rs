@@ -178,7 +178,7 @@ fn registration(
     )?;
     Ok(RegisterBroker {
         broker: config.node_id,
-        incarnation: broker.env.rng.uuid(),
+        incarnation: broker.partitions.incarnation(),
         directory,
         clean: broker.partitions.were_closed_cleanly(),
         kafka,

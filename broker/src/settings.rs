@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use skerry_log::{CleanupPolicy, LogConfig, TargetCompression, TimestampType};
 use skerry_metadata_state::{ConfigMap, ConfigResource, Image, Partition, Topic};
-use skerry_types::BrokerId;
+use skerry_types::{BrokerId, PartitionIndex};
 
 use crate::config::{BrokerConfig, BrokerLayers, FlushRule, TopicConfig};
-use crate::partition::{Durability, PartitionSettings};
+use crate::partition::{Durability, PartitionSettings, Throttled};
 use crate::topics;
 
 /// The settings of this broker.
@@ -74,7 +74,13 @@ impl Settings {
 
     /// A topic's settings as its partitions use them.
     #[must_use]
-    pub fn of(&self, image: &Image, topic: &Topic, partition: &Partition) -> Arc<PartitionSettings> {
+    pub fn of(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+    ) -> Arc<PartitionSettings> {
         self.follow(image);
         let config = self.with_layers(|layers| TopicConfig::resolve(&topic.configs, layers));
         let min_in_sync = usize::try_from(config.min_insync_replicas)
@@ -96,6 +102,26 @@ impl Settings {
             },
             min_in_sync,
             internal: topics::is_internal(&topic.name),
+            throttled: Throttled {
+                leader: self.is_listed(topic, "leader.replication.throttled.replicas", index),
+                follower: self.is_listed(topic, "follower.replication.throttled.replicas", index),
+            },
+        })
+    }
+}
+
+impl Settings {
+    /// Is this broker's replica in a list of `partition:broker` pairs, or all of them?
+    fn is_listed(&self, topic: &Topic, key: &str, index: PartitionIndex) -> bool {
+        let Some(list) = topic.configs.get(key) else {
+            return false;
+        };
+        let me = (index.get(), self.me.get());
+        list.split(',').map(str::trim).any(|pair| {
+            let parsed = pair.split_once(':').and_then(|(partition, broker)| {
+                Some((partition.trim().parse().ok()?, broker.trim().parse().ok()?))
+            });
+            pair == "*" || parsed == Some(me)
         })
     }
 }

@@ -125,6 +125,8 @@ broker_config! {
     replica_lag_time_max: Duration = "replica.lag.time.max.ms",
     replica_fetch_max_bytes: u32 = "replica.fetch.max.bytes",
     replica_fetch_response_max_bytes: u32 = "replica.fetch.response.max.bytes",
+    leader_throttled_rate: u64 = "leader.replication.throttled.rate",
+    follower_throttled_rate: u64 = "follower.replication.throttled.rate",
     high_watermark_checkpoint_interval: Duration = "replica.high.watermark.checkpoint.interval.ms",
     offsets_topic_partitions: i32 = "offsets.topic.num.partitions",
     offsets_topic_replication_factor: i32 = "offsets.topic.replication.factor",

@@ -137,6 +137,7 @@ impl Loader {
             last_fetched_epoch: LeaderEpoch::UNKNOWN,
             max_bytes: READ_BYTES,
             one_batch_at_least: true,
+            any_replica: false,
         };
         let plan = self.log.read(&spec)?.plan;
         let read = self.env.tasks.run_blocking(move || plan.run()).await;

@@ -36,6 +36,8 @@ pub struct PartitionAnswer {
     pub diverging: Option<(i32, i64)>,
     /// Who leads, where this broker does not.
     pub leader: Option<LeaderHint>,
+    /// Where this reader should read instead (KIP-392).
+    pub preferred_replica: Option<i32>,
     /// Whole batches.
     pub records: Bytes,
 }
@@ -65,6 +67,7 @@ impl PartitionAnswer {
             aborted: None,
             diverging: None,
             leader: None,
+            preferred_replica: None,
             records: Bytes::new(),
         }
     }
@@ -146,7 +149,7 @@ fn encode_partition(out: &mut Writer, version: i16, index: i32, partition: Parti
         out.no_tags();
     }
     if version >= 11 {
-        out.buf.put_i32(-1); // preferred_read_replica
+        out.buf.put_i32(partition.preferred_replica.unwrap_or(-1));
     }
     // Empty, never null: librdkafka 2.0.2 fails to parse null and backs off.
     out.bytes(partition.records);
@@ -279,6 +282,7 @@ mod tests {
             aborted: full.then(|| vec![(7, 8), (9, 10)]),
             diverging: (full && version >= 12).then_some((4, 44)),
             leader: (full && version >= 16).then_some(leader),
+            preferred_replica: (full && version >= 11).then_some(5),
             records: Bytes::from_static(b"some records"),
         }
     }
@@ -301,6 +305,9 @@ mod tests {
             }));
         if version >= 5 {
             data.log_start_offset = ours.log_start;
+        }
+        if let Some(replica) = ours.preferred_replica {
+            data.preferred_read_replica = BrokerId(replica);
         }
         if let Some((epoch, end)) = ours.diverging {
             data.diverging_epoch = EpochEndOffset::default().with_epoch(epoch).with_end_offset(end);

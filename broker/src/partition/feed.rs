@@ -136,9 +136,7 @@ impl Partition {
             && leading.tap(feed, handle).is_some()
         {
             leading.taps.retain(|tap| !tap.is(feed, handle));
-            leading
-                .rules
-                .on_follower_gone(feed.follower(), self.clock.now());
+            leading.rules.on_follower_gone(feed.follower(), self.clock.now());
         }
     }
 
@@ -279,7 +277,9 @@ impl Partition {
     pub fn replication_state(&self) -> Option<ReplicationState> {
         let state = self.state.lock();
         let rules = state.role.leader()?;
-        let log_end = rules.progress_of(self.me).map_or(Offset::ZERO, |own| own.written_end);
+        let log_end = rules
+            .progress_of(self.me)
+            .map_or(Offset::ZERO, |own| own.written_end);
         let behind = |id: BrokerId| {
             rules
                 .progress_of(id)
@@ -326,7 +326,9 @@ pub struct ReplicationState {
 
 /// A follower told what cannot be: it has more than its leader, or made durable what it has not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a follower claims to end at {written_end}, durably at {durable_end}; the leader's log ends at {log_end}")]
+#[error(
+    "a follower claims to end at {written_end}, durably at {durable_end}; the leader's log ends at {log_end}"
+)]
 pub struct ImpossibleReport {
     written_end: Offset,
     durable_end: Offset,

@@ -238,7 +238,8 @@ impl State {
     }
 
     pub(super) fn fail_acks(&mut self, error: &AckError) {
-        for waiting in self.waiting_all.drain(..).chain(self.waiting_leader.drain(..)) {
+        let waiting = self.waiting_all.drain(..).chain(self.waiting_leader.drain(..));
+        for waiting in waiting {
             let _ = waiting.reply.send(Err(error.clone()));
         }
     }

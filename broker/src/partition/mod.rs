@@ -17,15 +17,17 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
-use skerry_replica::{Follower, FollowerStart, Leader, LeaderStart};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted};
+use skerry_replica::{Follower, FollowerStart, Leader};
+use skerry_types::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition, WallMs, is_planted,
+};
 use tokio::sync::{Notify, oneshot};
 
 pub use feed::{Attach, FeedPlan, ImpossibleReport, InSyncCheck, ReplicationState, Watermark};
 pub use flush::AfterFlush;
 use flush::FlushState;
-pub use follow::{Checkpoint, Cut, FollowError, OwnProgress};
 use follow::Following;
+pub use follow::{Checkpoint, Cut, FollowError, OwnProgress};
 use lead::Leading;
 pub use spec::{
     AckError, Acks, Appending, Assigned, Assignment, Durability, FetchError, Isolation, NotServing,
@@ -66,6 +68,8 @@ struct State {
     unflushed_since: Option<WallMs>,
     /// The log is about to be cut here: no checkpoint may claim more.
     cut_at: Option<Offset>,
+    /// The newest assignment: registration and partition epoch.
+    assigned: (Option<BrokerEpoch>, PartitionEpoch),
 }
 
 /// What this broker is to the partition.
@@ -78,6 +82,17 @@ enum Role {
 }
 
 impl Role {
+    fn assigned(&self) -> Assigned {
+        match self {
+            Self::None => Assigned::Nothing,
+            Self::Leader(_) => Assigned::Leads,
+            Self::Follower(following) => Assigned::Follows {
+                leader: following.rules.leader(),
+                epoch: following.rules.epoch(),
+            },
+        }
+    }
+
     fn leader(&self) -> Option<&Leader> {
         match self {
             Self::Leader(leading) => Some(&leading.rules),
@@ -111,7 +126,10 @@ struct WaitingAck {
 
 impl Partition {
     /// A partition with an open log, or with the reason why it is not. `high_watermark` is a checkpoint's: a hint.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of what the partition is")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of what the partition is"
+    )]
     #[must_use]
     pub fn new(
         name: TopicPartition,
@@ -145,6 +163,7 @@ impl Partition {
                 announced: Offset::ZERO,
                 unflushed_since: None,
                 cut_at: None,
+                assigned: (None, PartitionEpoch(-1)),
             }),
             flushes,
             clock,
@@ -187,6 +206,12 @@ impl Partition {
     pub fn assign(self: &Arc<Self>, assignment: &Assignment) -> Assigned {
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        // Two tasks may act on two images at once, and not in their order.
+        let version = (assignment.registration, assignment.view.partition_epoch);
+        if version < state.assigned {
+            return state.role.assigned();
+        }
+        state.assigned = version;
         let role = match assignment.leader {
             Some(leader) if leader == self.me => self.lead(state, assignment),
             Some(leader) if assignment.registration.is_some() => self.follow(state, assignment, leader),
@@ -338,6 +363,42 @@ impl Partition {
             Storage::Offline(why) => Some(why.clone()),
             Storage::Open(log) => log.poisoned().map(str::to_owned),
             Storage::Deleted => None,
+        }
+    }
+
+    /// Bytes that were durable are not what was written. Where there are other copies, this one is given up.
+    pub fn on_damage(&self, why: &str) {
+        let mut state = self.state.lock();
+        let replicated = match &state.role {
+            Role::None => false,
+            Role::Leader(leading) => leading.rules.replicas().nth(1).is_some(),
+            Role::Follower(_) => true,
+        };
+        if replicated && matches!(state.storage, Storage::Open(_)) {
+            state.end_role();
+            state.storage = Storage::Offline(why.to_owned());
+        }
+    }
+
+    /// Gives up the log: what is left of it is set aside.
+    pub fn go_offline(&self, why: &str) {
+        let mut state = self.state.lock();
+        if !matches!(state.storage, Storage::Deleted) {
+            state.end_role();
+            state.storage = Storage::Offline(why.to_owned());
+        }
+    }
+
+    /// An empty log takes the place of the one that was given up. Its role comes with the next assignment.
+    pub fn come_back(&self, log: Log) {
+        let mut state = self.state.lock();
+        if matches!(state.storage, Storage::Offline(_)) {
+            state.end_role();
+            state.high_watermark = log.log_start();
+            state.announced = Offset::ZERO;
+            state.flush = FlushState::Idle;
+            state.cut_at = None;
+            state.storage = Storage::Open(log);
         }
     }
 

@@ -111,7 +111,11 @@ async fn make_one(broker: &Arc<Broker>, job: CutJob) {
         cut,
     } = job;
     let subject = partition.clone();
-    let made = broker.env().tasks.run_blocking(move || subject.cut(epoch, cut)).await;
+    let made = broker
+        .env()
+        .tasks
+        .run_blocking(move || subject.cut(epoch, cut))
+        .await;
     match made {
         Ok(retired) => {
             if let Cut::To(at) | Cut::StartAt(at) = cut {

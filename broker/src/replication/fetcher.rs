@@ -324,12 +324,7 @@ impl Fetcher {
         }
     }
 
-    fn hear(
-        self: &Arc<Self>,
-        replication: &Arc<Replication>,
-        message: proto::LeaderMessage,
-        limits: Limits,
-    ) {
+    fn hear(self: &Arc<Self>, replication: &Arc<Replication>, message: proto::LeaderMessage, limits: Limits) {
         for refused in message.refused {
             self.refused(replication, &refused);
         }
@@ -378,12 +373,7 @@ impl Fetcher {
         }
     }
 
-    fn batches(
-        self: &Arc<Self>,
-        replication: &Arc<Replication>,
-        batches: proto::Batches,
-        limits: Limits,
-    ) {
+    fn batches(self: &Arc<Self>, replication: &Arc<Replication>, batches: proto::Batches, limits: Limits) {
         let handle = batches.handle;
         let Some((key, partition, epoch)) = self.following(handle) else {
             return;
@@ -398,7 +388,11 @@ impl Fetcher {
         if partition.is_throttled_here() {
             replication.follower_throttle().take(clock.now(), bytes);
         }
-        replication.metrics().replication.received_bytes.inc_by(bytes as u64);
+        replication
+            .metrics()
+            .replication
+            .received_bytes
+            .inc_by(bytes as u64);
         match partition.append_from_leader(self, handle, batches.records, watermark, clock.wall()) {
             Ok(raised) => {
                 if let Some(start) = raised {

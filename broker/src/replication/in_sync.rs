@@ -167,12 +167,7 @@ fn answer_all(proposals: &[(Arc<Partition>, InSyncProposal)], answer: Answer) {
     }
 }
 
-fn command(
-    broker: &Broker,
-    epoch: BrokerEpoch,
-    partition: &Partition,
-    proposal: &InSyncProposal,
-) -> Command {
+fn command(broker: &Broker, epoch: BrokerEpoch, partition: &Partition, proposal: &InSyncProposal) -> Command {
     let guard = |(broker, epoch): &(_, _)| BrokerGuard {
         broker: *broker,
         epoch: *epoch,

@@ -168,7 +168,10 @@ impl Replication {
             Assigned::Follows { leader, epoch } => self.follow(partition, leader, epoch),
             Assigned::Leads => {
                 self.forget(partition);
-                if partition.replication_state().is_some_and(|state| state.replicas > 1) {
+                if partition
+                    .replication_state()
+                    .is_some_and(|state| state.replicas > 1)
+                {
                     self.look_at_in_sync_set(partition);
                 }
             }
@@ -217,8 +220,14 @@ impl Replication {
         &self.env
     }
 
-    fn metrics(&self) -> &Metrics {
+    /// The node's counters.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The broker's settings.
+    pub const fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     fn broker(&self) -> Option<Arc<Broker>> {
@@ -299,7 +308,7 @@ impl Replication {
     }
 
     fn release(&self, feed: &Feed) {
-        let at = self.env.clock.now() + self.lag_limits().silence_max;
+        let at = self.env.clock.now() + self.silence_max();
         for (handle, partition) in feed.close() {
             partition.detach(feed, handle);
             self.in_sync.look(&partition, at);
@@ -310,7 +319,7 @@ impl Replication {
         let settings = self.settings.broker();
         LagLimits {
             lag_max: settings.replica_lag_time_max,
-            silence_max: settings.session_timeout,
+            silence_max: self.silence_max(),
         }
     }
 
@@ -325,7 +334,9 @@ impl Replication {
         handle: u32,
         report: &FollowerReport,
     ) -> Result<(), ImpossibleReport> {
-        let Some(broker) = self.broker() else { return Ok(()) };
+        let Some(broker) = self.broker() else {
+            return Ok(());
+        };
         let image = broker.image();
         let registered = |id: BrokerId| -> Option<BrokerEpoch> {
             let broker = image.broker(id)?;
@@ -385,10 +396,14 @@ impl Replication {
     pub fn measure(&self, partitions: &[Arc<Partition>]) {
         let counters = &self.metrics.replication;
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let states = || partitions.iter().filter_map(|partition| partition.replication_state());
-        counters
-            .under_replicated
-            .set(number(states().filter(|state| state.in_sync < state.replicas).count()));
+        let states = || {
+            partitions
+                .iter()
+                .filter_map(|partition| partition.replication_state())
+        };
+        counters.under_replicated.set(number(
+            states().filter(|state| state.in_sync < state.replicas).count(),
+        ));
         counters
             .lag_records_max
             .set(states().map(|state| state.lag_records_max).max().unwrap_or(0));
@@ -405,7 +420,10 @@ impl Replication {
         counters.partitions_waiting.set(number(
             counts.iter().map(|(wanted, following)| wanted - following).sum(),
         ));
-        for partition in partitions.iter().filter(|partition| partition.offline().is_some()) {
+        for partition in partitions
+            .iter()
+            .filter(|partition| partition.offline().is_some())
+        {
             self.look_at_damage(partition);
         }
     }

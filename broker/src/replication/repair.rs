@@ -79,7 +79,10 @@ pub(super) async fn run(replication: Arc<Replication>, broker: Arc<Broker>, stop
             if done == Done::NotNow {
                 continue;
             }
-            let pause = tried.get(&key).map_or(PAUSE_MIN, |before| before.pause * 2).min(PAUSE_MAX);
+            let pause = tried
+                .get(&key)
+                .map_or(PAUSE_MIN, |before| before.pause * 2)
+                .min(PAUSE_MAX);
             tried.insert(
                 key,
                 Tried {

@@ -52,11 +52,11 @@ impl Sender {
 
     /// The next message; `None` when the stream is to end.
     pub(super) async fn next(&mut self) -> Option<proto::LeaderMessage> {
+        let clock = self.replication.env().clock.clone();
         loop {
             if self.feed.end.is_cancelled() {
                 return None;
             }
-            let clock = &self.replication.env().clock;
             let now = clock.now();
             let mut message = proto::LeaderMessage::default();
             let wake_at = self.fill(&mut message, now);

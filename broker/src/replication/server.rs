@@ -84,7 +84,10 @@ impl Replication {
     fn admit(self: &Arc<Self>, broker: &Broker, hello: &proto::Hello) -> Result<Arc<Feed>, Status> {
         let wrong = |what: String| Err(Status::failed_precondition(what));
         if hello.version != VERSION {
-            return wrong(format!("replication version {} is not spoken here", hello.version));
+            return wrong(format!(
+                "replication version {} is not spoken here",
+                hello.version
+            ));
         }
         let image = broker.image();
         if id(&hello.cluster_id).ok() != image.cluster_id() {
@@ -208,8 +211,7 @@ impl Listener {
             .topic_by_id(topic)
             .and_then(|topic| topic.partition(follow.partition));
         let Some(partition) = partition else {
-            self.feed
-                .refuse(handle, Reason::UnknownPartition, Offset::ZERO);
+            self.feed.refuse(handle, Reason::UnknownPartition, Offset::ZERO);
             return Ok(());
         };
         if !self.feed.add(handle, &partition, epoch, report.written_end) {

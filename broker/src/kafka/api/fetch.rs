@@ -14,7 +14,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{ApiKey, FetchRequest};
 use skerry_log::ReadPlan;
-use skerry_types::{Instant, LeaderEpoch, Offset, Uuid};
+use skerry_types::{BrokerId, Instant, LeaderEpoch, Offset, Uuid};
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
@@ -40,6 +40,8 @@ pub const API: Api = Api {
 
 /// Kafka's debug consumer, which may read up to the log's end.
 const DEBUG_CONSUMER: i32 = -2;
+/// A consumer.
+const CONSUMER: i32 = -1;
 /// A long poll lasts no longer, whatever the client says.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -86,6 +88,10 @@ struct Spec {
     min_bytes: usize,
     max_bytes: usize,
     max_wait: Duration,
+    /// Followers answer consumers as well (KIP-392).
+    any_replica: bool,
+    /// Where the consumer stands, if it may be sent to a replica near to it.
+    rack: Option<String>,
 }
 
 impl Spec {
@@ -100,6 +106,8 @@ impl Spec {
             (_, 1) => Isolation::ReadCommitted,
             _ => Isolation::ReadUncommitted,
         };
+        let knows_replicas = version >= 11 && replica == CONSUMER;
+        let selects = knows_replicas && !request.rack_id.is_empty() && selects_by_rack(&context.broker);
         let max_bytes = usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(context.broker.fetch_bytes_max());
@@ -110,8 +118,17 @@ impl Spec {
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             max_bytes,
             max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX),
+            any_replica: knows_replicas,
+            rack: selects.then(|| request.rack_id.to_string()),
         }
     }
+}
+
+/// `replica.selector.class` names Kafka's class that goes by racks.
+fn selects_by_rack(broker: &Broker) -> bool {
+    let settings = broker.settings().broker();
+    let class = settings.replica_selector_class.as_deref();
+    class.is_some_and(|class| class.ends_with("RackAwareReplicaSelector"))
 }
 
 fn named(request: &FetchRequest, by_id: bool) -> (Vec<(FetchKey, Wanted)>, Vec<FetchKey>) {
@@ -289,7 +306,8 @@ impl<'a> Round<'a> {
                     _ => ResponseError::UnknownTopicOrPartition,
                 }),
             };
-            self.must_answer |= answer.error_code != 0 || answer.diverging.is_some();
+            self.must_answer |=
+                answer.error_code != 0 || answer.diverging.is_some() || answer.preferred_replica.is_some();
             self.bytes += answer.records.len();
             self.read.push((key.clone(), answer));
         }
@@ -307,18 +325,24 @@ impl<'a> Round<'a> {
         ) {
             return Ok(PartitionAnswer::error(ResponseError::TopicAuthorizationFailed));
         }
+        let near = self.near_replica(partition, wanted);
         let room = self.spec.max_bytes.saturating_sub(self.bytes);
         let max_bytes = usize::try_from(wanted.max_bytes).unwrap_or(0).min(room);
         let reading = partition.read(&ReadSpec {
             from: Offset(wanted.fetch_offset),
             isolation: self.spec.isolation,
+            any_replica: self.spec.any_replica,
             leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
             max_bytes: u32::try_from(max_bytes).unwrap_or(u32::MAX),
             // The first batch comes whole, however large: a consumer must not get stuck behind it (KIP-74).
             one_batch_at_least: self.bytes == 0,
         })?;
-        let records = self.records(reading.plan, max_bytes).await?;
+        // Whoever is sent elsewhere gets its records there.
+        let records = match near {
+            Some(_) => Bytes::new(),
+            None => self.records(reading.plan, max_bytes).await?,
+        };
         let aborted = match self.spec.isolation {
             Isolation::ReadCommitted if !records.is_empty() => Some(
                 partition
@@ -342,7 +366,19 @@ impl<'a> Round<'a> {
                 .diverging
                 .map(|end| (end.epoch.get(), end.end_offset.get())),
             leader: None,
+            preferred_replica: near.map(BrokerId::get),
             records,
+        })
+    }
+
+    /// A replica in the consumer's rack that has what it wants, where that is not this broker.
+    fn near_replica(&self, partition: &Partition, wanted: &Wanted) -> Option<BrokerId> {
+        let rack = self.spec.rack.as_deref()?;
+        let image = self.broker.image();
+        partition.near_replica(Offset(wanted.fetch_offset), |id| {
+            image
+                .broker(id)
+                .is_some_and(|broker| !broker.fenced && broker.rack.as_deref() == Some(rack))
         })
     }
 
@@ -413,6 +449,7 @@ impl<'a> Round<'a> {
             let changed = !partition.records.is_empty()
                 || told.error
                 || partition.diverging.is_some()
+                || partition.preferred_replica.is_some()
                 || before != Some(told);
             set.tell(key, told);
             if !partition.records.is_empty() {

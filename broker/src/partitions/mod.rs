@@ -1,24 +1,29 @@
 //! The partitions of this broker: opened, made and deleted as the metadata says.
 
+mod aside;
+mod opening;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::{Mutex, RwLock};
 use skerry_env::Env;
-use skerry_log::{
-    FileCache, Log, OpenError, PartitionIdentity, Recovered, RecoveryReport, Retired, Shutdown, checkpoint,
-};
+use skerry_log::{FileCache, PartitionIdentity, Recovered, Retired, Shutdown, checkpoint};
 use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
 use skerry_replica::PartitionView;
-use skerry_types::{BrokerEpoch, BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
+use skerry_types::{BrokerEpoch, BrokerId, IncarnationId, Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::flusher::FlushQueue;
 use crate::graves::Graves;
-use crate::partition::{Assignment, Partition, PartitionSettings};
+use crate::partition::{Assigned, Assignment, Partition, PartitionSettings};
+use crate::replication::Replication;
 use crate::settings::Settings;
+use aside::ASIDE_SUFFIX;
+use opening::Opening;
 
 /// Logs that are opened or closed at a time: that waits for the disk, not for the processor.
 const OPENED_AT_ONCE: usize = 8;
@@ -31,6 +36,8 @@ pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// How far compaction has come.
 pub const CLEANED: &str = "cleaner-offset-checkpoint";
+/// High watermarks: hints for the next start.
+pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Says that every log was closed; gone as soon as one may be written to.
 pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 
@@ -85,6 +92,13 @@ pub struct Partitions {
     /// One writer at a time for each checkpoint file.
     writing: tokio::sync::Mutex<()>,
     shutdown_was: Shutdown,
+    replication: Arc<Replication>,
+    /// Names this start of the broker.
+    incarnation: IncarnationId,
+    /// The metadata that this broker acts on knows this start of it.
+    registered: AtomicBool,
+    /// Folders of damaged copies, until the new ones are in sync.
+    aside: Mutex<BTreeMap<TopicPartition, PathBuf>>,
 }
 
 #[derive(Default)]
@@ -99,6 +113,7 @@ struct Checkpoints {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: BTreeMap<TopicPartition, Offset>,
     cleaned: BTreeMap<TopicPartition, Offset>,
+    high_watermarks: BTreeMap<TopicPartition, Offset>,
 }
 
 /// The metadata has forgotten the partition all the same: its folder is found at the next start.
@@ -122,6 +137,7 @@ impl Partitions {
         log_dir: Arc<PathBuf>,
         flushes: Arc<FlushQueue>,
         settings: Arc<Settings>,
+        replication: Arc<Replication>,
         open_files_max: usize,
     ) -> io::Result<Self> {
         let disk = &*env.disk;
@@ -142,7 +158,10 @@ impl Partitions {
             recovery_points: checkpoint::read(disk, &log_dir.join(RECOVERY_POINTS))?,
             log_starts: checkpoint::read(disk, &log_dir.join(LOG_STARTS))?,
             cleaned: checkpoint::read(disk, &log_dir.join(CLEANED))?,
+            // A hint: a damaged one is as good as none.
+            high_watermarks: checkpoint::read(disk, &log_dir.join(HIGH_WATERMARKS)).unwrap_or_default(),
         };
+        let incarnation = env.rng.uuid();
         if disk.stat(&marker)?.is_some() {
             // Durably gone before a log is written to: a crash after this is not a clean shutdown.
             disk.remove_file(&marker)?;
@@ -161,7 +180,24 @@ impl Partitions {
             retired: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
             shutdown_was,
+            replication,
+            incarnation,
+            registered: AtomicBool::new(false),
+            aside: Mutex::default(),
         })
+    }
+
+    /// Names this start of the broker.
+    #[must_use]
+    pub const fn incarnation(&self) -> IncarnationId {
+        self.incarnation
+    }
+
+    /// The registration of this start of the broker in `image`, if it has one there.
+    #[must_use]
+    pub fn registration(&self, image: &Image) -> Option<BrokerEpoch> {
+        let broker = image.broker(self.me)?;
+        (broker.incarnation == self.incarnation).then_some(broker.epoch)
     }
 
     /// Where the partitions' folders are.
@@ -217,6 +253,12 @@ impl Partitions {
 
     /// Opens, makes and deletes what a new image asks for. Called for one image at a time, in their order.
     pub async fn apply(&self, image: &Arc<Image>, deltas: &[Delta]) {
+        // Before it is registered, what this start of the broker is told may be the past: the quorum tells its log again.
+        // Until then nothing is removed by it, and nobody leads or follows.
+        if self.registration(image).is_some() && !self.registered.swap(true, Ordering::Relaxed) {
+            self.reset(image).await;
+            return;
+        }
         if deltas.iter().any(|delta| matches!(delta, Delta::Reset)) {
             self.reset(image).await;
             return;
@@ -255,6 +297,15 @@ impl Partitions {
 
     /// Makes everything as `image` has it: at the start, and after a snapshot.
     async fn reset(&self, image: &Arc<Image>) {
+        if self.registered.load(Ordering::Relaxed) {
+            self.remove_what_is_gone(image).await;
+        }
+        for topic in image.topics() {
+            self.bring(image, topic).await;
+        }
+    }
+
+    async fn remove_what_is_gone(&self, image: &Arc<Image>) {
         let gone: Vec<TopicId> = self
             .topics
             .read()
@@ -267,9 +318,6 @@ impl Partitions {
             self.delete(id).await;
         }
         self.remove_strays(image).await;
-        for topic in image.topics() {
-            self.bring(image, topic).await;
-        }
     }
 
     /// Brings a topic's partitions that this broker should have.
@@ -289,33 +337,59 @@ impl Partitions {
             return;
         };
         if !metadata.replicas.contains(&self.me) {
+            self.leave(topic, index).await;
             return;
         }
         let local = self.local(topic);
+        let partition = match local.partition(index.get()) {
+            Some(partition) => partition,
+            None => {
+                let settings = self.settings.of(image, topic, index, metadata);
+                let partition = self.open_or_make(topic, index, settings).await;
+                local.partitions.write().insert(index.get(), partition.clone());
+                partition
+            }
+        };
+        self.assign(image, topic, metadata, &partition);
+    }
+
+    fn assign(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        metadata: &skerry_metadata_state::Partition,
+        partition: &Arc<Partition>,
+    ) {
         let assignment = Assignment {
             leader: metadata.leader,
             leader_epoch: metadata.leader_epoch,
-            my_broker_epoch: image
-                .broker(self.me)
-                .map_or(BrokerEpoch(-1), |broker| broker.epoch),
             view: PartitionView {
                 partition_epoch: metadata.partition_epoch,
                 replicas: metadata.replicas.clone(),
                 in_sync: metadata.isr.clone(),
             },
             min_in_sync: image.min_insync_replicas(topic, metadata),
+            registration: self.registration(image),
         };
-        let known = local.partition(index.get());
-        let partition = match known {
-            Some(partition) => partition,
-            None => {
-                let settings = self.settings.of(image, topic, metadata);
-                let partition = self.open_or_make(topic, index, settings).await;
-                local.partitions.write().insert(index.get(), partition.clone());
-                partition
-            }
-        };
-        partition.assign(&assignment);
+        let assigned = partition.assign(&assignment);
+        self.replication.on_assigned(partition, assigned);
+        if metadata.isr.contains(&self.me) && assigned != Assigned::Nothing {
+            self.forget_aside(partition.name());
+        }
+    }
+
+    /// The partition was moved to other brokers.
+    async fn leave(&self, topic: &Topic, index: PartitionIndex) {
+        if !self.registered.load(Ordering::Relaxed) {
+            return;
+        }
+        let gone = self
+            .topic_by_id(topic.id)
+            .and_then(|local| local.partitions.write().remove(&index.get()));
+        if let Some(partition) = gone {
+            tracing::info!(partition = %partition.name(), "this broker has no replica any more");
+            self.remove(topic.id, &[partition]).await;
+        }
     }
 
     fn local(&self, topic: &Topic) -> Arc<LocalTopic> {
@@ -362,12 +436,14 @@ impl Partitions {
         if let Err(why) = &log {
             tracing::error!(partition = %name, why, "the partition is offline");
         }
+        let high_watermark = self.checkpoints.lock().high_watermarks.get(&name).copied();
         Partition::new(
             name,
             topic.id,
             self.me,
             settings,
             log,
+            high_watermark.unwrap_or(Offset::ZERO),
             self.flushes.clone(),
             self.env.clock.clone(),
         )
@@ -392,7 +468,8 @@ impl Partitions {
         };
         for partition in local.partitions() {
             if let Some(metadata) = topic.partition(partition.name().partition) {
-                partition.configure(self.settings.of(image, topic, metadata));
+                let index = partition.name().partition;
+                partition.configure(self.settings.of(image, topic, index, metadata));
             }
         }
     }
@@ -414,16 +491,22 @@ impl Partitions {
             }
             local
         };
-        let partitions = local.partitions();
-        for partition in &partitions {
+        self.remove(id, &local.partitions()).await;
+    }
+
+    /// Gives partitions up: at once for all who look, on disk right after.
+    async fn remove(&self, id: TopicId, partitions: &[Arc<Partition>]) {
+        for partition in partitions {
+            self.replication.forget(partition);
             partition.delete();
         }
         {
             let mut checkpoints = self.checkpoints.lock();
-            for partition in &partitions {
+            for partition in partitions {
                 checkpoints.recovery_points.remove(partition.name());
                 checkpoints.log_starts.remove(partition.name());
                 checkpoints.cleaned.remove(partition.name());
+                checkpoints.high_watermarks.remove(partition.name());
             }
         }
         let moves = partitions.iter().map(|partition| {
@@ -474,19 +557,34 @@ impl Partitions {
                 self.graves.add([dir]);
                 continue;
             }
+            if entry.name.ends_with(ASIDE_SUFFIX) {
+                self.find_aside(image, dir, &entry.name);
+                continue;
+            }
             let Some(id) = self.topic_id_of(&dir) else {
                 continue;
             };
-            if image
-                .topic_by_id(id)
-                .is_none_or(|topic| !entry.name.starts_with(&format!("{}-", topic.name)))
-            {
-                tracing::info!(folder = entry.name, topic_id = %id, "removing a partition whose topic has been deleted");
+            if !self.is_wanted(image, id, &entry.name) {
+                tracing::info!(folder = entry.name, topic_id = %id, "removing a partition that was deleted, or moved to other brokers");
                 let grave = format!("{}.{id}{DELETED_SUFFIX}", strays.len());
                 strays.push((dir, self.log_dir.join(grave)));
             }
         }
         self.bury(strays).await;
+    }
+
+    /// The metadata wants that folder here.
+    fn is_wanted(&self, image: &Image, id: TopicId, folder: &str) -> bool {
+        let Some(topic) = image.topic_by_id(id) else {
+            return false;
+        };
+        let index = folder
+            .strip_prefix(&*topic.name)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .and_then(|number| number.parse().ok());
+        index
+            .and_then(|index| topic.partition(PartitionIndex(index)))
+            .is_some_and(|metadata| metadata.replicas.contains(&self.me))
     }
 
     /// Whose folder it is, by its `partition.metadata`; `None` where it is no partition's.
@@ -506,6 +604,80 @@ impl Partitions {
         self.checkpoints.lock().log_starts.insert(name.clone(), log_start);
         self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
             .await
+    }
+
+    /// Makes checkpoints durable before logs are cut: those of `lowered` say no more than what stays, those of `raised`
+    /// where the logs will begin.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn prepare_cuts(
+        &self,
+        lowered: &[(TopicPartition, Offset)],
+        raised: &[(TopicPartition, Offset)],
+    ) -> io::Result<()> {
+        {
+            let mut checkpoints = self.checkpoints.lock();
+            let Checkpoints {
+                recovery_points,
+                log_starts,
+                cleaned,
+                high_watermarks,
+            } = &mut *checkpoints;
+            for (name, limit) in lowered {
+                for offsets in [
+                    &mut *recovery_points,
+                    &mut *log_starts,
+                    &mut *cleaned,
+                    &mut *high_watermarks,
+                ] {
+                    if let Some(offset) = offsets.get_mut(name) {
+                        *offset = (*offset).min(*limit);
+                    }
+                }
+            }
+            for (name, start) in raised {
+                log_starts.insert(name.clone(), *start);
+            }
+        }
+        if !lowered.is_empty() {
+            self.write(RECOVERY_POINTS, |checkpoints| checkpoints.recovery_points.clone())
+                .await?;
+            self.write(CLEANED, |checkpoints| checkpoints.cleaned.clone())
+                .await?;
+        }
+        self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
+            .await
+    }
+
+    /// Writes the high watermarks down, where they have changed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn save_high_watermarks(&self) -> io::Result<()> {
+        if !self.look_at_high_watermarks() {
+            return Ok(());
+        }
+        self.write(HIGH_WATERMARKS, |checkpoints| checkpoints.high_watermarks.clone())
+            .await
+    }
+
+    fn look_at_high_watermarks(&self) -> bool {
+        let mut changed = false;
+        let mut checkpoints = self.checkpoints.lock();
+        for partition in self.all() {
+            let Some(now) = partition.checkpoint() else {
+                continue;
+            };
+            let known = checkpoints.high_watermarks.get(partition.name());
+            // A partition that nobody wrote to has no line, as in the other files.
+            if known.copied().unwrap_or(Offset::ZERO) != now.high_watermark {
+                let name = partition.name().clone();
+                checkpoints.high_watermarks.insert(name, now.high_watermark);
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// Writes what recovery will need: from where each log must be walked, where it begins, how far it is cleaned.
@@ -528,16 +700,16 @@ impl Partitions {
         let mut checkpoints = self.checkpoints.lock();
         for partition in self.all() {
             let name = partition.name();
-            let Some((recovery_point, log_start, cleaned)) =
-                partition.with_log(|log| (log.recovery_point(), log.log_start(), log.cleaned_until()))
-            else {
+            let Some(now) = partition.checkpoint() else {
                 continue;
             };
-            checkpoints.recovery_points.insert(name.clone(), recovery_point);
-            if log_start > Offset::ZERO {
-                checkpoints.log_starts.insert(name.clone(), log_start);
+            checkpoints
+                .recovery_points
+                .insert(name.clone(), now.recovery_point);
+            if now.log_start > Offset::ZERO || checkpoints.log_starts.contains_key(name) {
+                checkpoints.log_starts.insert(name.clone(), now.log_start);
             }
-            if let Some(cleaned) = cleaned {
+            if let Some(cleaned) = now.cleaned_until {
                 checkpoints.cleaned.insert(name.clone(), cleaned);
             }
         }
@@ -592,70 +764,5 @@ impl Partitions {
                 tracing::warn!(%error, "the next start will check every log: cannot write that this end was clean");
             }
         }
-    }
-}
-
-/// Everything that opening a log takes, for a thread that may block.
-struct Opening {
-    files: Arc<FileCache>,
-    env: Env,
-    dir: PathBuf,
-    identity: PartitionIdentity,
-    settings: Arc<PartitionSettings>,
-    recovered: Recovered,
-    shutdown: Shutdown,
-}
-
-impl Opening {
-    fn run(self) -> Result<Log, String> {
-        let config = self.settings.log.clone();
-        let exists = self
-            .env
-            .disk
-            .stat(&self.dir)
-            .map_err(|error| error.to_string())?
-            .is_some();
-        if !exists {
-            return Log::create(&self.files, self.dir, self.identity, config)
-                .map_err(|error| error.to_string());
-        }
-        let now = self.env.clock.wall();
-        let name = format!("{}-{}", self.identity.topic, self.identity.partition);
-        let opened = Log::open(
-            &self.files,
-            self.dir,
-            Some(self.identity),
-            config,
-            self.shutdown,
-            self.recovered,
-            now,
-        );
-        match opened {
-            Ok((log, report)) => {
-                tell(&name, &report);
-                Ok(log)
-            }
-            Err(error @ OpenError::Damaged { .. }) => Err(format!("{error}; nothing was changed on disk")),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-fn tell(name: &str, report: &RecoveryReport) {
-    if let Some(cut) = &report.cut {
-        tracing::info!(
-            partition = name,
-            offset = %cut.offset,
-            bytes = cut.bytes,
-            why = cut.why,
-            evidence = ?cut.evidence,
-            "cut the tail that was never acknowledged as durable"
-        );
-    }
-    for (from, to) in &report.gaps {
-        tracing::warn!(partition = name, %from, %to, "the log has a gap that compaction does not explain");
-    }
-    if !report.rebuilt.is_empty() {
-        tracing::info!(partition = name, files = ?report.rebuilt, "made indexes anew from the log");
     }
 }

@@ -1,0 +1,96 @@
+//! Copies that cannot be used: set aside, made again, and removed when the new copy is in sync.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use skerry_log::{PartitionIdentity, Recovered};
+use skerry_metadata_state::Image;
+use skerry_types::{Offset, PartitionIndex, TopicPartition};
+
+use super::{Opening, Partitions};
+use crate::broker::Broker;
+use crate::partition::Partition;
+
+/// What the folder of a damaged copy ends in.
+pub(super) const ASIDE_SUFFIX: &str = "-damaged";
+
+impl Partitions {
+    /// Sets what is left of a damaged copy aside, and begins an empty one. The metadata knows that it does not count.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn start_over(&self, broker: &Broker, partition: &Arc<Partition>) -> io::Result<PathBuf> {
+        let name = partition.name().clone();
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the topic has been deleted");
+        let image = broker.image();
+        let topic = image.topic_by_id(partition.topic_id()).ok_or_else(missing)?;
+        let metadata = topic.partition(name.partition).ok_or_else(missing)?;
+        partition.go_offline("its damaged copy is set aside");
+        self.prepare_cuts(&[(name.clone(), Offset::ZERO)], &[]).await?;
+        let dir = self.log_dir.join(name.to_string());
+        let aside = self
+            .log_dir
+            .join(format!("{name}.{}{ASIDE_SUFFIX}", self.env.rng.uuid()));
+        let (disk, log_dir, from, to) = (
+            self.env.disk.clone(),
+            self.log_dir.clone(),
+            dir.clone(),
+            aside.clone(),
+        );
+        let moved = move || {
+            if disk.stat(&from)?.is_some() {
+                disk.rename(&from, &to)?;
+                disk.sync_dir(&log_dir)?;
+            }
+            Ok::<(), io::Error>(())
+        };
+        self.env.tasks.run_blocking(moved).await?;
+        let before = self.aside.lock().insert(name.clone(), aside.clone());
+        self.graves.add(before);
+        let opening = Opening {
+            files: self.files.clone(),
+            env: self.env.clone(),
+            dir,
+            identity: PartitionIdentity {
+                topic: topic.name.clone(),
+                partition: name.partition,
+                topic_id: topic.id,
+            },
+            settings: partition.settings(),
+            recovered: Recovered::default(),
+            shutdown: self.shutdown_was,
+        };
+        let log = self.env.tasks.run_blocking(move || opening.run()).await;
+        partition.come_back(log.map_err(io::Error::other)?);
+        self.assign(&image, topic, metadata, partition);
+        Ok(aside)
+    }
+
+    /// A damaged copy that an earlier start has set aside.
+    pub(super) fn find_aside(&self, image: &Image, dir: PathBuf, folder: &str) {
+        let known = || {
+            let topic = image.topic_by_id(self.topic_id_of(&dir)?)?;
+            let rest = folder.strip_prefix(&*topic.name)?.strip_prefix('-')?;
+            let (number, _) = rest.split_once('.')?;
+            Some(TopicPartition {
+                topic: topic.name.clone(),
+                partition: PartitionIndex(number.parse().ok()?),
+            })
+        };
+        let useless = match known() {
+            Some(name) => self.aside.lock().insert(name, dir),
+            None => Some(dir),
+        };
+        self.graves.add(useless);
+    }
+
+    /// The new copy is in sync: nobody needs the damaged one.
+    pub(super) fn forget_aside(&self, name: &TopicPartition) {
+        let folder = self.aside.lock().remove(name);
+        if let Some(folder) = folder {
+            tracing::info!(partition = %name, "the new copy is in sync: the damaged one is removed");
+            self.graves.add([folder]);
+        }
+    }
+}
