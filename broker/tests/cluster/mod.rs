@@ -1,0 +1,314 @@
+//! A cluster of whole nodes in one process, each with a runtime of its own: to kill a node is to drop its runtime.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use skerry::broker::Broker;
+use skerry::config::NodeConfig;
+use skerry::node::{self, RunningNode};
+use skerry::partition::Partition;
+use skerry_client::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use skerry_client::messages::{ProduceRequest, TopicName};
+use skerry_client::protocol::StrBytes;
+use skerry_client::{Compression, Connection, ConnectionOptions};
+use skerry_env::Env;
+use skerry_metadata_state::{Command, CreateTopic, Image, Outcome, Placement};
+use skerry_types::{BrokerId, Offset, PartitionIndex, WallMs};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Nothing takes so long, whatever else the machine does.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running node.
+struct Node {
+    runtime: Option<Runtime>,
+    running: RunningNode,
+}
+
+impl Drop for Node {
+    /// Nothing of it goes on, and nothing of it is said: as after `kill -9`.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The nodes, by number from 1.
+pub struct Cluster {
+    dir: TempDir,
+    settings: Vec<(&'static str, String)>,
+    voters: String,
+    addrs: BTreeMap<i32, String>,
+    nodes: BTreeMap<i32, Node>,
+}
+
+impl Cluster {
+    /// Starts `size` nodes on addresses of their own.
+    pub async fn start(net: &str, size: i32, settings: &[(&'static str, &str)]) -> Self {
+        let mut addrs = BTreeMap::new();
+        for id in 1..=size {
+            let listener = Env::os()
+                .net
+                .bind(&format!("{net}.{id}:0"))
+                .await
+                .expect("a port");
+            addrs.insert(id, listener.local_addr().to_string());
+        }
+        let voters: Vec<String> = addrs.iter().map(|(id, addr)| format!("{id}@{addr}")).collect();
+        let mut cluster = Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            settings: settings
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned()))
+                .collect(),
+            voters: voters.join(","),
+            addrs,
+            nodes: BTreeMap::new(),
+        };
+        let starting: Vec<_> = (1..=size).map(|id| cluster.begin(id)).collect();
+        for (id, (runtime, started)) in (1..=size).zip(starting) {
+            let running = started.await.expect("a task").expect("a node that starts");
+            cluster.nodes.insert(
+                id,
+                Node {
+                    runtime: Some(runtime),
+                    running,
+                },
+            );
+        }
+        let count = usize::try_from(size).unwrap();
+        cluster
+            .until("every node takes part", |cluster| {
+                cluster
+                    .ids()
+                    .iter()
+                    .all(|id| cluster.image(*id).unfenced_brokers().count() == count)
+            })
+            .await;
+        cluster
+    }
+
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    fn begin(
+        &self,
+        id: i32,
+    ) -> (
+        Runtime,
+        tokio::task::JoinHandle<Result<RunningNode, node::StartError>>,
+    ) {
+        let mut pairs: Vec<(&str, String)> = vec![
+            ("node.id", id.to_string()),
+            ("log.dirs", self.node_dir(id).display().to_string()),
+            ("listeners", "127.0.0.1:0".to_owned()),
+            ("cluster.listen", self.addrs[&id].clone()),
+            ("admin.listen", "127.0.0.1:0".to_owned()),
+            ("controller.quorum.voters", self.voters.clone()),
+            ("broker.rack", format!("rack-{id}")),
+        ];
+        pairs.extend(self.settings.iter().cloned());
+        let config = NodeConfig::from_pairs(pairs.iter().map(|(key, value)| (*key, value.as_str())))
+            .expect("settings");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let started = runtime.spawn(async move { node::start(Env::os(), config).await });
+        (runtime, started)
+    }
+
+    pub fn node_dir(&self, id: i32) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    /// The nodes that run.
+    pub fn ids(&self) -> Vec<i32> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Ends a node without a word, as `kill -9` does.
+    pub fn kill(&mut self, id: i32) {
+        drop(self.nodes.remove(&id).expect("a running node"));
+    }
+
+    /// Starts a node again.
+    pub async fn restart(&mut self, id: i32) {
+        let clock = Env::os().clock;
+        let deadline = clock.now() + PATIENCE;
+        loop {
+            let (runtime, started) = self.begin(id);
+            match started.await.expect("a task") {
+                Ok(running) => {
+                    let runtime = Some(runtime);
+                    self.nodes.insert(id, Node { runtime, running });
+                    return;
+                }
+                // The dead one's files and ports are given back a moment later.
+                Err(error) => {
+                    runtime.shutdown_background();
+                    assert!(clock.now() < deadline, "node {id} does not start again: {error}");
+                    clock.sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    pub fn broker(&self, id: i32) -> &Arc<Broker> {
+        self.nodes[&id].running.broker()
+    }
+
+    pub fn image(&self, id: i32) -> Arc<Image> {
+        self.broker(id).image()
+    }
+
+    pub fn any(&self) -> i32 {
+        *self.nodes.keys().next().expect("a running node")
+    }
+
+    /// Lets the quorum decide, through any node.
+    pub async fn propose(&self, command: Command) -> Outcome {
+        let broker = self.broker(self.any()).clone();
+        let deadline = Env::os().clock.now() + PATIENCE;
+        loop {
+            match broker.propose(command.clone()).await {
+                Ok(outcome) => return outcome,
+                Err(error) => assert!(Env::os().clock.now() < deadline, "{error}"),
+            }
+        }
+    }
+
+    /// A topic of one partition on these brokers; the first leads.
+    pub async fn create(&self, name: &str, replicas: &[i32], configs: &[(&str, &str)]) {
+        let placement = Placement::Manual(vec![replicas.iter().copied().map(BrokerId).collect()]);
+        let env = Env::os();
+        let created = self
+            .propose(Command::CreateTopic(CreateTopic {
+                id: env.rng.uuid(),
+                name: name.into(),
+                placement,
+                configs: configs
+                    .iter()
+                    .map(|(key, value)| ((*key).into(), (*value).into()))
+                    .collect(),
+                at: env.clock.wall(),
+            }))
+            .await;
+        assert!(!matches!(created, Outcome::Refused(_)), "{created:?}");
+        self.until("every replica is open", |cluster| {
+            replicas
+                .iter()
+                .all(|id| !cluster.nodes.contains_key(id) || cluster.partition(*id, name).is_some())
+        })
+        .await;
+    }
+
+    /// A node's copy of partition 0.
+    pub fn partition(&self, id: i32, topic: &str) -> Option<Arc<Partition>> {
+        self.broker(id).partitions().get(topic, 0)
+    }
+
+    /// Where a node's copy ends, and up to where it may be read.
+    pub fn ends(&self, id: i32, topic: &str) -> (i64, i64) {
+        let partition = self.partition(id, topic).expect("a copy");
+        let end = partition.with_log(|log| log.log_end()).expect("an open log");
+        let known = partition.checkpoint().expect("an open log").high_watermark;
+        (end.get(), known.get())
+    }
+
+    /// The in-sync set by the metadata that a node knows.
+    pub fn in_sync(&self, id: i32, topic: &str) -> Vec<i32> {
+        let image = self.image(id);
+        let metadata = image
+            .topic(topic)
+            .and_then(|topic| topic.partition(PartitionIndex(0)));
+        metadata.map_or_else(Vec::new, |metadata| {
+            metadata.isr.iter().map(|id| id.get()).collect()
+        })
+    }
+
+    /// Who leads by the metadata that a node knows.
+    pub fn leader(&self, id: i32, topic: &str) -> Option<i32> {
+        let image = self.image(id);
+        let leader = image.topic(topic)?.partition(PartitionIndex(0))?.leader?;
+        Some(leader.get())
+    }
+
+    /// The bytes of a node's copy below `upper`.
+    pub fn bytes(&self, id: i32, topic: &str, upper: i64) -> Vec<u8> {
+        let partition = self.partition(id, topic).expect("a copy");
+        let (mut all, mut from) = (Vec::new(), Offset::ZERO);
+        while from < Offset(upper) {
+            let plan = partition
+                .with_log(|log| log.plan_read(from.max(log.log_start()), Offset(upper), 1 << 20, true))
+                .expect("an open log")
+                .expect("a plan");
+            let bytes = plan.run().expect("a read");
+            let Some(last) = skerry_log::batch::Batches::new(bytes.clone()).last() else {
+                break;
+            };
+            from = last.header.next_offset();
+            all.extend_from_slice(&bytes);
+        }
+        all
+    }
+
+    /// Waits until `reached` holds.
+    pub async fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
+        let clock = Env::os().clock;
+        let deadline = clock.now() + PATIENCE;
+        while !reached(self) {
+            assert!(clock.now() < deadline, "never came: {what}");
+            clock.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn connect(&self, id: i32) -> Connection {
+        let addr = self.nodes[&id].running.kafka_addr.to_string();
+        Connection::open(&Env::os(), &addr, &ConnectionOptions::default())
+            .await
+            .expect("a connection")
+    }
+
+    /// Produces one record of `bytes` bytes to partition 0 at a node; the error code and the offset.
+    pub async fn produce(&self, id: i32, topic: &str, acks: i16, bytes: usize) -> (i16, i64) {
+        produce(&self.connect(id).await, topic, acks, bytes).await
+    }
+
+    /// Produces records of `bytes` bytes with `acks=all` at a node, all of which must be taken.
+    pub async fn produce_many(&self, id: i32, topic: &str, count: usize, bytes: usize) {
+        let connection = self.connect(id).await;
+        for _ in 0..count {
+            let (code, _) = produce(&connection, topic, -1, bytes).await;
+            assert_eq!(code, 0);
+        }
+    }
+}
+
+/// Produces one record to partition 0.
+pub async fn produce(connection: &Connection, topic: &str, acks: i16, bytes: usize) -> (i16, i64) {
+    let value = Bytes::from(vec![b'v'; bytes]);
+    let record = skerry_client::Record::new(None, Some(value), WallMs(1_700_000_000_000));
+    let records = skerry_client::batch::encode(&[record], Compression::None);
+    let data = PartitionProduceData::default()
+        .with_index(0)
+        .with_records(Some(records.into()));
+    let of_topic = TopicProduceData::default()
+        .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+        .with_partition_data(vec![data]);
+    let request = ProduceRequest::default()
+        .with_acks(acks)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![of_topic]);
+    let told = connection
+        .call_version(&request, 9, PATIENCE)
+        .await
+        .expect("an answer");
+    let partition = &told.responses[0].partition_responses[0];
+    (partition.error_code, partition.base_offset)
+}

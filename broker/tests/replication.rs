@@ -1,0 +1,49 @@
+//! Replication between whole nodes, through real sockets and disks.
+
+mod cluster;
+
+use cluster::Cluster;
+
+#[tokio::test]
+async fn what_is_acknowledged_is_on_every_replica() {
+    let cluster = Cluster::start("127.0.71", 3, &[]).await;
+    cluster
+        .create("t", &[1, 2, 3], &[("min.insync.replicas", "2")])
+        .await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    assert_eq!(cluster.in_sync(1, "t"), [1, 2, 3]);
+    for follower in [2, 3] {
+        assert_eq!(cluster.ends(follower, "t").0, 20, "acks=all counts this copy");
+    }
+    cluster
+        .until("the followers know the high watermark", |cluster| {
+            [2, 3].iter().all(|id| cluster.ends(*id, "t") == (20, 20))
+        })
+        .await;
+    let leader = cluster.bytes(1, "t", 20);
+    assert_eq!(cluster.bytes(2, "t", 20), leader);
+    assert_eq!(cluster.bytes(3, "t", 20), leader);
+}
+
+#[tokio::test]
+async fn a_follower_that_was_away_catches_up_and_joins() {
+    let mut cluster = Cluster::start("127.0.72", 3, &[]).await;
+    cluster
+        .create("t", &[1, 2, 3], &[("min.insync.replicas", "2")])
+        .await;
+    cluster.produce_many(1, "t", 3, 100).await;
+    cluster.kill(3);
+    // Nobody waits for it longer than it takes to see that it is gone.
+    cluster.produce_many(1, "t", 50, 1000).await;
+    cluster
+        .until("it leaves", |cluster| cluster.in_sync(1, "t") == [1, 2])
+        .await;
+    cluster.restart(3).await;
+    cluster
+        .until("it joins", |cluster| cluster.in_sync(1, "t") == [1, 2, 3])
+        .await;
+    assert_eq!(cluster.ends(3, "t").0, 53);
+    cluster.produce_many(1, "t", 1, 100).await;
+    assert_eq!(cluster.ends(3, "t").0, 54);
+    assert_eq!(cluster.bytes(3, "t", 54), cluster.bytes(1, "t", 54));
+}
