@@ -47,3 +47,53 @@ async fn a_follower_that_was_away_catches_up_and_joins() {
     assert_eq!(cluster.ends(3, "t").0, 54);
     assert_eq!(cluster.bytes(3, "t", 54), cluster.bytes(1, "t", 54));
 }
+
+#[tokio::test]
+async fn after_a_failover_logs_that_part_are_cut_and_agree_again() {
+    let mut cluster = Cluster::start("127.0.73", 3, &[]).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster.produce_many(1, "t", 5, 100).await;
+    // Node 1 goes on alone in its epoch: what it appends now reaches nobody.
+    cluster.kill(2);
+    cluster.kill(3);
+    let lonely = cluster.connect(1).await;
+    for _ in 0..3 {
+        let (code, _) = cluster::produce(&lonely, "t", 1, 300).await;
+        assert_eq!(code, 0);
+    }
+    cluster
+        .until("it has appended", |cluster| cluster.ends(1, "t").0 == 8)
+        .await;
+    assert_eq!(
+        cluster.ends(1, "t").1,
+        5,
+        "nothing is acknowledged that the in-sync set lacks"
+    );
+    cluster.kill(1);
+    cluster.restart_together(&[2, 3]).await;
+    cluster
+        .propose(skerry_metadata_state::Command::FenceBroker(cluster.guard_of(1)))
+        .await;
+    cluster
+        .until("another one leads", |cluster| {
+            cluster.leader(2, "t").is_some_and(|leader| leader != 1) && cluster.partition_leads("t")
+        })
+        .await;
+    let leader = cluster.leader(2, "t").unwrap();
+    cluster.produce_many(leader, "t", 10, 200).await;
+    cluster.restart(1).await;
+    cluster
+        .until("node 1 is in sync again", |cluster| {
+            cluster.in_sync(leader, "t").contains(&1)
+        })
+        .await;
+    cluster
+        .until("all copies end together", |cluster| {
+            cluster.ids().iter().all(|id| cluster.ends(*id, "t") == (15, 15))
+        })
+        .await;
+    let bytes = cluster.bytes(leader, "t", 15);
+    for id in cluster.ids() {
+        assert_eq!(cluster.bytes(id, "t", 15), bytes, "node {id}");
+    }
+}

@@ -140,22 +140,25 @@ impl Partition {
         }
     }
 
-    /// A follower tells how far it is. Gives the proposal of another in-sync set, where one is due. False: no follower
-    /// of this leader could say that.
+    /// A follower tells how far it is. Gives the proposal of another in-sync set, where one is due, and when to look at
+    /// one that is not due yet.
+    ///
+    /// # Errors
+    /// No follower of this leader could say that.
     pub fn on_report(
         &self,
         feed: &Feed,
         handle: u32,
         report: &FollowerReport,
         check: &InSyncCheck<'_>,
-    ) -> Result<Option<InSyncProposal>, ImpossibleReport> {
+    ) -> Result<(Option<InSyncProposal>, Option<Instant>), ImpossibleReport> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let (Storage::Open(log), Role::Leader(leading)) = (&state.storage, &mut state.role) else {
-            return Ok(None);
+            return Ok((None, None));
         };
         if leading.tap(feed, handle).is_none() {
-            return Ok(None);
+            return Ok((None, None));
         }
         if report.durable_end > report.written_end || report.written_end > log.log_end() {
             return Err(ImpossibleReport {
@@ -165,19 +168,19 @@ impl Partition {
             });
         }
         leading.rules.on_follower(report, check.now);
-        let joins = !leading.is_in_sync(report.follower);
-        let proposal = if joins {
-            leading
+        let mut due = (None, None);
+        if !leading.is_in_sync(report.follower) {
+            due.0 = leading
                 .rules
-                .propose_in_sync(check.now, &check.limits, check.registered)
-        } else {
-            None
-        };
+                .propose_in_sync(check.now, &check.limits, check.registered);
+            due.1 = leading.rules.next_deadline(check.now, &check.limits);
+        }
         state.settle();
-        Ok(proposal)
+        Ok(due)
     }
 
-    /// Looks whether somebody should join or leave the in-sync set; gives the proposal, and when to look again.
+    /// Looks whether somebody should join or leave the in-sync set; gives the proposal, and when to look again. `None`:
+    /// never, there is nothing to lead here.
     pub fn check_in_sync(&self, check: &InSyncCheck<'_>) -> (Option<InSyncProposal>, Option<Instant>) {
         let mut state = self.state.lock();
         let Role::Leader(leading) = &mut state.role else {
@@ -194,7 +197,14 @@ impl Partition {
         } else {
             None
         };
-        (proposal, leading.rules.next_deadline(check.now, &check.limits))
+        if leading.rules.replicas().nth(1).is_none() {
+            return (proposal, None);
+        }
+        // Whoever has everything lags only when more is written, and an append tells nobody of that moment. Kafka looks
+        // as often (`isr-expiration`).
+        let anyhow = check.now + check.limits.lag_max / 2;
+        let deadline = leading.rules.next_deadline(check.now, &check.limits);
+        (proposal, Some(deadline.map_or(anyhow, |at| at.min(anyhow))))
     }
 
     /// What became of a proposal.

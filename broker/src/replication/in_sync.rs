@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_metadata_state::{BrokerGuard, ChangePartition, Command, Outcome, Refusal};
@@ -17,6 +18,9 @@ use crate::partition::Partition;
 
 /// Changes in one command: some hundred kilobytes of the metadata's log.
 const CHANGES_MAX: usize = 2_000;
+
+/// The least time between two looks at one partition.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Proposals that wait, and partitions to look at.
 #[derive(Default)]
@@ -98,7 +102,8 @@ pub(super) async fn run(replication: Arc<Replication>, broker: Arc<Broker>, stop
                 queue.propose(&partition, proposal);
             }
             if let Some(at) = next {
-                queue.look(&partition, at);
+                // A deadline that stays in the past is no reason to look without end.
+                queue.look(&partition, at.max(clock.now() + LOOK_PAUSE));
             }
         }
         let proposals = queue.take_proposals();

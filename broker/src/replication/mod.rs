@@ -347,8 +347,12 @@ impl Replication {
             limits: self.lag_limits(),
             registered: &registered,
         };
-        if let Some(proposal) = partition.on_report(feed, handle, report, &check)? {
+        let (proposal, look_at) = partition.on_report(feed, handle, report, &check)?;
+        if let Some(proposal) = proposal {
             self.in_sync.propose(partition, proposal);
+        }
+        if let Some(at) = look_at {
+            self.in_sync.look(partition, at);
         }
         Ok(())
     }

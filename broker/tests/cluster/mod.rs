@@ -16,7 +16,7 @@ use skerry_client::messages::{ProduceRequest, TopicName};
 use skerry_client::protocol::StrBytes;
 use skerry_client::{Compression, Connection, ConnectionOptions};
 use skerry_env::Env;
-use skerry_metadata_state::{Command, CreateTopic, Image, Outcome, Placement};
+use skerry_metadata_state::{BrokerGuard, Command, CreateTopic, Image, Outcome, Placement};
 use skerry_types::{BrokerId, Offset, PartitionIndex, WallMs};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -51,6 +51,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `size` nodes on addresses of their own.
     pub async fn start(net: &str, size: i32, settings: &[(&'static str, &str)]) -> Self {
+        // `RUST_LOG=skerry=debug` shows what the nodes say.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let mut addrs = BTreeMap::new();
         for id in 1..=size {
             let listener = Env::os()
@@ -159,6 +164,52 @@ impl Cluster {
         }
     }
 
+    /// Starts nodes again that need each other to start.
+    pub async fn restart_together(&mut self, ids: &[i32]) {
+        let mut missing: Vec<i32> = ids.to_vec();
+        let clock = Env::os().clock;
+        let deadline = clock.now() + PATIENCE;
+        while !missing.is_empty() {
+            let starting: Vec<_> = missing.iter().map(|id| (*id, self.begin(*id))).collect();
+            missing.clear();
+            for (id, (runtime, started)) in starting {
+                match started.await.expect("a task") {
+                    Ok(running) => {
+                        let runtime = Some(runtime);
+                        self.nodes.insert(id, Node { runtime, running });
+                    }
+                    Err(error) => {
+                        runtime.shutdown_background();
+                        assert!(clock.now() < deadline, "node {id} does not start again: {error}");
+                        missing.push(id);
+                        clock.sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A broker's registration.
+    pub fn guard_of(&self, id: i32) -> BrokerGuard {
+        let image = self.image(self.any());
+        let broker = image.broker(BrokerId(id)).expect("a registered broker");
+        BrokerGuard {
+            broker: broker.id,
+            epoch: broker.epoch,
+        }
+    }
+
+    /// The leader has taken up its part.
+    pub fn partition_leads(&self, topic: &str) -> bool {
+        let leader = self.leader(self.any(), topic);
+        leader.is_some_and(|leader| {
+            self.nodes.contains_key(&leader)
+                && self
+                    .partition(leader, topic)
+                    .is_some_and(|partition| partition.is_led())
+        })
+    }
+
     pub fn broker(&self, id: i32) -> &Arc<Broker> {
         self.nodes[&id].running.broker()
     }
@@ -263,9 +314,36 @@ impl Cluster {
         let clock = Env::os().clock;
         let deadline = clock.now() + PATIENCE;
         while !reached(self) {
-            assert!(clock.now() < deadline, "never came: {what}");
+            assert!(clock.now() < deadline, "never came: {what}\n{}", self.describe());
             clock.sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// What every node thinks, for a test that has failed.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for (id, node) in &self.nodes {
+            let broker = node.running.broker();
+            for topic in broker.image().topics() {
+                text += &format!("node {id}: {} {:?}", topic.name, topic.partitions[0]);
+                if let Some(partition) = broker.partitions().get(&topic.name, 0) {
+                    let ends = partition.with_log(|log| (log.log_start(), log.durable_end(), log.log_end()));
+                    text += &format!(
+                        "; log {ends:?}, leads {}, {:?}",
+                        partition.is_led(),
+                        partition.replication_state()
+                    );
+                }
+                text += "\n";
+            }
+            for broker in broker.image().brokers() {
+                text += &format!(
+                    "node {id}: broker {} epoch {} fenced {}\n",
+                    broker.id, broker.epoch, broker.fenced
+                );
+            }
+        }
+        text
     }
 
     pub async fn connect(&self, id: i32) -> Connection {
