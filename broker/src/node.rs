@@ -243,7 +243,7 @@ impl Start {
         let (mailbox, inbox) = controller::mailbox();
         let metrics = Arc::new(Metrics::default());
         let settings = Arc::new(Settings::new(self.config.node_id, self.config.given.clone()));
-        let replication = Replication::new(self.env.clone(), settings, metrics);
+        let replication = Replication::new(self.env.clone(), settings, metrics, self.stop.back.child_token());
         let quorum = self
             .start_quorum(known, hooks, mailbox.clone(), &replication)
             .await?;

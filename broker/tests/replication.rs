@@ -51,7 +51,10 @@ async fn a_follower_that_was_away_catches_up_and_joins() {
 #[tokio::test]
 async fn after_a_failover_logs_that_part_are_cut_and_agree_again() {
     let mut cluster = Cluster::start("127.0.73", 3, &[]).await;
-    cluster.create("t", &[1, 2, 3], &[]).await;
+    // With two, the last one to come back stays eligible although it is not in sync (KIP-966).
+    cluster
+        .create("t", &[1, 2, 3], &[("min.insync.replicas", "2")])
+        .await;
     cluster.produce_many(1, "t", 5, 100).await;
     // Node 1 goes on alone in its epoch: what it appends now reaches nobody.
     cluster.kill(2);
@@ -71,9 +74,6 @@ async fn after_a_failover_logs_that_part_are_cut_and_agree_again() {
     );
     cluster.kill(1);
     cluster.restart_together(&[2, 3]).await;
-    cluster
-        .propose(skerry_metadata_state::Command::FenceBroker(cluster.guard_of(1)))
-        .await;
     cluster
         .until("another one leads", |cluster| {
             cluster.leader(2, "t").is_some_and(|leader| leader != 1) && cluster.partition_leads("t")

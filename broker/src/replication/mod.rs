@@ -101,16 +101,21 @@ fn key_of(partition: &Partition) -> Key {
 }
 
 impl Replication {
-    /// Replication that does nothing before [`Self::start`].
+    /// Replication that does nothing before [`Self::start`], and ends with `stop`.
     #[must_use]
-    pub fn new(env: Env, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        env: Env,
+        settings: Arc<Settings>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let now = env.clock.now();
         Arc::new(Self {
             env,
             settings,
             metrics,
             broker: OnceLock::new(),
-            stop: CancellationToken::new(),
+            stop,
             feeds: Mutex::default(),
             fetchers: Mutex::default(),
             followed: Mutex::default(),
