@@ -21,7 +21,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks.
 const DRAIN_AGAIN: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for a majority.
-const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
+const MAJORITY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits until this node has all that the cluster had decided before this call, its name included, and gives that.
 /// Says now and then who is missing.
@@ -118,15 +118,17 @@ pub(crate) async fn drain(broker: &Broker) {
     let clock = &broker.env().clock;
     let draining = async {
         loop {
-            let outcome = broker.propose(Command::DrainBroker(guard)).await;
-            match outcome {
-                Ok(Outcome::BrokerDrained { leading: 0 }) => return Ok(0),
-                Ok(Outcome::BrokerDrained { leading }) if !others() || !shares_what_it_leads(broker) => {
+            let asked = broker.propose(Command::DrainBroker(guard));
+            match clock.timeout(MAJORITY_PATIENCE, asked).await {
+                Ok(Ok(Outcome::BrokerDrained { leading: 0 })) => return Ok(0),
+                Ok(Ok(Outcome::BrokerDrained { leading })) if !others() || !shares_what_it_leads(broker) => {
                     return Ok(leading);
                 }
-                Ok(Outcome::BrokerDrained { .. }) => clock.sleep(DRAIN_AGAIN).await,
-                Ok(other) => return Err(format!("{other:?}")),
-                Err(error) => return Err(error.to_string()),
+                Ok(Ok(Outcome::BrokerDrained { .. })) => clock.sleep(DRAIN_AGAIN).await,
+                Ok(Ok(other)) => return Err(format!("{other:?}")),
+                Ok(Err(error)) => return Err(error.to_string()),
+                // Where the whole cluster is stopped at once, the last of it need not wait for the first.
+                Err(_) => return Err("no majority of the metadata quorum is there".to_owned()),
             }
         }
     };
@@ -152,7 +154,7 @@ fn shares_what_it_leads(broker: &Broker) -> bool {
 pub(crate) async fn say_goodbye(broker: &Broker) {
     let Some(guard) = broker.guard() else { return };
     let fencing = broker.quorum().propose(Command::FenceBroker(guard));
-    let told = broker.env().clock.timeout(GOODBYE_PATIENCE, fencing).await;
+    let told = broker.env().clock.timeout(MAJORITY_PATIENCE, fencing).await;
     match told {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, "could not say goodbye to the metadata quorum"),
