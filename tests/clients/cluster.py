@@ -62,9 +62,8 @@ class Cluster:
 
     def stop(self) -> List[int]:
         """kill -TERM to all of them at once; the exit statuses."""
-        for node in self.living().values():
-            node.resume()
-            node.process.terminate()  # type: ignore[union-attr]
+        for node in self.nodes.values():
+            node.terminate()
         return [node.stop() for node in self.nodes.values()]
 
     def kill_all(self) -> None:

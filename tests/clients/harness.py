@@ -58,6 +58,7 @@ class Broker:
         self.port, self.cluster_port, self.admin_port = free_ports(3)
         self.settings = {"group.initial.rebalance.delay.ms": "0", **(settings or {})}
         self.process: Optional[subprocess.Popen] = None
+        self.stopping = False
         self.log_path = os.path.join(directory, "broker.log")
         os.makedirs(directory, exist_ok=True)
 
@@ -108,6 +109,7 @@ class Broker:
     def spawn(self) -> None:
         """Starts the process and does not wait for it: a node of several may need the others first."""
         self._format()
+        self.stopping = False
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
@@ -154,13 +156,19 @@ class Broker:
         """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """kill -TERM, once: a second one ends a node at once."""
+        if self.alive and not self.stopping:
+            self.stopping = True
+            self.resume()
+            self.process.terminate()  # type: ignore[union-attr]
+
     def stop(self) -> int:
-        """kill -TERM; the exit status."""
+        """kill -TERM, and the end of the process; the exit status."""
         if not self.process:
             return 0
         if self.process.poll() is None:
-            self.resume()
-            self.process.terminate()
+            self.terminate()
             try:
                 self.process.wait(40)
             except subprocess.TimeoutExpired:
@@ -320,9 +328,7 @@ class Context:
     def close(self) -> None:
         # All at once: nodes of a cluster that stop one after the other wait for a majority that is gone.
         for broker in self._brokers:
-            if broker.alive:
-                broker.resume()
-                broker.process.terminate()  # type: ignore[union-attr]
+            broker.terminate()
         for broker in self._brokers:
             broker.stop()
 

@@ -172,16 +172,16 @@ def quorum_tool(t: Context) -> None:
 
 @test("nodes: kafka-reassign-partitions moves, lists, verifies and cancels", needs=("java",), own_broker=True, ours_only=True, seconds=180)
 def reassign_tool(t: Context) -> None:
-    cluster = t.start_cluster(4)
+    # A node that hangs is not fenced in the time of this test: the move to it is under way, and does not end.
+    cluster = t.start_cluster(4, **{"broker.session.timeout.ms": "60000"})
     at = ("--bootstrap-server", cluster.bootstrap)
     topic = make(t, cluster, partitions=2, replicas=2)
-    with wire.Connection(cluster.node(1).host, cluster.node(1).port) as one:
-        leader = cluster.node(cluster.leader(topic))
-        with wire.Connection(leader.host, leader.port) as other:
-            assert other.produce(topic, wire.batch([(b"k", b"v" * 1000)] * 100))["error"] == 0
-        del one
+    for index in (0, 1):
+        leader = cluster.node(cluster.leader(topic, index))
+        with wire.Connection(leader.host, leader.port) as one:
+            assert one.produce(topic, wire.batch([(b"k", b"v" * 1000)] * 100), partition=index)["error"] == 0
     path = os.path.join(t.directory, "move.json")
-    target = {0: [3, 4, 1], 1: [4, 1, 2]}
+    target = {0: [3, 2, 1], 1: [2, 1, 3]}
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"version": 1, "partitions": [{"topic": topic, "partition": p, "replicas": r} for p, r in target.items()]}, file)
     out = t.java.tool("reassign.ReassignPartitionsCommand", *at, "--reassignment-json-file", path, "--execute")
@@ -194,19 +194,22 @@ def reassign_tool(t: Context) -> None:
     eventually("the move is complete", complete, 60, 0.5)
     for p in told(cluster.node(1), topic):
         assert p["replicas"] == target[p["index"]] and sorted(p["isr"]) == sorted(p["replicas"]), p
-    # To a node that is away, nothing can be moved; it is listed, and cancelled.
-    cluster.node(2).kill()
-    eventually("node 2 is fenced", lambda: 2 not in {b["id"] for b in cluster.ask(lambda one: one.metadata([], version=1))["brokers"]}, 20)
+    for index in (0, 1):
+        leader = cluster.node(cluster.leader(topic, index))
+        with wire.Connection(leader.host, leader.port) as one:
+            assert one.list_offset(topic, -1, index)[2] == 100
+    cluster.node(4).pause()
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "replicas": [2, 3]}]}, file)
-    t.java.tool("reassign.ReassignPartitionsCommand", *at, "--reassignment-json-file", path, "--execute")
-    out = t.java.tool("reassign.ReassignPartitionsCommand", *at, "--list")
-    assert re.search(rf"{topic}-0: replicas: 2,3,4,1\. adding: 2\. removing: 4,1\.", out), out
-    out = t.java.tool("reassign.ReassignPartitionsCommand", *at, "--reassignment-json-file", path, "--cancel", "--preserve-throttles")
+        json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "replicas": [4, 3]}]}, file)
+    three = ("--bootstrap-server", ",".join(cluster.node(n).bootstrap for n in ALL))
+    t.java.tool("reassign.ReassignPartitionsCommand", *three, "--reassignment-json-file", path, "--execute")
+    out = t.java.tool("reassign.ReassignPartitionsCommand", *three, "--list")
+    assert re.search(rf"{topic}-0: replicas: 4,3,2,1\. adding: 4\. removing: 2,1\.", out), out
+    out = t.java.tool("reassign.ReassignPartitionsCommand", *three, "--reassignment-json-file", path, "--cancel", "--preserve-throttles")
     assert "Successfully cancelled" in out, out
     (p, _) = told(cluster.node(1), topic)
-    assert sorted(p["replicas"]) == [1, 3, 4], p
-    cluster.node(2).start()
+    assert sorted(p["replicas"]) == [1, 2, 3], p
+    cluster.node(4).resume()
     cluster.wait_healthy()
 
 
