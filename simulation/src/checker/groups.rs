@@ -1,4 +1,5 @@
-//! Committed offsets: the workload commits forwards only, so a lower one is a lost one.
+//! Groups. Committed offsets: the workload commits forwards only, so a lower one is a lost one. Owners: one generation gives
+//! a partition to one member.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ struct Committed {
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
     let mut committed: BTreeMap<(&str, &str), Committed> = BTreeMap::new();
     let mut generations: BTreeMap<&str, i32> = BTreeMap::new();
+    let mut owners: BTreeMap<(&str, i32, &str), &str> = BTreeMap::new();
     // What was known when an operation was invoked.
     let mut at_invoke: BTreeMap<usize, i64> = BTreeMap::new();
     for step in &operations.steps {
@@ -47,6 +49,24 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                     continue;
                 };
                 match (operation.op, outcome) {
+                    (
+                        Op::Own {
+                            group,
+                            generation,
+                            member,
+                            keys,
+                        },
+                        Outcome::Done,
+                    ) => {
+                        for key in keys {
+                            let owner = owners.entry((group.as_str(), *generation, key.as_str())).or_insert(member.as_str());
+                            if *owner != member {
+                                verdict.add("two-owners", || {
+                                    format!("generation {generation} of {group} gave {key} to {owner} and to {member}")
+                                });
+                            }
+                        }
+                    }
                     (Op::Join { group }, Outcome::Joined { generation }) => {
                         let known = generations.entry(group).or_insert(-1);
                         *known = (*known).max(*generation);

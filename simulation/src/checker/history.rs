@@ -81,6 +81,13 @@ pub enum Op {
     ReadCommit { group: String, key: String },
     /// A member enters a generation.
     Join { group: String },
+    /// A member takes the partitions that a generation gives it.
+    Own {
+        group: String,
+        generation: i32,
+        member: String,
+        keys: Vec<String>,
+    },
     /// Everything before `before` may go.
     Trim { key: String, before: i64 },
     /// A topic is made.
@@ -263,6 +270,7 @@ impl Op {
             Self::Commit { .. } => "commit",
             Self::ReadCommit { .. } => "read-commit",
             Self::Join { .. } => "join",
+            Self::Own { .. } => "own",
             Self::Trim { .. } => "trim",
             Self::CreateTopic { .. } => "create-topic",
             Self::DeleteTopic { .. } => "delete-topic",

@@ -71,7 +71,7 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 /// The checks, the gravest first. A loss has many consequences: it is told before them.
-const GRAVITY: [&str; 20] = [
+const GRAVITY: [&str; 21] = [
     "malformed-history",
     "lost-record",
     "wrong-offset",
@@ -89,6 +89,7 @@ const GRAVITY: [&str; 20] = [
     "lost-commit",
     "phantom-commit",
     "zombie-commit",
+    "two-owners",
     "lost-topic",
     "topic-came-back",
     "lost-setting",

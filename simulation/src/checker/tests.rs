@@ -242,6 +242,27 @@ fn commits_are_kept_and_zombies_are_fenced() {
 }
 
 #[test]
+fn a_generation_gives_a_partition_to_one_member() {
+    let own = |generation, member: &str, keys: &[&str]| Op::Own {
+        group: "g".into(),
+        generation,
+        member: member.into(),
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let mut writer = Writer::default();
+    writer
+        .op(own(1, "a", &["t-0", "t-1"]), Outcome::Done)
+        .op(own(1, "b", &["t-2"]), Outcome::Done)
+        // Told again; another generation; another member that never took it.
+        .op(own(1, "a", &["t-0", "t-1"]), Outcome::Done)
+        .op(own(2, "b", &["t-0", "t-1", "t-2"]), Outcome::Done)
+        .op(own(2, "a", &["t-0"]), failed(true));
+    assert_eq!(writer.checks(), Vec::<&str>::new());
+    writer.op(own(2, "a", &["t-1"]), Outcome::Done);
+    assert_eq!(writer.checks(), ["two-owners"]);
+}
+
+#[test]
 fn topics_and_settings_stay() {
     let topic = |topic: &str| topic.to_owned();
     let mut writer = Writer::default();
