@@ -59,7 +59,9 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                         Outcome::Done,
                     ) => {
                         for key in keys {
-                            let owner = owners.entry((group.as_str(), *generation, key.as_str())).or_insert(member.as_str());
+                            let owner = owners
+                                .entry((group.as_str(), *generation, key.as_str()))
+                                .or_insert(member.as_str());
                             if *owner != member {
                                 verdict.add("two-owners", || {
                                     format!("generation {generation} of {group} gave {key} to {owner} and to {member}")
