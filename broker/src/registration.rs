@@ -20,6 +20,8 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks.
 const DRAIN_AGAIN: Duration = Duration::from_millis(100);
+/// How long it goes on to answer after that. Clients that are at work come within a few round trips.
+const LINGER: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for a majority.
 const MAJORITY_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -133,7 +135,11 @@ pub(crate) async fn drain(broker: &Broker) {
         }
     };
     match clock.timeout(DRAIN_PATIENCE, draining).await {
-        Ok(Ok(0)) => tracing::info!("other brokers lead all that this one led"),
+        Ok(Ok(0)) => {
+            tracing::info!("other brokers lead all that this one led");
+            // Producers and consumers that are connected hear who leads now, instead of losing a connection.
+            clock.sleep(LINGER).await;
+        }
         Ok(Ok(leading)) => tracing::info!("{leading} partitions have no other replica that could lead"),
         Ok(Err(why)) => tracing::warn!("leaderships could not be handed over: {why}"),
         Err(_) => tracing::warn!("leaderships could not be handed over within {DRAIN_PATIENCE:?}"),
