@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use skerry_env::{Env, TaskHandle};
 use skerry_log::FlushJob;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -26,6 +26,8 @@ const WORKERS: usize = 4;
 const TOGETHER_MIN: usize = 16;
 /// The longest wait for batches that are expected (gather.rs). They come within a round trip or not at all.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// A longer wait than this, and than a flush, costs more than it saves.
+const GATHER_WORTH: Duration = Duration::from_millis(1);
 
 /// Partitions that wait for a flush; each is in it at most once.
 #[derive(Default)]
@@ -122,6 +124,12 @@ impl Worker {
 
     /// Flushes one partition, and again while its window is worth waiting for.
     async fn flush_alone(&self, partition: &Arc<Partition>) {
+        // Who waits for this worker comes before a fuller flush.
+        if self.queue.is_empty()
+            && let Some(gathered) = partition.hold_back()
+        {
+            self.gather(partition, gathered, Duration::ZERO).await;
+        }
         while let Some(job) = partition.start_flush() {
             let began = self.env.clock.now();
             let work = move || {
@@ -129,17 +137,22 @@ impl Worker {
                 (job, result)
             };
             let (job, result) = self.env.tasks.run_blocking(work).await;
-            self.metrics.flush(self.env.clock.now().since(began));
-            // Who waits for this worker comes before a fuller flush.
+            let took = self.env.clock.now().since(began);
+            self.metrics.flush(took);
             let may_gather = self.queue.is_empty();
             match partition.finish_flush(job, result, may_gather) {
                 AfterFlush::Done => return,
-                AfterFlush::Gather(gathered) => {
-                    let came = self.env.clock.timeout(GATHER_MAX, gathered).await;
-                    partition.end_gathering(came.is_ok());
-                }
+                AfterFlush::Gather(gathered) => self.gather(partition, gathered, took).await,
             }
         }
+    }
+
+    /// Waits for batches that are expected, after a flush that took so long.
+    async fn gather(&self, partition: &Partition, gathered: oneshot::Receiver<()>, flush_took: Duration) {
+        let began = self.env.clock.now();
+        let came = self.env.clock.timeout(GATHER_MAX, gathered).await.is_ok();
+        let waited = self.env.clock.now().since(began);
+        partition.end_gathering(came && waited <= flush_took.max(GATHER_WORTH));
     }
 
     async fn flush_together(&self, jobs: Vec<(Arc<Partition>, FlushJob)>) {

@@ -1,18 +1,22 @@
 //! When a flush should wait a moment for more.
 //!
-//! A producer has a few requests in flight (Java: 5). When a flush ends, some of them have just been answered and the
-//! rest waits already: flushing the rest at once makes the next flush small, and so on for ever, so that a window of
-//! five is flushed in twos and threes by a disk that takes as long for two as for five. Waiting until as many
-//! batches have come as were in flight makes each flush whole; it is over as soon as they have come, which for such a
-//! producer is at once.
+//! A producer has a few requests in flight (Java: 5), and a disk takes as long for one of them as for all five. Its
+//! window comes one request after the other: flushing the first at once makes two flushes of every window, one of one
+//! batch and one of four, for ever. So a flush waits until as many batches have come as are known to be in flight: as
+//! many as the last flush answered, or, where some came while it ran, those and these. It is over as soon as they have
+//! come, which for such a producer is at once.
 //!
-//! A flush that nobody else waits behind never waits, so that a lone producer pays nothing; and where what was
-//! expected does not come, the next flushes do not wait for it: a stream that is not such a window pays once in a
-//! while. Pure: it is told what happens and answers what to do.
+//! A lone batch is answered alone and the next one waits for nobody, so that a producer with one request in flight
+//! pays nothing; and where what was expected does not come, or comes more slowly than a flush would have taken, the
+//! next flushes do not wait for it: a stream that is not such a window pays once in a while. Pure: it is told what
+//! happens and answers what to do.
 
 /// Batches that a flush waits for at most: a longer wait would gain little, each batch's share of a sync being small.
 const EXPECTED_MAX: u32 = 64;
-/// The longest abstention after expected batches did not come.
+/// The abstention after the first wait that was not worth it. It is short: on a busy machine a window comes late now and
+/// then, and soon again the next time.
+const ABSTAIN_MIN: u32 = 2;
+/// The longest abstention, where waiting is never worth it.
 const ABSTAIN_MAX: u32 = 256;
 
 /// Decides for one partition.
@@ -22,6 +26,8 @@ pub struct Gather {
     waiting: u32,
     /// What the flush that runs covers.
     flushing: u32,
+    /// What the last flush covered.
+    answered: u32,
     /// A flush waits for so many; 0: none does.
     expected: u32,
     /// Flushes that will not wait.
@@ -37,9 +43,13 @@ impl Gather {
         let reached = self.expected != 0 && self.waiting >= self.expected;
         if reached {
             self.expected = 0;
-            self.penalty = 0;
         }
         reached
+    }
+
+    /// A flush could begin, and none ran when its first batch came. True if it should wait for more than there is.
+    pub fn on_idle(&mut self) -> bool {
+        self.expect(self.answered)
     }
 
     /// A flush begins with all that waits.
@@ -50,26 +60,35 @@ impl Gather {
 
     /// A flush has ended. True if the next one should wait for more than there is.
     pub fn on_finish(&mut self) -> bool {
-        let flushed = std::mem::take(&mut self.flushing);
-        if self.waiting == 0 || flushed == 0 {
+        self.answered = std::mem::take(&mut self.flushing);
+        if self.waiting == 0 || self.answered == 0 {
+            return false;
+        }
+        self.expect(self.waiting.saturating_add(self.answered))
+    }
+
+    /// A wait is over. It was `worth_it` if what was expected came, and soon.
+    pub fn on_gathered(&mut self, worth_it: bool) {
+        self.expected = 0;
+        if worth_it {
+            self.penalty /= 2;
+        } else {
+            self.penalty = (self.penalty * 2).clamp(ABSTAIN_MIN, ABSTAIN_MAX);
+            self.abstain = self.penalty;
+        }
+    }
+
+    fn expect(&mut self, batches: u32) -> bool {
+        let batches = batches.min(EXPECTED_MAX);
+        if batches <= self.waiting {
             return false;
         }
         if self.abstain > 0 {
             self.abstain -= 1;
             return false;
         }
-        self.expected = self.waiting.saturating_add(flushed).min(EXPECTED_MAX);
-        if self.expected <= self.waiting {
-            self.expected = 0;
-        }
-        self.expected != 0
-    }
-
-    /// The wait was over before what was expected had come.
-    pub fn on_disappointed(&mut self) {
-        self.expected = 0;
-        self.penalty = (self.penalty * 2).clamp(8, ABSTAIN_MAX);
-        self.abstain = self.penalty;
+        self.expected = batches;
+        true
     }
 }
 
@@ -86,6 +105,7 @@ mod tests {
         let mut gather = Gather::default();
         for _ in 0..10 {
             append(&mut gather, 1);
+            assert!(!gather.on_idle());
             gather.on_start();
             assert!(!gather.on_finish());
         }
@@ -103,8 +123,32 @@ mod tests {
         );
         assert!(!append(&mut gather, 1));
         assert!(append(&mut gather, 1), "five are there");
+        gather.on_gathered(true);
         gather.on_start();
         assert!(!gather.on_finish(), "nobody waits behind a whole window");
+    }
+
+    #[test]
+    fn the_first_of_the_next_window_waits_for_the_rest_of_it() {
+        let mut gather = Gather::default();
+        append(&mut gather, 5);
+        for _ in 0..10 {
+            gather.on_start();
+            assert!(!gather.on_finish());
+            append(&mut gather, 1);
+            assert!(gather.on_idle(), "five were answered, one is here");
+            assert!(append(&mut gather, 4));
+            gather.on_gathered(true);
+        }
+        gather.on_start();
+        assert!(!gather.on_finish());
+        append(&mut gather, 1);
+        assert!(gather.on_idle());
+        gather.on_gathered(false);
+        gather.on_start();
+        assert!(!gather.on_finish());
+        append(&mut gather, 1);
+        assert!(!gather.on_idle(), "the producer has one request in flight now");
     }
 
     #[test]
@@ -117,9 +161,9 @@ mod tests {
             append(&mut gather, 1);
             if gather.on_finish() {
                 waits += 1;
-                gather.on_disappointed();
+                gather.on_gathered(false);
             }
         }
-        assert_eq!(waits, 4, "after 0, 8, 16 and 32 flushes");
+        assert_eq!(waits, 6, "after 0, 2, 4, 8, 16 and 32 flushes");
     }
 }

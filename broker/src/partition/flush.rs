@@ -68,10 +68,7 @@ impl Partition {
                 state.follow_log(self.clock.now());
                 state.settle();
                 if again && may_gather && more_should_come {
-                    let (gathered, receiver) = oneshot::channel();
-                    state.gathered = Some(gathered);
-                    state.flush = FlushState::Gathering;
-                    return AfterFlush::Gather(receiver);
+                    return AfterFlush::Gather(state.gather_more());
                 }
                 if again {
                     self.flush_if_dirty(state);
@@ -86,13 +83,21 @@ impl Partition {
         AfterFlush::Done
     }
 
-    /// The wait for more is over; `came` says whether it has come.
-    pub fn end_gathering(&self, came: bool) {
+    /// Whether a worker that has taken this partition from the queue should wait for more before it flushes: then
+    /// it waits for this, but not for long, and calls [`Partition::end_gathering`].
+    pub fn hold_back(&self) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state.lock();
+        if state.flush != FlushState::Queued || !state.gather.on_idle() {
+            return None;
+        }
+        Some(state.gather_more())
+    }
+
+    /// The wait for more is over. It was `worth_it` if what was expected came, and soon.
+    pub fn end_gathering(&self, worth_it: bool) {
         let mut state = self.state.lock();
         state.gathered = None;
-        if !came {
-            state.gather.on_disappointed();
-        }
+        state.gather.on_gathered(worth_it);
     }
 
     /// Resolves when everything that the log holds now is acknowledged. `None`: it is already, or this broker does not
@@ -155,5 +160,15 @@ impl Partition {
             FlushState::Running => state.flush = FlushState::RunningAndDirty,
             FlushState::Queued | FlushState::RunningAndDirty | FlushState::Gathering => {}
         }
+    }
+}
+
+impl State {
+    /// Holds the next flush back. Resolves when what is expected has come.
+    fn gather_more(&mut self) -> oneshot::Receiver<()> {
+        let (gathered, receiver) = oneshot::channel();
+        self.gathered = Some(gathered);
+        self.flush = FlushState::Gathering;
+        receiver
     }
 }
