@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use skerry_env::disk::{DynDisk, File, OpenMode};
 
+use crate::buffers::BufferPool;
+
 /// The open files of all logs, at most `capacity` of them: what was used longest ago is closed. A file with bytes
 /// that are not yet synced is held open by its log as well, so that no error of the disk gets lost with it.
 pub struct FileCache {
     disk: DynDisk,
     next_key: AtomicU64,
     open: Mutex<OpenFiles>,
+    buffers: Arc<BufferPool>,
 }
 
 /// Names a file in the cache, through renames.
@@ -39,6 +42,7 @@ impl FileCache {
                 files: BTreeMap::new(),
                 by_use: BTreeMap::new(),
             }),
+            buffers: Arc::default(),
         })
     }
 
@@ -46,6 +50,11 @@ impl FileCache {
     #[must_use]
     pub fn disk(&self) -> &DynDisk {
         &self.disk
+    }
+
+    /// Buffers for those who read them.
+    pub(crate) fn buffers(&self) -> &Arc<BufferPool> {
+        &self.buffers
     }
 
     /// How many files are open.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod buffers;
 pub mod checkpoint;
 mod compaction;
 mod config;

@@ -1,12 +1,13 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use skerry_env::disk::File;
 use skerry_types::Offset;
 
 use super::{Log, gaps_until};
 use crate::batch::BatchHeader;
+use crate::buffers::BufferPool;
 use crate::errors::ReadError;
 use crate::index::{AbortedTxn, OffsetEntry, floor_in_file};
 use crate::segment::{FileKind, Segment};
@@ -27,6 +28,7 @@ pub struct ReadPlan {
     gaps_until: Offset,
     /// The segment that covers `from`, and the one after it: compaction may have left nothing in the first.
     views: [Option<SegmentView>; 2],
+    buffers: Arc<BufferPool>,
 }
 
 /// A segment as it was when the read was planned. The open file outlives a removal.
@@ -148,6 +150,7 @@ impl Log {
             min_one_batch,
             gaps_until: gaps_until(&self.config, self.cleaned_until),
             views,
+            buffers: self.place.files.buffers().clone(),
         })
     }
 
@@ -260,7 +263,7 @@ impl ReadPlan {
         let mut expected = view.base;
         while position < size {
             let want = (u64::from(self.max_bytes).max(READ_BYTES_MIN) + READ_BYTES_MIN).min(size - position);
-            let Some(buffer) = read_buffer(&*view.file, position, want, cached)? else {
+            let Some(buffer) = self.buffer(view, position, want, cached)? else {
                 return Ok(Some(Found::WouldWait));
             };
             let mut at = 0;
@@ -323,7 +326,7 @@ impl ReadPlan {
         }
         if bytes.len() < first_size {
             let want = (first_size.max(max_bytes) as u64).min(u64::from(view.size) - position);
-            match read_buffer(&*view.file, position, want, cached)? {
+            match self.buffer(view, position, want, cached)? {
                 Some(more) => bytes = more,
                 None => return Ok(Found::WouldWait),
             }
@@ -352,14 +355,16 @@ impl ReadPlan {
         }
         Ok(Found::Batches(bytes.slice(..end)))
     }
-}
 
-/// Up to `want` bytes; fewer where the file ends, or where only so much is cached.
-fn read_buffer(file: &dyn File, position: u64, want: u64, cached: bool) -> Result<Option<Bytes>, ReadError> {
-    let mut buffer = BytesMut::zeroed(want as usize);
-    let Some(read) = read_some(file, &mut buffer, position, cached)? else {
-        return Ok(None);
-    };
-    buffer.truncate(read);
-    Ok(Some(buffer.freeze()))
+    /// Up to `want` bytes; fewer where the file ends, or where only so much is cached.
+    fn buffer(
+        &self,
+        view: &SegmentView,
+        position: u64,
+        want: u64,
+        cached: bool,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let read = |buffer: &mut [u8]| read_some(&*view.file, buffer, position, cached);
+        Ok(self.buffers.fill(want as usize, read)?)
+    }
 }

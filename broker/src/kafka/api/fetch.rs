@@ -184,15 +184,17 @@ async fn fetch(
         set,
     };
     let deadline = began + spec.max_wait;
+    // For the whole of the poll: one that was not there is answered at once, one that goes says so itself.
+    let partitions = find_all(broker, &session.set);
     let mut waiter = Waiter {
         notify: Arc::new(Notify::new()),
         at: Vec::new(),
     };
     let read = loop {
-        let mut round = Round::new(broker, &spec, &session.set);
+        let mut round = Round::new(broker, &spec, &partitions);
         // Registered before the look: what comes after the look wakes, what came before is seen.
         if spec.min_bytes > 0 && deadline > broker.env().clock.now() {
-            waiter.register(round.partitions.values().flatten());
+            waiter.register(partitions.values().flatten());
         }
         round.read_all(&session.set).await;
         let enough = round.bytes >= spec.min_bytes || round.must_answer || session.set.is_empty();
@@ -253,11 +255,26 @@ impl Drop for Waiter {
     }
 }
 
+/// The partitions of a request, where they are here.
+type Found = BTreeMap<FetchKey, Option<Arc<Partition>>>;
+
+fn find_all(broker: &Broker, set: &FetchSet) -> Found {
+    let registry = broker.partitions();
+    let find = |key: &FetchKey| {
+        let topic = match &key.topic {
+            FetchTopic::Id(id) => registry.topic_by_id(*id),
+            FetchTopic::Name(name) => registry.topic(name),
+        };
+        topic.and_then(|topic| topic.partition(key.partition))
+    };
+    set.iter().map(|(key, _)| (key.clone(), find(key))).collect()
+}
+
 /// One look at all partitions of a request.
 struct Round<'a> {
     broker: &'a Arc<Broker>,
     spec: &'a Spec,
-    partitions: BTreeMap<FetchKey, Option<Arc<Partition>>>,
+    partitions: &'a Found,
     read: Vec<(FetchKey, PartitionAnswer)>,
     bytes: usize,
     /// An error or a divergence is told at once.
@@ -266,21 +283,7 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(broker: &'a Arc<Broker>, spec: &'a Spec, set: &FetchSet) -> Self {
-        let registry = broker.partitions();
-        let partitions = set
-            .iter()
-            .map(|(key, _)| {
-                let topic = match &key.topic {
-                    FetchTopic::Id(id) => registry.topic_by_id(*id),
-                    FetchTopic::Name(name) => registry.topic(name),
-                };
-                (
-                    key.clone(),
-                    topic.and_then(|topic| topic.partition(key.partition)),
-                )
-            })
-            .collect();
+    fn new(broker: &'a Arc<Broker>, spec: &'a Spec, partitions: &'a Found) -> Self {
         Self {
             broker,
             spec,
@@ -294,10 +297,10 @@ impl<'a> Round<'a> {
 
     async fn read_all(&mut self, set: &FetchSet) {
         for (key, wanted) in set.iter() {
-            let answer = match self.partitions.get(key).cloned().flatten() {
-                Some(partition) => match self.read_one(&partition, wanted).await {
+            let answer = match self.partitions.get(key).and_then(Option::as_ref) {
+                Some(partition) => match self.read_one(partition, wanted).await {
                     Ok(answer) => answer,
-                    Err(error) => self.refused(&partition, &error),
+                    Err(error) => self.refused(partition, &error),
                 },
                 None => PartitionAnswer::error(match key.topic {
                     FetchTopic::Id(id) if self.broker.partitions().topic_by_id(id).is_none() => {
