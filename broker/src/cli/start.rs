@@ -178,9 +178,6 @@ pub(super) fn run(arguments: &StartArgs) -> Result<(), Failure> {
     outcome
 }
 
-<<<<<<< HEAD
-async fn serve(config: NodeConfig, until_stdin_ends: bool) -> Result<(), Failure> {
-=======
 /// Half of the processors: the other half is for the threads that wait for the disk, and for the clients where they share
 /// the machine. On two processors a second network thread made each produced byte an eighth dearer, with a third more
 /// switches between threads, and nothing faster.
@@ -188,8 +185,7 @@ fn network_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
-async fn serve(config: NodeConfig) -> Result<(), Failure> {
->>>>>>> 8f00984 (Flushes wait for the whole window of a producer, the first of it too; half of the processors serve the network; the compared client is warm)
+async fn serve(config: NodeConfig, until_stdin_ends: bool) -> Result<(), Failure> {
     let env = Env::os();
     let began = env.clock.now();
     let mut signals = Signals::new()?;
