@@ -259,7 +259,7 @@ impl Broker {
 
     /// `fetch.max.bytes`, and never more than a part of the memory budget.
     pub fn fetch_bytes_max(&self) -> usize {
-        (self.settings.broker().fetch_max_bytes as usize).min(self.budget.total_bytes() / 4)
+        (self.settings.broker().fetch_max_bytes as usize).min(self.budget.total_bytes() / 16)
     }
 
     /// Fetch sessions.

@@ -18,6 +18,9 @@ pub(crate) const LOG_DIR: &str = "log";
 /// Where the metadata quorum lives, under the data directory.
 pub(crate) const METADATA_DIR: &str = "metadata";
 
+/// What must be free for a start: RocksDB begins new files, and ends the process where it cannot write them.
+const START_BYTES: u64 = 1024 * 1024;
+
 /// What a data directory says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -92,6 +95,32 @@ impl DataDir {
             });
         }
         Ok(Some(identity))
+    }
+
+    /// Refuses to start on a full disk. Changes nothing.
+    ///
+    /// # Errors
+    /// Less than [`START_BYTES`] are free, or the disk cannot tell.
+    pub(crate) fn has_room(&self) -> Result<(), StartError> {
+        let disk = &*self.env.disk;
+        let mut existing = &*self.dir;
+        while disk
+            .stat(existing)
+            .map_err(|source| self.disk(existing, source))?
+            .is_none()
+        {
+            existing = match existing.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+        }
+        let space = disk
+            .space(existing)
+            .map_err(|source| self.disk(existing, source))?;
+        if space.available_bytes < START_BYTES {
+            return Err(self.disk(&self.dir, io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
     }
 
     /// Makes the directory, durably, and takes its lock.

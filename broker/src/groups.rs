@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::load::{LOADING_AT_ONCE, Loader};
 use crate::broker::Broker;
+use crate::budget::Held;
 use crate::partition::{AckError, Acks, Partition, ProduceError};
 use crate::partitions::Partitions;
 use crate::settings::Settings;
@@ -37,6 +38,8 @@ use crate::topics::CONSUMER_OFFSETS;
 
 /// Messages that may wait for the task. Whoever sends one more waits: connections are bounded, and so is this.
 const INBOX_MAX: usize = 1024;
+/// Groups and members may take this part of the memory budget, beside it: a quarter.
+const STATE_PART: usize = 4;
 /// Messages that may be handled before the timers are looked at: a busy coordinator must not forget the silent members.
 const MESSAGES_PER_TICK: u32 = 256;
 
@@ -70,6 +73,8 @@ enum Message {
         partition: i32,
         request: Box<Request>,
         reply: oneshot::Sender<Response>,
+        /// Given back when the shard has taken the request in.
+        held: Option<Held>,
     },
     /// Requests to every shard, for answers that cover all groups of this broker.
     Every {
@@ -176,7 +181,7 @@ impl Groups {
         led.collect()
     }
 
-    /// Asks the coordinator of `group`.
+    /// Asks the coordinator of `group`, who gives `held` back when it has taken `request` in.
     ///
     /// # Errors
     /// [`CoordinatorError`].
@@ -185,6 +190,7 @@ impl Groups {
         broker: &Broker,
         group: &str,
         request: Request,
+        held: Option<Held>,
     ) -> Result<Response, CoordinatorError> {
         let count = broker
             .image()
@@ -199,6 +205,7 @@ impl Groups {
             partition: partition_for(group, count),
             request: Box::new(request),
             reply,
+            held,
         };
         self.inbox
             .send(message)
@@ -265,6 +272,8 @@ struct Driver {
     quorum: Quorum,
     settings: GroupSettings,
     commit_timeout: Duration,
+    /// What groups and members may take in memory, all shards together.
+    state_bytes_max: usize,
     shards: BTreeMap<i32, Shard>,
     next_term: u64,
     loading_turns: Arc<Semaphore>,
@@ -308,6 +317,7 @@ impl Driver {
             quorum: broker.quorum().clone(),
             settings: groups.group_settings(),
             commit_timeout: groups.settings.broker().offsets_commit_timeout,
+            state_bytes_max: broker.budget().total_bytes() / STATE_PART,
             shards: BTreeMap::new(),
             next_term: 0,
             loading_turns: Arc::new(Semaphore::new(LOADING_AT_ONCE)),
@@ -373,7 +383,11 @@ impl Driver {
                 partition,
                 request,
                 reply,
-            } => self.request(partition, *request, Reply::One(reply)),
+                held,
+            } => {
+                self.request(partition, *request, Reply::One(reply));
+                drop(held);
+            }
             Message::Every { request, reply } => self.every(&request, reply),
             Message::Leading(led) => self.leading(led),
             Message::Loaded {
@@ -429,6 +443,7 @@ impl Driver {
     }
 
     fn request(&mut self, partition: i32, request: Request, reply: Reply) {
+        let full = self.is_full();
         // Dropping the reply tells the caller: not the coordinator.
         let Some(shard) = self.shards.get_mut(&partition) else {
             return;
@@ -440,8 +455,14 @@ impl Driver {
             instant: self.env.clock.now(),
             wall: self.env.clock.wall(),
         };
+        shard.machine.set_full(full);
         let effects = shard.machine.handle(token, request, now);
         self.carry_out(partition, effects);
+    }
+
+    fn is_full(&self) -> bool {
+        let machines = self.shards.values().map(|shard| &shard.machine);
+        machines.map(GroupShard::state_bytes).sum::<usize>() >= self.state_bytes_max
     }
 
     fn every(&mut self, request: &Request, reply: oneshot::Sender<Vec<Response>>) {
@@ -711,10 +732,11 @@ fn append_batch(
     match log.append_in(epoch, batch, Acks::All, wall) {
         Ok(appending) => Ok((appending.base, appending.acknowledged)),
         Err(ProduceError::NotServing(_)) => Err(AppendFailure::NotLeader),
-        Err(ProduceError::NotEnoughReplicas(_) | ProduceError::DiskNearlyFull { .. }) => {
-            Err(AppendFailure::NotEnoughReplicas)
-        }
-        Err(ProduceError::Log(AppendError::DiskFull)) => Err(AppendFailure::NotEnoughReplicas),
+        Err(
+            ProduceError::NotEnoughReplicas(_)
+            | ProduceError::DiskNearlyFull { .. }
+            | ProduceError::Log(AppendError::DiskFull),
+        ) => Err(AppendFailure::NotEnoughReplicas),
         Err(ProduceError::Log(AppendError::LargerThanSegment { .. })) => Err(AppendFailure::TooLarge),
         Err(ProduceError::Log(_)) => Err(AppendFailure::Storage),
     }

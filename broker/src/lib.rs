@@ -15,6 +15,7 @@ mod cluster_view;
 pub mod config;
 mod controller;
 mod data_dir;
+mod disk_watch;
 pub mod flusher;
 pub mod gate;
 mod gather;

@@ -1,4 +1,4 @@
-//! What a broker does without being asked: retention, compaction, checkpoints, and an eye on the disk.
+//! What a broker does without being asked: retention, compaction and checkpoints.
 //!
 //! One task for all partitions. An idle partition is looked at, not scheduled.
 
@@ -13,11 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::partition::Partition;
 
-/// How often the disk's room and `flush.ms` are looked at.
+/// How often `flush.ms` is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Room must come back by this much more than the reserve before producers may go on: not to flap at the edge.
-const HYSTERESIS_PERCENT: u64 = 10;
-
 /// Starts the task.
 pub fn start(broker: &Arc<Broker>, stop: CancellationToken) -> skerry_env::TaskHandle {
     let maintenance = Maintenance::new(broker.clone());
@@ -50,7 +47,6 @@ impl Maintenance {
     }
 
     async fn run(mut self, stop: CancellationToken) {
-        self.watch_disk();
         loop {
             tokio::select! {
                 biased;
@@ -65,7 +61,6 @@ impl Maintenance {
         let broker = self.broker.clone();
         let config = broker.settings().broker();
         let (now, wall) = (broker.env().clock.now(), broker.env().clock.wall());
-        self.watch_disk();
         let partitions = broker.partitions().all();
         for partition in &partitions {
             partition.flush_if_due(wall);
@@ -93,44 +88,6 @@ impl Maintenance {
             self.retire(&partition, retired);
         }
         self.remove_retired(now).await;
-    }
-
-    /// Tells producers to wait before the disk is full: what is left keeps deletion, recovery and the metadata alive.
-    fn watch_disk(&self) {
-        let broker = &self.broker;
-        let space = match broker.env().disk.space(&broker.config().data_dir) {
-            Ok(space) => space,
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell how full the disk is");
-                return;
-            }
-        };
-        broker
-            .metrics()
-            .disk_free_bytes
-            .set(i64::try_from(space.available_bytes).unwrap_or(i64::MAX));
-        // A disk that is smaller than the reserve would never be written to.
-        let reserve = broker.config().disk_reserve_bytes.min(space.total_bytes / 20);
-        let was_low = broker.disk_nearly_full().is_some();
-        let enough = if was_low {
-            reserve + reserve * HYSTERESIS_PERCENT / 100
-        } else {
-            reserve
-        };
-        let low = space.available_bytes < enough;
-        broker.set_disk_nearly_full(low.then_some(space.available_bytes));
-        match (was_low, low) {
-            (false, true) => tracing::warn!(
-                free_bytes = space.available_bytes,
-                reserve_bytes = reserve,
-                "the disk is nearly full: producers must wait; consumers and deletion go on"
-            ),
-            (true, false) => tracing::info!(
-                free_bytes = space.available_bytes,
-                "the disk has room again: producers may go on"
-            ),
-            _ => {}
-        }
     }
 
     fn measure(&self, partitions: &[Arc<Partition>]) {

@@ -25,6 +25,7 @@ use crate::budget::Budget;
 use crate::config::NodeConfig;
 use crate::controller::{self, Mailbox};
 use crate::data_dir::{DataDir, Identity, LAYOUT_VERSION, LOG_DIR, METADATA_DIR};
+use crate::disk_watch;
 use crate::flusher::{self, FlushQueue};
 use crate::gate::Gate;
 use crate::groups::Groups;
@@ -169,12 +170,15 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     // The addresses first: a port in use must not leave a trace on the disk.
     let mut kafka = bind(&env, &config.kafka_listen, "listeners").await?;
     let admin = bind(&env, &config.admin_listen, "admin.listen").await?;
+    // The quorum listens by itself, when its store is open: whether it will be able to is known here.
+    drop(bind(&env, &config.cluster_listen, "cluster.listen").await?);
     let (kafka_addr, admin_addr) = (kafka.local_addr(), admin.local_addr());
     let directory = DataDir {
         env: env.clone(),
         dir: config.data_dir.clone(),
     };
     let identity = directory.identity(config.node_id)?;
+    directory.has_room()?;
     let lock = directory.claim()?;
     let stop = Stop::default();
     let start = Start {
@@ -205,6 +209,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     tasks.push(admin);
     settle(&broker).await;
     broker.groups.start(&broker).await;
+    tasks.push(disk_watch::start(&broker, stop.front.clone()));
     let upkeep = maintenance::start(&broker, stop.upkeep.clone());
     tasks.push(listener::start(broker.clone(), kafka, stop.front.clone()));
     tasks.push(session::start(&broker, mailbox, stop.back.clone()));

@@ -75,6 +75,14 @@ pub enum ChangeError {
     /// The quorum could not be asked, or did not answer in time. It may still happen.
     #[error("the metadata quorum did not answer: {0}")]
     Unavailable(String),
+    /// New partitions need room, which this broker's disk does not have. It may have some later.
+    #[error(
+        "the disk is nearly full: {free_bytes} bytes are free; topics can be made when there is room again"
+    )]
+    DiskNearlyFull {
+        /// What is free.
+        free_bytes: u64,
+    },
 }
 
 /// Proposes `command` and gives its outcome once this broker has acted on it.
@@ -82,6 +90,10 @@ pub enum ChangeError {
 /// # Errors
 /// [`ChangeError`].
 pub async fn change(broker: &Broker, command: Command) -> Result<Outcome, ChangeError> {
+    let needs_room = matches!(command, Command::CreateTopic(_) | Command::CreatePartitions(_));
+    if let Some(free_bytes) = broker.disk_nearly_full().filter(|_| needs_room) {
+        return Err(ChangeError::DiskNearlyFull { free_bytes });
+    }
     let outcome = broker
         .propose(command)
         .await

@@ -43,6 +43,11 @@ def free_ports(count: int) -> List[int]:
     return found
 
 
+def plain_environment() -> Dict[str, str]:
+    """Without the suite's own variables: a node takes SKERRY_… for its settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SKERRY_")}
+
+
 class Skip(Exception):
     """The test does not apply here; the reason is reported."""
 
@@ -111,7 +116,7 @@ class Broker:
         self._format()
         self.stopping = False
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=plain_environment())
 
     def wait_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds

@@ -50,6 +50,17 @@ pub enum ConfigTarget {
     Group(String),
 }
 
+impl std::fmt::Display for ConfigTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Topic(name) => write!(f, "topic {name}"),
+            Self::Broker(id) => write!(f, "broker {id}"),
+            Self::AllBrokers => f.write_str("all brokers"),
+            Self::Group(name) => write!(f, "group {name}"),
+        }
+    }
+}
+
 impl ConfigTarget {
     fn wire(&self) -> (i8, String) {
         match self {
@@ -356,7 +367,7 @@ impl Client {
         let response: IncrementalAlterConfigsResponse = self
             .call(&connection, "IncrementalAlterConfigs", &request)
             .await?;
-        let what = || format!("changing settings of {target:?}");
+        let what = || format!("changing settings of {target}");
         let answer = response
             .responses
             .first()

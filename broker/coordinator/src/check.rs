@@ -14,6 +14,9 @@ impl GroupShard {
         for group_id in mem::take(&mut self.touched) {
             if let Some(group) = self.groups.get_mut(&group_id) {
                 group.check();
+                let bytes = group.state_bytes();
+                self.state_bytes = self.state_bytes - group.counted_bytes + bytes;
+                group.counted_bytes = bytes;
             }
         }
     }
@@ -27,7 +30,17 @@ impl GroupShard {
         for group in self.groups.values_mut() {
             group.check();
         }
+        let counted: usize = self.groups.values().map(|group| group.counted_bytes).sum();
+        assert_eq!(counted, self.state_bytes, "bytes of all groups");
         if self.phase == Phase::Serving {
+            for group in self.groups.values() {
+                assert_eq!(
+                    group.state_bytes(),
+                    group.counted_bytes,
+                    "bytes of {:?}",
+                    group.id
+                );
+            }
             for group in self.groups.values() {
                 self.check_timers(group);
             }

@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) settings: GroupSettings,
     pub(crate) now: Now,
     pub(crate) timers: Timers,
+    /// There is no memory for further groups and members.
+    pub(crate) full: bool,
     effects: Vec<Effect>,
     /// Taken in and not answered.
     open: BTreeSet<ReplyToken>,
@@ -35,6 +37,7 @@ impl Context {
                 wall: WallMs(0),
             },
             timers: Timers::default(),
+            full: false,
             effects: Vec::new(),
             open: BTreeSet::new(),
             appends: BTreeMap::new(),

@@ -13,7 +13,9 @@ use crate::subscription;
 pub(crate) const PENDING_JOINS_MAX: usize = 10_000;
 /// What the members of one group may say about their protocols, together. The record of a group must fit one batch
 /// (1 MB by default), so that a group of this size could not be written anyway.
-pub(crate) const GROUP_METADATA_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const GROUP_METADATA_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A group or a member without what its protocols say: about 600 bytes were measured, names of usual length included.
+const GROUP_OR_MEMBER_BYTES: usize = 1024;
 
 /// A member of a group.
 #[derive(Clone, Debug)]
@@ -96,6 +98,8 @@ pub(crate) struct Group {
     supported: BTreeMap<Arc<str>, usize>,
     awaiting_join: usize,
     metadata_bytes: usize,
+    /// What its shard has counted of [`Group::state_bytes`].
+    pub(crate) counted_bytes: usize,
     next_joined: u64,
     /// The generation at the last check: it never goes back.
     checked_generation: i32,
@@ -126,6 +130,7 @@ impl Group {
             supported: BTreeMap::new(),
             awaiting_join: 0,
             metadata_bytes: 0,
+            counted_bytes: 0,
             next_joined: 0,
             checked_generation: i32::MIN,
         }
@@ -261,6 +266,12 @@ impl Group {
 
     pub(crate) fn awaiting_join(&self) -> usize {
         self.awaiting_join
+    }
+
+    /// What it takes in memory, about: the names and small fields of a group or member are counted as so many bytes.
+    pub(crate) fn state_bytes(&self) -> usize {
+        let members = self.members.len() + self.pending_joins.len();
+        (1 + members) * GROUP_OR_MEMBER_BYTES + self.metadata_bytes
     }
 
     pub(crate) fn metadata_bytes(&self) -> usize {

@@ -148,7 +148,10 @@ impl Group {
         let bytes = self.metadata_bytes() - before + protocol_bytes(&request.protocols);
         let asks_for_id =
             request.member_id.is_empty() && request.group_instance_id.is_none() && request.version >= 4;
-        if bytes > GROUP_METADATA_BYTES_MAX || (asks_for_id && self.pending_joins.len() >= PENDING_JOINS_MAX)
+        let comes = replaced.is_none() && !self.pending_joins.contains(&request.member_id);
+        if (cx.full && comes)
+            || bytes > GROUP_METADATA_BYTES_MAX
+            || (asks_for_id && self.pending_joins.len() >= PENDING_JOINS_MAX)
         {
             return Err(GroupError::GroupMaxSizeReached);
         }

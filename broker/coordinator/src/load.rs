@@ -58,10 +58,12 @@ impl GroupShard {
                     Some(value) => {
                         let incarnation = self.new_incarnation();
                         let loaded = Group::from_record(group.clone(), incarnation, value);
+                        self.forget_group(&group);
+                        self.touched.insert(group.clone());
                         self.groups.insert(group, loaded);
                     }
                     None => {
-                        self.groups.remove(&group);
+                        self.forget_group(&group);
                     }
                 }
             }
@@ -159,6 +161,7 @@ impl GroupShard {
             }
         }
         self.groups.clear();
+        self.state_bytes = 0;
         self.offsets.clear();
         self.cx.timers.clear();
         self.touched.clear();

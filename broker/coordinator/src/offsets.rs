@@ -137,7 +137,9 @@ impl GroupShard {
             Some(group) => group.validate_commit(&request),
             None if request.generation_id >= 0 && request.version >= 9 => Err(GroupError::GroupIdNotFound),
             None if request.generation_id >= 0 => Err(GroupError::IllegalGeneration),
-            None if self.groups.len() >= GROUPS_MAX => Err(GroupError::CoordinatorNotAvailable),
+            None if self.groups.len() >= GROUPS_MAX || self.cx.full => {
+                Err(GroupError::CoordinatorNotAvailable)
+            }
             None => Ok(()),
         };
         if let Err(error) = verdict {

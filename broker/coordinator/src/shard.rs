@@ -42,6 +42,8 @@ pub struct GroupShard {
     pub(crate) offsets: BTreeMap<Arc<str>, GroupOffsets>,
     pub(crate) cx: Context,
     next_incarnation: u64,
+    /// Sum of what the groups take in memory.
+    pub(crate) state_bytes: usize,
     /// Groups that the current step may have changed.
     pub(crate) touched: BTreeSet<Arc<str>>,
 }
@@ -56,6 +58,7 @@ impl GroupShard {
             offsets: BTreeMap::new(),
             cx: Context::new(settings),
             next_incarnation: 1,
+            state_bytes: 0,
             touched: BTreeSet::new(),
         }
     }
@@ -69,6 +72,26 @@ impl GroupShard {
     #[must_use]
     pub fn group_count(&self) -> usize {
         self.groups.len()
+    }
+
+    /// About how many bytes the groups and their members take. Committed offsets are not in it: a group has at most one
+    /// for each partition of the cluster.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.state_bytes
+    }
+
+    /// Whether there is no memory for further groups and members: those who come are sent away
+    /// (COORDINATOR_NOT_AVAILABLE, GROUP_MAX_SIZE_REACHED) until this is called again. Those who are there go on.
+    pub fn set_full(&mut self, full: bool) {
+        self.cx.full = full;
+    }
+
+    /// Takes a group out, and what was counted of it.
+    pub(crate) fn forget_group(&mut self, group_id: &Arc<str>) {
+        if let Some(group) = self.groups.remove(group_id) {
+            self.state_bytes -= group.counted_bytes;
+        }
     }
 
     /// When [`GroupShard::on_tick`] has something to do; None: not before another input.
@@ -158,7 +181,7 @@ impl GroupShard {
                 Some(GroupError::UnknownMemberId)
             } else if request.protocol_type.is_empty() || request.protocols.is_empty() {
                 Some(GroupError::InconsistentGroupProtocol)
-            } else if self.groups.len() >= GROUPS_MAX {
+            } else if self.groups.len() >= GROUPS_MAX || self.cx.full {
                 Some(GroupError::CoordinatorNotAvailable)
             } else {
                 None
@@ -316,7 +339,7 @@ impl GroupShard {
         group.durable = false;
         if group.is_in(GroupState::Empty) && !newer {
             group.cancel_timers(cx);
-            self.groups.remove(group_id);
+            self.forget_group(group_id);
         }
         if self.offsets.contains_key(group_id) {
             self.group_mut_or_new(group_id).0.durable = true;
@@ -339,7 +362,7 @@ impl GroupShard {
             group.refuse_parked(cx, parked, &member_id, failure.group_error());
         }
         group.cancel_timers(cx);
-        self.groups.remove(group_id);
+        self.forget_group(group_id);
     }
 
     /// Fires what is due, checks, and hands out the effects.

@@ -664,3 +664,58 @@ fn reasons_are_told_to_the_operator() {
         "#]],
     );
 }
+
+#[test]
+fn without_memory_nobody_new_comes_and_those_who_are_there_go_on() {
+    check(
+        "
+        join g v=2 as=a
+        tick 3s
+        sync g a-1 1 a-1=A
+        commit kept t-0=1
+        full
+        join g v=2 as=b
+        join h v=2 as=c
+        commit new t-0=1
+        heartbeat g a-1 1
+        commit kept t-0=2
+        commit g gen=1 by=a-1 t-0=3
+        join g a-1 v=2 as=a
+        room
+        join h v=2 as=c
+        ",
+        expect![[r#"
+            > join g v=2 as=a
+              append g gen=0 protocol=null leader=null members=[]
+            > tick 3s
+              at 3.000s
+              #1 join ok gen=1 member=a-1 leader=a-1 protocol=range members=[a-1]
+            > sync g a-1 1 a-1=A
+              append g gen=1 protocol=range leader=a-1 members=[a-1="A"]
+              #2 sync ok assignment="A" type=consumer protocol=range
+            > commit kept t-0=1
+              append kept/t-0=1/-1: at 1003000
+              #3 commit t-0=ok
+            > full
+            > join g v=2 as=b
+              #4 join GroupMaxSizeReached member=""
+            > join h v=2 as=c
+              #5 join CoordinatorNotAvailable member=""
+            > commit new t-0=1
+              #6 commit t-0=CoordinatorNotAvailable
+            > heartbeat g a-1 1
+              #7 heartbeat ok
+            > commit kept t-0=2
+              append kept/t-0=2/-1: at 1003000
+              #8 commit t-0=ok
+            > commit g gen=1 by=a-1 t-0=3
+              append g/t-0=3/-1: at 1003000
+              #9 commit t-0=ok
+            > join g a-1 v=2 as=a
+              #10 join ok gen=2 member=a-1 leader=a-1 protocol=range members=[a-1]
+            > room
+            > join h v=2 as=c
+              append h gen=0 protocol=null leader=null members=[]
+        "#]],
+    );
+}

@@ -260,7 +260,7 @@ fn who_only_asks_for_ids_cannot_fill_the_memory() {
 #[test]
 fn what_members_say_is_bounded() {
     let mut shard = serving();
-    let metadata = Bytes::from(vec![0; 30 * 1024 * 1024]);
+    let metadata = Bytes::from(vec![0; 7 * 1024 * 1024]);
     let request = |number| {
         let protocols = vec![Protocol {
             name: Arc::from("range"),

@@ -288,7 +288,19 @@ fn announce(config: &NodeConfig, node: &RunningNode, now: Instant, began: Instan
     .and_then(|()| stdout.flush());
 }
 
+/// How this program was called: a path that works again, where it is not on the PATH.
+fn program() -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let called = called.to_string_lossy();
+    if called.is_empty() || called.contains(char::is_whitespace) {
+        "skerry".to_owned()
+    } else {
+        called.into_owned()
+    }
+}
+
 fn banner(config: &NodeConfig, node: &RunningNode, data: &Path, took_ms: u128) -> String {
+    let program = program();
     // The commands below work as they stand where the default address serves.
     let bootstrap = match node.kafka_addr.to_string() {
         addr if addr == super::connect::DEFAULT_BOOTSTRAP => String::new(),
@@ -301,8 +313,8 @@ fn banner(config: &NodeConfig, node: &RunningNode, data: &Path, took_ms: u128) -
          other nodes      {cluster}\n  \
          data             {data}   (node {id})\n\n\
          Try it from another terminal:\n  \
-         echo hello | skerry produce greetings{bootstrap}\n  \
-         skerry consume greetings --from-beginning{bootstrap}\n\n\
+         echo hello | {program} produce greetings{bootstrap}\n  \
+         {program} consume greetings --from-beginning{bootstrap}\n\n\
          Ctrl-C stops it.\n\n",
         version = env!("CARGO_PKG_VERSION"),
         kafka = config
@@ -315,6 +327,8 @@ fn banner(config: &NodeConfig, node: &RunningNode, data: &Path, took_ms: u128) -
         id = config.node_id,
     )
 }
+
+const DISK_FULL: &str = "the disk is full: make room, or use another directory with --data-dir";
 
 /// The flag behind a setting that names an address.
 fn flag_of(setting: &str) -> &'static str {
@@ -349,11 +363,22 @@ fn explain(error: &StartError, config: &NodeConfig) -> Failure {
         | StartError::Quorum(skerry_metadata::StartError::NewerVersion { .. }) => failure
             .hint("start it with the newer version of skerry: an older one would misread it")
             .hint(untouched),
-        StartError::Disk { path, source } => explain_disk(failure, path, source),
-        StartError::MetadataMissing { .. } | StartError::Identity { .. } => failure
+        StartError::Disk { path, source }
+        | StartError::Quorum(skerry_metadata::StartError::Io { path, source }) => {
+            explain_disk(failure, path, source, config)
+        }
+        StartError::MetadataMissing { .. }
+        | StartError::Identity { .. }
+        | StartError::Quorum(skerry_metadata::StartError::Damaged { .. }) => failure
             .hint("restore it from a backup, or move the directory away to begin with an empty cluster")
             .hint(untouched),
         StartError::Quorum(_) | StartError::Register(_) => {
+            // RocksDB tells of the system's errors in words alone.
+            let failure = if error.to_string().contains("No space left on device") {
+                failure.hint(DISK_FULL)
+            } else {
+                failure
+            };
             failure.hint(format!("the data directory is {}", config.data_dir.display()))
         }
     }
@@ -386,7 +411,7 @@ fn explain_listen(failure: Failure, addr: &str, setting: &str, source: &std::io:
     }
 }
 
-fn explain_disk(failure: Failure, path: &Path, source: &std::io::Error) -> Failure {
+fn explain_disk(failure: Failure, path: &Path, source: &std::io::Error, config: &NodeConfig) -> Failure {
     match source.kind() {
         std::io::ErrorKind::PermissionDenied => failure.hint(format!(
             "this user may not write {}: change its owner, or use --data-dir",
@@ -395,7 +420,11 @@ fn explain_disk(failure: Failure, path: &Path, source: &std::io::Error) -> Failu
         std::io::ErrorKind::ReadOnlyFilesystem => {
             failure.hint("the file system is mounted read-only: use another directory with --data-dir")
         }
-        std::io::ErrorKind::StorageFull => failure.hint("the disk is full: make room, or use --data-dir"),
+        std::io::ErrorKind::StorageFull => failure.hint(DISK_FULL),
+        std::io::ErrorKind::NotADirectory => failure.hint(format!(
+            "{} is not a directory: use another one with --data-dir",
+            config.data_dir.display()
+        )),
         _ => failure,
     }
 }
@@ -470,6 +499,25 @@ mod tests {
                   this user may not write d: change its owner, or use --data-dir
             "#]],
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_called_that_whoever_found_out() {
+        let told = |error: &StartError| explain(error, &config()).to_string();
+        let store = skerry_metadata::StartError::Raft("IO error: No space left on device: LOG".to_owned());
+        for error in [
+            StartError::Disk {
+                path: "d".into(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            },
+            StartError::Quorum(skerry_metadata::StartError::Io {
+                path: "d".into(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            }),
+            StartError::Quorum(store),
+        ] {
+            assert!(told(&error).contains(DISK_FULL), "{}", told(&error));
+        }
     }
 
     #[test]

@@ -91,6 +91,8 @@ fn owned(row: &'static Row, own: &ConfigMap, broker: BrokerLayers<'_>, own_sourc
     let keys: Vec<&'static str> = row.synonyms.iter().map(|synonym| synonym.key).collect();
     let mut all = match keys.first() {
         Some(first) => synonyms(first, &keys, broker, row.sensitive),
+        // Kafka lists the default of such a setting of a group, and of a topic nothing.
+        None if row.scope == Scope::Group => own_default(row),
         None => Vec::new(),
     };
     if let Some(value) = own.get(row.key) {
@@ -105,6 +107,15 @@ fn owned(row: &'static Row, own: &ConfigMap, broker: BrokerLayers<'_>, own_sourc
         );
     }
     line(row, Some(value), all)
+}
+
+fn own_default(row: &'static Row) -> Vec<DescribedSynonym> {
+    let default = row.default.map(|value| DescribedSynonym {
+        name: row.key,
+        value: shown(row, Some(value.to_owned())),
+        source: Source::Default,
+    });
+    default.into_iter().collect()
 }
 
 fn line(row: &'static Row, value: Option<String>, synonyms: Vec<DescribedSynonym>) -> Described {

@@ -89,7 +89,7 @@ impl NodeConfig {
             open_files_max: read.text("open.files").parse().unwrap_or(512),
             given: settings
                 .iter()
-                .map(|(key, value, _)| (key.into(), value.into()))
+                .map(|(key, value, _)| (key.into(), described(key, value)))
                 .collect(),
             voters,
         };
@@ -107,6 +107,15 @@ impl NodeConfig {
     #[must_use]
     pub fn broker(&self) -> BrokerConfig {
         BrokerConfig::resolve(BrokerLayers::given(&self.given))
+    }
+}
+
+/// How DescribeConfigs writes the value of `key`: a listener has its protocol in front, as every one of Kafka's has.
+fn described(key: &str, value: &str) -> std::sync::Arc<str> {
+    if matches!(key, "listeners" | "advertised.listeners") && !value.contains("://") {
+        format!("PLAINTEXT://{value}").into()
+    } else {
+        value.into()
     }
 }
 

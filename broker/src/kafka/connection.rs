@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use skerry_env::Conn;
 use skerry_types::Instant;
@@ -17,8 +18,8 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::{self, Api, Context, Outcome, Refusal};
-use super::frame::{self, Answer, FrameError, LENGTH_BYTES, Request};
+use super::dispatch::{self, Api, Context, FrameMemory, Outcome, Refusal};
+use super::frame::{self, Answer, COPIED_BYTES_MAX, FrameError, LENGTH_BYTES, Request};
 use super::listener::complain;
 use super::shape;
 use crate::broker::Broker;
@@ -37,8 +38,11 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// A frame that has begun must have come whole after this and the time its bytes need at the lowest rate.
 const FRAME_GRACE: Duration = Duration::from_secs(30);
-/// The lowest rate that a slow client may send a frame with.
-const FRAME_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+/// The lowest rate that a slow client may send a frame with, or take an answer.
+const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+/// A client that takes none of its answer may do so for this long, and for [`FRAME_GRACE`] while nobody waits for the
+/// memory that the answer holds.
+const DEAF_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a connection ended.
 #[derive(Debug, Error)]
@@ -62,6 +66,8 @@ enum Ended {
     NoRoom { bytes: usize },
     #[error("{have} of a frame's {want} bytes came in the time allowed")]
     Slow { have: usize, want: usize },
+    #[error("it took {taken} of an answer's {want} bytes in the time allowed")]
+    Deaf { taken: usize, want: usize },
 }
 
 /// Serves `conn` until it ends.
@@ -97,7 +103,7 @@ struct Connection {
     outgoing: Outgoing,
 }
 
-type Started = std::pin::Pin<Box<dyn Future<Output = (Outcome, Held)> + Send>>;
+type Started = std::pin::Pin<Box<dyn Future<Output = (Outcome, Option<Held>)> + Send>>;
 
 impl Connection {
     fn new(broker: Arc<Broker>, conn: Conn) -> Self {
@@ -108,6 +114,7 @@ impl Connection {
             client_id: "".into(),
             software: Arc::default(),
             pipeline: Arc::default(),
+            frame: FrameMemory::default(),
         };
         Self {
             conn,
@@ -161,13 +168,17 @@ impl Connection {
     }
 
     async fn accept(&mut self, frame: Bytes, mut held: Held) -> Result<(), Ended> {
-        let request = frame::parse(frame)?;
+        let mut request = frame::parse(frame)?;
         let api = dispatch::find(request.key, request.version)?;
         // Only a version of ApiVersions that we do not speak comes this far without being served; nobody decodes it.
         if (api.min..=api.max).contains(&request.version) {
-            let bytes = shape::check(request.key, request.version, &request.body)?;
-            if bytes > WHOLE_FRAME_BYTES_MAX {
-                held.merge(room_to_decode(&self.context.broker, bytes).await?);
+            let shape = shape::check(request.key, request.version, &request.body)?;
+            if shape.expanded > WHOLE_FRAME_BYTES_MAX {
+                held.merge(room_to_decode(&self.context.broker, shape.expanded).await?);
+            }
+            // A copy that nobody pays for must be small; a larger one is refused by the decoder.
+            if !shape.not_text.is_empty() && request.body.len() <= COPIED_BYTES_MAX {
+                request.body = shape::made_text(&request.body, &shape.not_text);
             }
         }
         if let Some(client_id) = &request.client_id
@@ -186,34 +197,52 @@ impl Connection {
         let may_start = self.started.is_empty() || (api.overlaps && self.started.len() < OVERLAPPING_MAX);
         if may_start && let Some((request, api, held)) = self.next.take() {
             self.context.broker.metrics().request(api.key);
-            let pending = (api.start)(self.context.clone(), request);
-            self.started
-                .push_back(Box::pin(async move { (pending.await, held) }));
+            let mut context = self.context.clone();
+            if api.parks {
+                let frame = FrameMemory::new(held);
+                context.frame = frame.clone();
+                let pending = (api.start)(context, request);
+                self.started
+                    .push_back(Box::pin(async move { (pending.await, frame.take()) }));
+            } else {
+                let pending = (api.start)(context, request);
+                self.started
+                    .push_back(Box::pin(async move { (pending.await, Some(held)) }));
+            }
+            self.wait_for_peer();
         }
         Ok(())
     }
 
     /// Sends an answer, and with it those that are ready by now.
-    async fn finish(&mut self, outcome: Outcome, held: Held) -> Result<(), Ended> {
+    async fn finish(&mut self, outcome: Outcome, held: Option<Held>) -> Result<(), Ended> {
         let mut refused = self.outgoing.add(outcome, held).err();
         while refused.is_none() && !self.started.is_empty() {
             // Its waker is the select's: polled again there, nothing is lost.
-            let ready = futures_util::FutureExt::now_or_never(self.started.next()).flatten();
+            let ready = self.started.next().now_or_never().flatten();
             let Some((outcome, held)) = ready else { break };
             refused = self.outgoing.add(outcome, held).err();
         }
         // What was answered before a refusal is still owed.
-        self.conn.write_all_buf(&mut self.outgoing).await?;
-        self.conn.flush().await?;
+        write_all(&mut self.conn, &mut self.outgoing, &self.context.broker).await?;
         self.outgoing.held.clear();
         self.last_active = self.context.broker.env().clock.now();
+        self.wait_for_peer();
         refused.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
+    /// A frame of which something has come waits for its peer from now on: until now it waited for us.
+    fn wait_for_peer(&mut self) {
+        if self.frame_began.is_some() {
+            self.frame_began = Some(self.context.broker.env().clock.now());
+        }
+    }
+
     fn frame_deadline(&self) -> Option<Instant> {
-        let began = self.frame_began?;
+        // Behind a request that cannot start yet nothing is read.
+        let began = self.frame_began.filter(|_| self.next.is_none())?;
         let want = announced(&self.buffer).unwrap_or(0);
-        Some(began + FRAME_GRACE + Duration::from_secs(want as u64 / FRAME_BYTES_PER_SECOND_MIN))
+        Some(began + FRAME_GRACE + Duration::from_secs(want as u64 / BYTES_PER_SECOND_MIN))
     }
 
     fn deadline(&self) -> Instant {
@@ -282,13 +311,20 @@ async fn read_frame(
         Ok(want) if want <= max => want,
         _ => return Err(Ended::Oversized { bytes: length, max }),
     };
-    if began.is_none() {
+    if held.is_none() {
+        // The peer is not slow while it is us who wait.
+        *began = None;
+        if want <= WHOLE_FRAME_BYTES_MAX {
+            *held = Some(broker.budget().take(want).await);
+        } else {
+            if large.is_none() {
+                *large = Some(broker.large_frame().await);
+            }
+            *held = Some(broker.budget().take(buffer.len()).await);
+        }
         *began = Some(broker.env().clock.now());
     }
     if want <= WHOLE_FRAME_BYTES_MAX {
-        if held.is_none() {
-            *held = Some(broker.budget().take(want).await);
-        }
         buffer.reserve((LENGTH_BYTES + want).saturating_sub(buffer.len()));
         while buffer.len() < LENGTH_BYTES + want {
             if read_some(conn, buffer, began, broker).await? == 0 {
@@ -296,7 +332,7 @@ async fn read_frame(
             }
         }
     } else {
-        read_large(conn, buffer, want, held, large, broker).await?;
+        read_large(conn, buffer, want, held, broker).await?;
     }
     *began = None;
     *large = None;
@@ -314,13 +350,8 @@ async fn read_large(
     buffer: &mut BytesMut,
     want: usize,
     held: &mut Option<Held>,
-    large: &mut Option<tokio::sync::OwnedSemaphorePermit>,
     broker: &Broker,
 ) -> Result<(), Ended> {
-    if large.is_none() {
-        *large = Some(broker.large_frame().await);
-        *held = Some(broker.budget().take(buffer.len()).await);
-    }
     while buffer.len() < LENGTH_BYTES + want {
         let rest = LENGTH_BYTES + want - buffer.len();
         if buffer.capacity() == buffer.len() {
@@ -350,6 +381,46 @@ async fn read_some(
     Ok(read)
 }
 
+/// Writes all of `outgoing`. A peer that takes too little in its time is given up: what waits for it holds memory that
+/// others wait for.
+async fn write_all(conn: &mut Conn, outgoing: &mut Outgoing, broker: &Broker) -> Result<(), Ended> {
+    let want = outgoing.remaining();
+    // Most answers fit into the socket's buffer: no timer for these. Polled again below, nothing is lost.
+    while outgoing.has_remaining() {
+        match conn.write_buf(outgoing).now_or_never() {
+            Some(written) => closed_if_none(written?)?,
+            None => break,
+        }
+    }
+    let clock = &broker.env().clock;
+    let began = clock.now();
+    let (mut progress, mut look_at) = (began, began + DEAF_GRACE);
+    while outgoing.has_remaining() {
+        tokio::select! {
+            biased;
+            written = conn.write_buf(outgoing) => {
+                closed_if_none(written?)?;
+                progress = clock.now();
+            }
+            () = clock.sleep_until(look_at) => {
+                let (now, taken) = (clock.now(), want - outgoing.remaining());
+                look_at = now + DEAF_GRACE;
+                let allowed = FRAME_GRACE + Duration::from_secs(taken as u64 / BYTES_PER_SECOND_MIN);
+                let silent = now >= progress + DEAF_GRACE && broker.budget().is_short_of_records();
+                if silent || now >= began + allowed {
+                    return Err(Ended::Deaf { taken, want });
+                }
+            }
+        }
+    }
+    conn.flush().await?;
+    Ok(())
+}
+
+fn closed_if_none(written: usize) -> Result<(), Ended> {
+    if written == 0 { Err(Ended::ByPeer) } else { Ok(()) }
+}
+
 /// Answers that wait to be written, as one buffer of many parts.
 #[derive(Default)]
 struct Outgoing {
@@ -358,14 +429,14 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn add(&mut self, outcome: Outcome, held: Held) -> Result<(), Refusal> {
+    fn add(&mut self, outcome: Outcome, held: Option<Held>) -> Result<(), Refusal> {
         let Some(answer): Option<Answer> = outcome? else {
             return Ok(());
         };
         let (parts, answer_held) = answer.into_parts();
         self.parts
             .extend(parts.into_iter().filter(|part| !part.is_empty()));
-        self.held.push(held);
+        self.held.extend(held);
         self.held.extend(answer_held);
         Ok(())
     }

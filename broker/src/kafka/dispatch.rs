@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::frame::{Answer, Request};
 use super::pipeline::Pipeline;
 use crate::broker::Broker;
+use crate::budget::Held;
 use crate::gate::Caller;
 
 /// Who asks, and through what.
@@ -27,6 +28,27 @@ pub struct Context {
     pub software: Arc<parking_lot::Mutex<Option<ClientSoftware>>>,
     /// What producers on this connection were refused for a moment. Locked by one Produce request at a time.
     pub pipeline: Arc<parking_lot::Mutex<Pipeline>>,
+    /// The memory of the request's frame, where its answer may wait for other clients ([`Api::parks`]).
+    pub frame: FrameMemory,
+}
+
+/// The share of the memory budget that a request's frame holds. Whoever needs nothing of the frame while its answer
+/// waits gives the share back.
+#[derive(Clone, Default)]
+pub struct FrameMemory(Option<Arc<parking_lot::Mutex<Option<Held>>>>);
+
+impl FrameMemory {
+    /// The frame's share, to be given back early.
+    #[must_use]
+    pub fn new(held: Held) -> Self {
+        Self(Some(Arc::new(parking_lot::Mutex::new(Some(held)))))
+    }
+
+    /// The share, if nobody took it yet.
+    #[must_use]
+    pub fn take(&self) -> Option<Held> {
+        self.0.as_ref()?.lock().take()
+    }
 }
 
 impl Context {
@@ -105,6 +127,9 @@ pub struct Api {
     pub advertised: bool,
     /// Later requests of the connection may start before this one is answered.
     pub overlaps: bool,
+    /// The answer may wait for other clients for minutes: the handler gives the frame's memory back meanwhile
+    /// ([`Context::frame`]).
+    pub parks: bool,
     /// Starts the request; what must happen in the connection's order happens before this returns.
     pub start: fn(Context, Request) -> Pending,
 }
@@ -150,6 +175,9 @@ pub fn encode<R: Encodable>(key: ApiKey, version: i16, correlation_id: i32, resp
 /// Declares an API whose handler is `async fn(Context, i16 /* version */, Request) -> Response`.
 macro_rules! api {
     ($key:ident, $min:literal..=$max:literal, $request:ty, $handler:path) => {
+        crate::kafka::dispatch::api!($key, $min..=$max, $request, $handler, parks: false);
+    };
+    ($key:ident, $min:literal..=$max:literal, $request:ty, $handler:path, parks: $parks:literal) => {
         /// This file's row of the table that ApiVersions answers from.
         pub const API: crate::kafka::dispatch::Api = crate::kafka::dispatch::Api {
             key: kafka_protocol::messages::ApiKey::$key,
@@ -158,13 +186,21 @@ macro_rules! api {
             advertised_min: $min,
             advertised: true,
             overlaps: false,
-            start: |context, mut request| {
+            parks: $parks,
+            start: |context, request| {
                 Box::pin(async move {
-                    let (key, version) = (request.key, request.version);
-                    let decoded =
-                        crate::kafka::dispatch::decode::<$request>(key, version, &mut request.body)?;
+                    let crate::kafka::frame::Request {
+                        key,
+                        version,
+                        correlation_id,
+                        mut body,
+                        ..
+                    } = request;
+                    let decoded = crate::kafka::dispatch::decode::<$request>(key, version, &mut body)?;
+                    // Bytes that are empty still hold on to the frame.
+                    drop(body);
                     let response = $handler(context, version, decoded).await;
-                    crate::kafka::dispatch::encode(key, version, request.correlation_id, &response)
+                    crate::kafka::dispatch::encode(key, version, correlation_id, &response)
                 })
             },
         };

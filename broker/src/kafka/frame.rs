@@ -12,6 +12,9 @@ pub const LENGTH_BYTES: usize = 4;
 /// api key, api version, correlation id.
 const HEADER_BYTES_MIN: usize = 8;
 
+/// The largest request that is copied to make its strings readable.
+pub const COPIED_BYTES_MAX: usize = 1024 * 1024;
+
 /// Why a frame cannot be understood. Kafka closes the connection for each of these, without an answer.
 #[derive(Debug, Error)]
 pub enum FrameError {
@@ -63,7 +66,7 @@ pub fn parse(frame: Bytes) -> Result<Request, FrameError> {
             body: Bytes::new(),
         });
     }
-    let mut body = frame;
+    let mut body = with_readable_client_id(frame);
     let header = RequestHeader::decode(&mut body, key.request_header_version(version))
         .map_err(|error| FrameError::Header(error.to_string()))?;
     let client_id = header.client_id.map(|id| id.to_string());
@@ -74,6 +77,23 @@ pub fn parse(frame: Bytes) -> Result<Request, FrameError> {
         client_id,
         body,
     })
+}
+
+/// A client may call itself what it likes, in any encoding.
+fn with_readable_client_id(frame: Bytes) -> Bytes {
+    // The first version of a header has no client id; only ControlledShutdown used it.
+    let from = HEADER_BYTES_MIN + 2;
+    let Some(length) = frame.get(HEADER_BYTES_MIN..from).map(|mut two| two.get_i16()) else {
+        return frame;
+    };
+    let range = from..from + usize::try_from(length).unwrap_or(0);
+    match frame.get(range.clone()) {
+        // A copy that nobody pays for must be small; a larger frame is refused by the decoder.
+        Some(client_id) if frame.len() <= COPIED_BYTES_MAX && std::str::from_utf8(client_id).is_err() => {
+            super::shape::made_text(&frame, &[range])
+        }
+        _ => frame,
+    }
 }
 
 /// An encoded answer: parts that are written one after the other, so that records are never copied.
@@ -154,6 +174,21 @@ mod tests {
         );
         assert_eq!(refusal(b"\x03\xe7\0\0\0\0\0\x01"), "unknown api key 999");
         assert!(refusal(b"\0\x03\0\x01\0\0\0\x01\0\x7fab").starts_with("malformed request header"));
+    }
+
+    #[test]
+    fn a_client_id_may_be_anything() {
+        let named = |id: &[u8]| {
+            let mut frame = BytesMut::from(&b"\0\x03\0\x01\0\0\0\x07"[..]);
+            frame.put_u16(u16::try_from(id.len()).unwrap());
+            frame.put_slice(id);
+            parse(frame.freeze()).unwrap().client_id.unwrap()
+        };
+        assert_eq!(named(b"suite"), "suite");
+        assert_eq!(named("k\u{e4}se".as_bytes()), "k\u{e4}se");
+        assert_eq!(named(b"k\xe4se"), "k?se");
+        assert_eq!(named(b"\xff\xfe"), "??");
+        assert_eq!(named(b"cut \xe2\x82"), "cut ??");
     }
 
     #[test]

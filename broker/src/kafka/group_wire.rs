@@ -19,6 +19,7 @@ use skerry_metadata_state::Image;
 use skerry_types::PartitionIndex;
 
 use super::dispatch::Context;
+use crate::budget::Held;
 use crate::gate::{Operation, Resource};
 use crate::groups::CoordinatorError;
 use crate::topics::CONSUMER_OFFSETS;
@@ -149,8 +150,33 @@ group_calls! {
 /// # Panics
 /// If the coordinator answers another request than it was asked.
 pub async fn ask<C: GroupCall>(context: &Context, group: &str, call: C) -> Result<C::Answer, GroupError> {
+    ask_holding(context, group, call, None).await
+}
+
+/// As [`ask`], for a request whose answer waits for other members: the memory of its frame is given back as soon as the
+/// coordinator has taken the request in. What the coordinator keeps of it has bounds of its own.
+///
+/// # Errors
+/// As [`ask`].
+///
+/// # Panics
+/// As [`ask`].
+pub async fn ask_parked<C: GroupCall>(
+    context: &Context,
+    group: &str,
+    call: C,
+) -> Result<C::Answer, GroupError> {
+    ask_holding(context, group, call, context.frame.take()).await
+}
+
+async fn ask_holding<C: GroupCall>(
+    context: &Context,
+    group: &str,
+    call: C,
+    held: Option<Held>,
+) -> Result<C::Answer, GroupError> {
     let broker = &context.broker;
-    let response = broker.groups().call(broker, group, call.request()).await?;
+    let response = broker.groups().call(broker, group, call.request(), held).await?;
     Ok(C::answer(response).expect("a request is answered by its own answer"))
 }
 

@@ -1,6 +1,7 @@
 //! What has a configuration, as requests name it: a type and a text.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
 use skerry_metadata_state::{AlterConfigs, Command, ConfigOp, ConfigResource, Image};
 use skerry_types::BrokerId;
 
@@ -166,6 +167,15 @@ pub async fn alter(
         topics::change(&context.broker, command).await?;
     }
     Ok(())
+}
+
+/// The code and the words of an answer about one resource.
+#[must_use]
+pub fn verdict(altered: Result<(), ApiError>) -> (i16, Option<StrBytes>) {
+    match altered {
+        Ok(()) => (0, None),
+        Err(error) => (error.code.code(), error.text()),
+    }
 }
 
 /// Finds the resources, by type and name, that a request has more than once.

@@ -8,6 +8,9 @@
 
 mod messages;
 
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use thiserror::Error;
 
@@ -30,23 +33,56 @@ const NEXT_TAG_BYTES: usize = 72;
 /// A number of at most 28 bits and four more.
 const VARINT_BYTES_MAX: u32 = 5;
 
-/// Checks the body of a request, and tells how many bytes decoding it will allocate.
+/// What a body comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes that decoding it will allocate.
+    pub expanded: usize,
+    /// Strings in it that are not UTF-8, in order.
+    pub not_text: Vec<Range<usize>>,
+}
+
+/// Checks the body of a request.
 ///
 /// # Errors
 /// [`Refusal::Malformed`]; Kafka closes the connection for each of these.
-pub fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<usize, Refusal> {
+pub fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<Shape, Refusal> {
     let Some(message) = messages::of(key) else {
         return Err(Refusal::Unsupported { key, version });
     };
     let mut walk = Walk::new(version, version >= message.flexible_from, body);
     match walk.fields(message.fields) {
-        Ok(()) => Ok(walk.expanded),
+        Ok(()) => Ok(Shape {
+            expanded: walk.expanded,
+            not_text: walk.not_text,
+        }),
         Err(wrong) => Err(Refusal::Malformed {
             key,
             version,
             why: wrong.to_string(),
         }),
     }
+}
+
+/// `bytes` with strings in all of `not_text`. Kafka's decoder puts U+FFFD in the place of what is not UTF-8; here each
+/// byte of it becomes a question mark, so that no length changes. Neither is in any legal name.
+#[must_use]
+pub fn made_text(bytes: &[u8], not_text: &[Range<usize>]) -> Bytes {
+    let mut made = BytesMut::from(bytes);
+    for range in not_text {
+        let mut rest = made.get_mut(range.clone()).unwrap_or_default();
+        while let Err(error) = std::str::from_utf8(rest) {
+            let (from, until) = (
+                error.valid_up_to(),
+                error
+                    .error_len()
+                    .map_or(rest.len(), |length| error.valid_up_to() + length),
+            );
+            rest[from..until].fill(b'?');
+            rest = &mut rest[until..];
+        }
+    }
+    made.freeze()
 }
 
 /// The request of one API.
@@ -201,7 +237,10 @@ enum Wrong {
 struct Walk<'a> {
     version: i16,
     flexible: bool,
+    /// The length of the whole body.
+    body_bytes: usize,
     rest: &'a [u8],
+    not_text: Vec<Range<usize>>,
     /// Bytes that decoding will have allocated up to here.
     expanded: usize,
 }
@@ -211,7 +250,9 @@ impl<'a> Walk<'a> {
         Self {
             version,
             flexible,
+            body_bytes: body.len(),
             rest: body,
+            not_text: Vec::new(),
             expanded: 0,
         }
     }
@@ -230,7 +271,11 @@ impl<'a> Walk<'a> {
         let nullable = self.version >= field.null_since;
         match field.kind {
             Kind::Fixed(bytes) => self.skip(bytes),
-            Kind::Text | Kind::Bytes => match self.length(matches!(field.kind, Kind::Text), nullable)? {
+            Kind::Text => match self.length(true, nullable)? {
+                Some(length) => self.text(length),
+                None => Ok(()),
+            },
+            Kind::Bytes => match self.length(false, nullable)? {
                 Some(length) => self.skip(length),
                 None => Ok(()),
             },
@@ -370,6 +415,15 @@ impl<'a> Walk<'a> {
         };
         self.rest = rest;
         Ok(*taken)
+    }
+
+    fn text(&mut self, bytes: usize) -> Result<(), Wrong> {
+        let (from, before) = (self.body_bytes - self.rest.len(), self.rest);
+        self.skip(bytes)?;
+        if std::str::from_utf8(&before[..bytes]).is_err() {
+            self.not_text.push(from..from + bytes);
+        }
+        Ok(())
     }
 
     fn skip(&mut self, bytes: usize) -> Result<(), Wrong> {

@@ -208,6 +208,10 @@ impl From<ChangeError> for ApiError {
         match error {
             ChangeError::Refused(refusal) => refusal.into(),
             ChangeError::Unavailable(why) => Self::new(ResponseError::RequestTimedOut, why),
+            // Retriable: Kafka's admin client tries again until its own time is up, and then says why.
+            ChangeError::DiskNearlyFull { .. } => {
+                Self::new(ResponseError::KafkaStorageError, error.to_string())
+            }
         }
     }
 }

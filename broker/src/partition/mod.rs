@@ -405,6 +405,9 @@ impl Partition {
     /// Ends all that waits and gives up the log: the topic is deleted.
     pub fn delete(&self) {
         let mut state = self.state.lock();
+        if let Storage::Open(log) = &mut state.storage {
+            log.forget_files();
+        }
         state.storage = Storage::Deleted;
         state.fail_acks(&AckError::Deleted);
         state.end_role();

@@ -170,6 +170,19 @@ def client_ids(t: Context) -> None:
             assert one.metadata([])["brokers"]
 
 
+@test("framing: strings that are not UTF-8 are answered like any other wrong name")
+def not_utf8(t: Context) -> None:
+    odd = b"odd-\xff\xfe\xe2\x82"
+    with t.connect() as one:
+        frame = Writer().i16(METADATA).i16(1).i32(7).i16(len(odd)).raw(odd).i32(1).i16(len(odd)).raw(odd)
+        one.socket.sendall(struct.pack(">i", len(frame.out)) + bytes(frame.out))
+        r = one.answer(METADATA, 1, 7)
+        (found,) = wire.parse_metadata(r, 1)["topics"]
+        assert found["error"] == wire.ERROR["INVALID_TOPIC_EXCEPTION"] and found["name"].startswith("odd-"), found
+        assert one.request(wire.FIND_COORDINATOR, 0, bytes(Writer().i16(len(odd)).raw(odd).out)).i16() in (0, 15)
+    alive(t)
+
+
 @test("framing: a request that arrives one byte at a time is answered")
 def slow_sender(t: Context) -> None:
     with t.connect() as one:

@@ -93,7 +93,7 @@ impl OffsetCommitValue {
         let mut topic_id = None;
         reader.tags(|tag, bytes| {
             if tag == TOPIC_ID_TAG {
-                topic_id = bytes.try_into().ok().map(|bytes| Uuid(bytes));
+                topic_id = bytes.try_into().ok().map(Uuid);
             }
         })?;
         Ok(Self {

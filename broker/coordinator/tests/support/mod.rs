@@ -117,6 +117,8 @@ impl World {
                 self.load();
             }
             "start-loading" => self.shard.start_loading(),
+            "full" => self.shard.set_full(true),
+            "room" => self.shard.set_full(false),
             "events" => self.show_events = true,
             "log" => self.print_log(),
             "set" => self.set(words[0]),

@@ -239,10 +239,16 @@ impl Log {
             self.finish_checkpoint(job, copy).map_err(poisoned)?;
             result?;
         }
+        self.forget_files();
+        self.check();
+        Ok(())
+    }
+
+    /// Closes the files: an open one keeps its room on the disk after it was removed. Whoever reads keeps its own
+    /// handle until it is done.
+    pub fn forget_files(&mut self) {
         for segment in &mut self.segments {
             segment.forget_files();
         }
-        self.check();
-        Ok(())
     }
 }

@@ -17,6 +17,7 @@ pub const API: Api = Api {
     advertised_min: 0,
     advertised: true,
     overlaps: false,
+    parks: false,
     start,
 };
 

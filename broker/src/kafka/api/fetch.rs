@@ -35,6 +35,7 @@ pub const API: Api = Api {
     advertised_min: 4,
     advertised: true,
     overlaps: false,
+    parks: false,
     start,
 };
 
@@ -390,7 +391,16 @@ impl<'a> Round<'a> {
         if plan.is_empty() {
             return Ok(Bytes::new());
         }
-        let mut held = self.broker.budget().take(max_bytes).await;
+        let budget = self.broker.budget();
+        let mut held = if self.held.is_none() {
+            budget.take_for_records(max_bytes).await
+        } else {
+            // Holding some, it must not wait for more. What is left out is there at the next fetch.
+            match budget.try_take_for_records(max_bytes) {
+                Some(held) => held,
+                None => return Ok(Bytes::new()),
+            }
+        };
         // A read that would wait for the device leaves the threads that serve the network.
         let bytes = match plan.run_cached()? {
             Some(bytes) => bytes,

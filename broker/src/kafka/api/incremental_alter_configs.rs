@@ -78,15 +78,12 @@ async fn alter(
 }
 
 fn answer(request: &AlterConfigsResource, altered: Result<(), ApiError>) -> AlterConfigsResourceResponse {
-    let response = AlterConfigsResourceResponse::default()
+    let (code, message) = resources::verdict(altered);
+    AlterConfigsResourceResponse::default()
+        .with_error_code(code)
+        .with_error_message(message)
         .with_resource_type(request.resource_type)
-        .with_resource_name(request.resource_name.clone());
-    match altered {
-        Ok(()) => response.with_error_message(None),
-        Err(error) => response
-            .with_error_code(error.code.code())
-            .with_error_message(error.text()),
-    }
+        .with_resource_name(request.resource_name.clone())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::kafka::dispatch::{Context, api};
 use crate::kafka::group_wire::{self, allows_group, owned, owned_option};
 use crate::kafka::wire;
 
-api!(JoinGroup, 0..=9, JoinGroupRequest, handle);
+api!(JoinGroup, 0..=9, JoinGroupRequest, handle, parks: true);
 
 async fn handle(context: Context, version: i16, request: JoinGroupRequest) -> JoinGroupResponse {
     if !allows_group(&context, Operation::Read, &request.group_id) {
@@ -27,7 +27,7 @@ async fn handle(context: Context, version: i16, request: JoinGroupRequest) -> Jo
     // Nothing of the frame is needed while the answer waits.
     drop(request);
     let group = call.group_id.clone();
-    match group_wire::ask(&context, &group, call).await {
+    match group_wire::ask_parked(&context, &group, call).await {
         Ok(joined) => write(version, joined),
         Err(error) => refused(version, group_wire::code(error)),
     }

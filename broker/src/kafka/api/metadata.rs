@@ -161,7 +161,9 @@ async fn create_all(broker: &Broker, names: BTreeSet<String>) -> Missing {
         let code = match topics::ensure(broker, &name).await {
             Ok(()) => return None,
             // The client asks again, and the quorum may answer then.
-            Err(ChangeError::Unavailable(_)) => ResponseError::LeaderNotAvailable,
+            Err(ChangeError::Unavailable(_) | ChangeError::DiskNearlyFull { .. }) => {
+                ResponseError::LeaderNotAvailable
+            }
             Err(error) => ApiError::from(error).code,
         };
         Some((name, code))

@@ -38,6 +38,7 @@ pub const API: Api = Api {
     advertised_min: 0,
     advertised: true,
     overlaps: true,
+    parks: false,
     start,
 };
 
@@ -124,13 +125,13 @@ impl From<ProduceError> for Refused {
     fn from(error: ProduceError) -> Self {
         let code = match &error {
             ProduceError::NotServing(not_serving) => errors::not_serving(not_serving),
-            ProduceError::NotEnoughReplicas(_) => ResponseError::NotEnoughReplicas,
-            ProduceError::DiskNearlyFull { .. } | ProduceError::Log(AppendError::DiskFull) => {
-                // Retriable for every client, and not a reason to look for another leader: there is none.
+            // Without room: retriable for every client, and not a reason to look for another leader, as there is none.
+            ProduceError::NotEnoughReplicas(_) | ProduceError::DiskNearlyFull { .. } => {
                 ResponseError::NotEnoughReplicas
             }
             ProduceError::Log(error) => match error {
-                AppendError::Poisoned(_) | AppendError::DiskFull => ResponseError::KafkaStorageError,
+                AppendError::DiskFull => ResponseError::NotEnoughReplicas,
+                AppendError::Poisoned(_) => ResponseError::KafkaStorageError,
                 AppendError::LargerThanSegment { .. } => ResponseError::RecordListTooLarge,
                 AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
                 AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,

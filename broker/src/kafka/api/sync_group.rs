@@ -13,7 +13,7 @@ use crate::kafka::dispatch::{Context, api};
 use crate::kafka::group_wire::{self, allows_group, owned, owned_option};
 use crate::kafka::wire;
 
-api!(SyncGroup, 0..=5, SyncGroupRequest, handle);
+api!(SyncGroup, 0..=5, SyncGroupRequest, handle, parks: true);
 
 async fn handle(context: Context, version: i16, request: SyncGroupRequest) -> SyncGroupResponse {
     let refused = |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
@@ -27,7 +27,7 @@ async fn handle(context: Context, version: i16, request: SyncGroupRequest) -> Sy
     // Nothing of the frame is needed while the answer waits.
     drop(request);
     let group = call.group_id.clone();
-    match group_wire::ask(&context, &group, call).await {
+    match group_wire::ask_parked(&context, &group, call).await {
         Ok(synced) => write(version, synced),
         Err(error) => refused(group_wire::code(error)),
     }

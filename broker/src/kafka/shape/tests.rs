@@ -256,6 +256,26 @@ fn hostile_lengths_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn strings_that_are_no_text_are_made_text_and_nothing_else_is_touched() {
+    // A Metadata request for three topics, the second and third of them no UTF-8.
+    let body = b"\0\0\0\x03\0\x03k\xc3\xa4\0\x04a\xffb\xfe\0\x02\xe2\x82";
+    let shape = check(ApiKey::Metadata, 1, body).unwrap();
+    assert_eq!(shape.not_text, [11..15, 17..19]);
+    let made = made_text(body, &shape.not_text);
+    assert_eq!(&made[..], b"\0\0\0\x03\0\x03k\xc3\xa4\0\x04a?b?\0\x02??");
+    assert_eq!(
+        check(ApiKey::Metadata, 1, &made).unwrap().not_text,
+        Vec::<std::ops::Range<usize>>::new()
+    );
+    // Bytes are no strings.
+    let produce = b"\xff\xff\0\x01\0\0\0\x09\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0\0\0\0\x02\xff\xfe";
+    assert_eq!(
+        check(ApiKey::Produce, 3, produce).unwrap().not_text,
+        Vec::<std::ops::Range<usize>>::new()
+    );
+}
+
+#[test]
 fn a_frame_that_would_swell_is_refused_and_an_honest_large_one_is_not() {
     let topics = |count: usize, name: &[u8]| {
         let mut body = u32::try_from(count).unwrap().to_be_bytes().to_vec();
