@@ -24,6 +24,8 @@ compile_error!(
 pub mod checker;
 pub mod disk;
 pub mod env;
+mod invariants;
+mod links;
 pub mod oracle;
 pub mod plants;
 mod process;

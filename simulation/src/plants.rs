@@ -12,6 +12,8 @@ pub struct Planted {
     pub mistake: &'static str,
     /// The scenario that leads to it; `None`: whatever the seeds draw.
     pub scenario: Option<&'static str>,
+    /// How many nodes its seeds have; `None`: one.
+    pub nodes: Option<u32>,
     /// Seeds within which it must be found.
     pub budget: u64,
 }
@@ -27,6 +29,7 @@ const fn there_was(
         name,
         mistake,
         scenario: Some(scenario),
+        nodes: None,
         budget,
     }
 }
@@ -36,6 +39,7 @@ const fn planted(name: &'static str, budget: u64, mistake: &'static str) -> Plan
         name,
         mistake,
         scenario: None,
+        nodes: None,
         budget,
     }
 }

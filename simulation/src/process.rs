@@ -1,9 +1,10 @@
 //! The broker's process: the shipped node, started as `skerry start` starts it, with another environment.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use skerry::broker::Broker;
 use skerry::config::NodeConfig;
 use skerry::node::{self, Hooks};
 use skerry_metadata::{WalMark, cut_unsynced_wal};
@@ -36,14 +37,20 @@ pub(crate) enum State {
 #[derive(Clone)]
 pub(crate) struct Process {
     host: Host,
+    settings: Arc<Vec<(String, String)>>,
+    /// The broker while it serves. Weak: nothing of a process may outlive its crash.
+    broker: Arc<Mutex<Weak<Broker>>>,
     wal_mark: WalMark,
     state: Arc<Mutex<State>>,
     stop: Arc<Mutex<Arc<Notify>>>,
 }
 
 impl Process {
-    pub(crate) fn new(host: Host) -> Self {
+    /// The process of node `number` of `nodes`, not started yet.
+    pub(crate) fn new(host: Host, number: u32, nodes: u32) -> Self {
         Self {
+            settings: Arc::new(settings(&host.name, number, nodes)),
+            broker: Arc::default(),
             host,
             wal_mark: WalMark::default(),
             state: Arc::new(Mutex::new(State::Down)),
@@ -59,6 +66,11 @@ impl Process {
         *self.state.lock() = state;
     }
 
+    /// The broker, while it serves.
+    pub(crate) fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.lock().upgrade()
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.set_state(State::Stopping);
@@ -71,7 +83,11 @@ impl Process {
         *self.stop.lock() = stop.clone();
         self.set_state(State::Starting);
         let trace = self.host.trace.clone();
-        let config = match NodeConfig::from_pairs(SETTINGS) {
+        let pairs = self
+            .settings
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        let config = match NodeConfig::from_pairs(pairs) {
             Ok(config) => config,
             Err(errors) => return self.set_state(State::Exited(format!("settings: {errors:?}"))),
         };
@@ -82,7 +98,8 @@ impl Process {
             Ok(node) => node,
             Err(error) => return self.set_state(State::Exited(format!("does not start: {error}"))),
         };
-        trace.event("broker", format_args!("serves"));
+        *self.broker.lock() = Arc::downgrade(node.broker());
+        trace.event(&self.host.name, format_args!("serves"));
         if self.state() == State::Starting {
             self.set_state(State::Serving);
         }
@@ -101,26 +118,45 @@ impl Process {
     pub(crate) fn cut_metadata(&self) {
         let dir: PathBuf = self.host.disk.external(&Path::new(DATA_DIR).join(RAFT_DIR));
         if let Err(error) = cut_unsynced_wal(&dir, &self.wal_mark) {
-            self.host
-                .trace
-                .event("broker", format_args!("its metadata cannot be cut: {error}"));
+            self.host.trace.event(
+                &self.host.name,
+                format_args!("its metadata cannot be cut: {error}"),
+            );
         }
     }
 }
 
 /// The shipped defaults but for the addresses, and for times that would outlast a simulation.
-const SETTINGS: [(&str, &str); 13] = [
-    ("node.id", "1"),
-    ("log.dirs", DATA_DIR),
-    ("listeners", "0.0.0.0:9092"),
-    ("advertised.listeners", "broker:9092"),
-    ("cluster.listen", "0.0.0.0:9093"),
-    ("cluster.advertise", "broker:9093"),
-    ("admin.listen", "0.0.0.0:9644"),
-    ("disk.reserve", "1MiB"),
-    ("offsets.topic.num.partitions", "4"),
-    ("group.min.session.timeout.ms", "1000"),
-    ("group.initial.rebalance.delay.ms", "200"),
-    ("log.segment.delete.delay.ms", "1000"),
-    ("log.flush.offset.checkpoint.interval.ms", "1500"),
-];
+fn settings(name: &str, number: u32, nodes: u32) -> Vec<(String, String)> {
+    let mut settings = vec![
+        ("node.id", number.to_string()),
+        ("log.dirs", DATA_DIR.to_owned()),
+        ("listeners", "0.0.0.0:9092".to_owned()),
+        ("advertised.listeners", format!("{name}:9092")),
+        ("cluster.listen", "0.0.0.0:9093".to_owned()),
+        ("cluster.advertise", format!("{name}:9093")),
+        ("admin.listen", "0.0.0.0:9644".to_owned()),
+        ("disk.reserve", "1MiB".to_owned()),
+        ("offsets.topic.num.partitions", "4".to_owned()),
+        ("group.min.session.timeout.ms", "1000".to_owned()),
+        ("group.initial.rebalance.delay.ms", "200".to_owned()),
+        ("log.segment.delete.delay.ms", "1000".to_owned()),
+        ("log.flush.offset.checkpoint.interval.ms", "1500".to_owned()),
+    ];
+    if nodes > 1 {
+        let voters: Vec<_> = (1..=nodes)
+            .map(|number| format!("{number}@{}:9093", node_name(number)))
+            .collect();
+        settings.push(("controller.quorum.voters", voters.join(",")));
+    }
+    let owned = settings.into_iter().map(|(key, value)| (key.to_owned(), value));
+    owned.collect()
+}
+
+/// The host of a node that is the only one.
+pub(crate) const ALONE: &str = "broker";
+
+/// A node's host in a world of several.
+pub(crate) fn node_name(number: u32) -> String {
+    format!("n{number}")
+}

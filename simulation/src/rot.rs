@@ -14,6 +14,8 @@ const RECOVERY_POINTS: &str = "log/recovery-point-offset-checkpoint";
 
 /// A bit that has rotted.
 pub(crate) struct Rot {
+    /// The node's place among the nodes.
+    pub(crate) node: usize,
     pub(crate) partition: String,
     pub(crate) path: PathBuf,
     pub(crate) position: usize,
@@ -21,7 +23,7 @@ pub(crate) struct Rot {
 }
 
 /// A bit of the last batch below some partition's recovery point: damage there is no torn tail.
-pub(crate) fn choose(disk: &SimDisk, rng: &Rng) -> Option<Rot> {
+pub(crate) fn choose(node: usize, disk: &SimDisk, rng: &Rng, may: impl Fn(&str) -> bool) -> Option<Rot> {
     let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);
     let text = disk.with_durable(&checkpoint, |bytes| String::from_utf8_lossy(bytes).into_owned())?;
     let mut places: Vec<(String, i64)> = text
@@ -35,7 +37,7 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng) -> Option<Rot> {
                 .any(|(known, _)| *known == topic)
                 .then(|| (format!("{topic}-{partition}"), offset))
         })
-        .filter(|(_, recovery_point)| *recovery_point > 0)
+        .filter(|(partition, recovery_point)| *recovery_point > 0 && may(partition))
         .collect();
     while !places.is_empty() {
         let index = usize::try_from(rng.below(places.len() as u64)).unwrap_or(0);
@@ -44,6 +46,7 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng) -> Option<Rot> {
             let within = usize::try_from(rng.below((len - HEADER_BYTES) as u64)).unwrap_or(0);
             let bit = u8::try_from(rng.below(8)).unwrap_or(0);
             return Some(Rot {
+                node,
                 partition,
                 path,
                 position: start + HEADER_BYTES + within,

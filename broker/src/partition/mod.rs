@@ -8,6 +8,7 @@ mod feed;
 mod flush;
 mod follow;
 mod lead;
+mod look;
 mod spec;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use flush::FlushState;
 use follow::Following;
 pub use follow::{Checkpoint, Cut, FollowError, OwnProgress};
 use lead::Leading;
+pub use look::{Look, Part};
 pub use spec::{
     AckError, Acks, Appending, Assigned, Assignment, Durability, FetchError, Isolation, NotServing,
     PartitionSettings, ProduceError, ReadSpec, Reading, Throttled,

@@ -138,6 +138,9 @@ pub enum Outcome {
 pub enum Note {
     /// A record that was acknowledged with acks=1, and not yet synced, may be gone.
     UnsyncedMayBeLost,
+    /// There are several nodes: acks=1 promises nothing beyond the leader's life, and a leader that does not know yet
+    /// that another was elected tells old ends.
+    SeveralNodes,
 }
 
 /// One line of a history.

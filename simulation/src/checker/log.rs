@@ -48,6 +48,7 @@ struct Sweep {
     written: Vec<Vec<Option<Written>>>,
     /// The floor of its partition when an operation was invoked.
     floors: Vec<(i64, i64)>,
+    several_nodes: bool,
 }
 
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
@@ -60,6 +61,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
             Step::Invoke(index) => sweep.invoke(operations, *index, verdict),
             Step::Complete(index) => sweep.complete(operations, *index, verdict),
             Step::Note(Note::UnsyncedMayBeLost) => sweep.unsynced_may_be_lost(),
+            Step::Note(Note::SeveralNodes) => sweep.several_nodes = true,
         }
     }
     sweep.judge_records(operations, verdict);
@@ -131,7 +133,7 @@ impl Sweep {
                 floor: self.partitions[partition].floor,
                 idempotent: *idempotent,
                 acks_all: *acks_all,
-                may_be_lost: false,
+                may_be_lost: self.several_nodes && !acks_all,
                 first_at: -1,
                 last_at: -1,
             });
@@ -218,7 +220,7 @@ impl Sweep {
             }
             (Op::ListEnd { key }, Outcome::Offset { offset }) => {
                 let floor = self.floors[index].0;
-                if *offset < floor {
+                if *offset < floor && !self.several_nodes {
                     verdict.add("end-went-back", || {
                         format!(
                             "{key} ended at {floor} or later for somebody before {}, and at {offset} for {} at {}",
@@ -289,7 +291,7 @@ impl Sweep {
     fn watermark(&mut self, key: &str, op: usize, high: i64, log_start: i64, at: u64, verdict: &mut Verdict) {
         let partition = self.partition(key);
         let known = self.floors[op].1;
-        if high < known {
+        if high < known && !self.several_nodes {
             verdict.add("high-watermark-went-back", || {
                 format!(
                     "{key}: a reader had been told {known}, another is told {high} at {}",

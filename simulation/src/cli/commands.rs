@@ -13,7 +13,7 @@ use super::one::{self, SCENARIOS};
 use super::pool::{self, Surroundings};
 use super::report::{Progress, Summary, print_failure, print_success};
 use super::shrink::{self, Shrinker};
-use super::{OneArgs, Plant, Seeds, files, html};
+use super::{Choice, Nodes, OneArgs, Seeds, files, html};
 
 /// Failures shown in full; of the others only the seeds.
 const FAILURES_SHOWN: usize = 3;
@@ -26,8 +26,16 @@ fn status(good: bool) -> ExitCode {
     }
 }
 
-fn planting(plant: &Plant) -> String {
-    plant
+/// What was chosen, as it is written.
+fn chosen(choice: &Choice) -> String {
+    let nodes = choice
+        .nodes
+        .map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
+    nodes + &planting(choice)
+}
+
+fn planting(choice: &Choice) -> String {
+    choice
         .plant
         .as_ref()
         .map_or_else(String::new, |bug| format!(" --plant {bug}"))
@@ -41,17 +49,17 @@ fn again(args: &OneArgs) -> String {
     format!(
         "skerry-sim replay {}{}{keep} --trace trace.txt --html timeline.html",
         args.seed,
-        planting(&args.plant)
+        chosen(&args.choice)
     )
 }
 
-pub(super) fn run(seeds: Seeds, jobs: Option<usize>, plant: &Plant) -> anyhow::Result<ExitCode> {
+pub(super) fn run(seeds: Seeds, jobs: Option<usize>, choice: &Choice) -> anyhow::Result<ExitCode> {
     let began = files::now();
     let mut summary = Summary::default();
     let mut progress = Progress::new(seeds.last - seeds.first + 1);
     let all = (seeds.first..=seeds.last).map(|seed| OneArgs {
         seed,
-        plant: plant.clone(),
+        choice: choice.clone(),
         ..OneArgs::default()
     });
     pool::run_all(all, jobs.unwrap_or_else(pool::default_jobs), |result| {
@@ -59,7 +67,7 @@ pub(super) fn run(seeds: Seeds, jobs: Option<usize>, plant: &Plant) -> anyhow::R
         if !result.violations.is_empty() && summary.failed.len() <= FAILURES_SHOWN {
             let args = OneArgs {
                 seed: result.seed,
-                plant: plant.clone(),
+                choice: choice.clone(),
                 ..OneArgs::default()
             };
             print_failure(&result, &again(&args));
@@ -74,7 +82,11 @@ pub(super) fn run(seeds: Seeds, jobs: Option<usize>, plant: &Plant) -> anyhow::R
 pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<ExitCode> {
     let scenario = one::scenario(args)?;
     for (index, timed) in scenario.faults.iter().enumerate() {
-        println!("fault {index} at {:>6} ms: {:?}", timed.at_ms, timed.fault);
+        let whom = match scenario.nodes {
+            1 => String::new(),
+            _ => format!("{}: ", timed.on),
+        };
+        println!("fault {index} at {:>6} ms: {whom}{:?}", timed.at_ms, timed.fault);
     }
     let mut args = args.clone();
     let temporary = std::env::temp_dir().join(format!("skerry-sim-trace-{}", std::process::id()));
@@ -99,7 +111,7 @@ pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<
     Ok(status(result.violations.is_empty()))
 }
 
-pub(super) fn determinism(seeds: Seeds) -> anyhow::Result<ExitCode> {
+pub(super) fn determinism(seeds: Seeds, choice: &Choice) -> anyhow::Result<ExitCode> {
     let id = std::process::id();
     let paths: [PathBuf; 2] =
         [1, 2].map(|number| std::env::temp_dir().join(format!("skerry-sim-determinism-{id}-{number}")));
@@ -119,6 +131,7 @@ pub(super) fn determinism(seeds: Seeds) -> anyhow::Result<ExitCode> {
             let args = OneArgs {
                 seed,
                 trace: Some(path.clone()),
+                choice: choice.clone(),
                 ..OneArgs::default()
             };
             hashes.push(pool::run_one(&args, surroundings)?.hash);
@@ -167,9 +180,9 @@ fn first_difference(one: &Path, two: &Path) -> anyhow::Result<Option<(usize, Str
     Ok(None)
 }
 
-pub(super) fn shrink(what: &str, out: Option<&Path>, plant: &Plant) -> anyhow::Result<ExitCode> {
-    let scenario = one::scenario(&named(what))?;
-    let Some(shrinker) = Shrinker::new(scenario.clone(), plant)? else {
+pub(super) fn shrink(what: &str, out: Option<&Path>, choice: &Choice) -> anyhow::Result<ExitCode> {
+    let scenario = one::scenario(&named(what, choice))?;
+    let Some(shrinker) = Shrinker::new(scenario.clone(), choice)? else {
         println!("{what} keeps every promise: there is nothing to shrink");
         return Ok(ExitCode::SUCCESS);
     };
@@ -197,7 +210,7 @@ pub(super) fn shrink(what: &str, out: Option<&Path>, plant: &Plant) -> anyhow::R
             println!(
                 "see it again:  skerry-sim scenario run {}{} --trace trace.txt",
                 path.display(),
-                planting(plant)
+                planting(choice)
             );
         }
     }
@@ -205,10 +218,11 @@ pub(super) fn shrink(what: &str, out: Option<&Path>, plant: &Plant) -> anyhow::R
 }
 
 /// A seed, or a scenario's name or file.
-fn named(what: &str) -> OneArgs {
+fn named(what: &str, choice: &Choice) -> OneArgs {
     match what.parse() {
         Ok(seed) => OneArgs {
             seed,
+            choice: choice.clone(),
             ..OneArgs::default()
         },
         Err(_) => OneArgs {
@@ -218,8 +232,8 @@ fn named(what: &str) -> OneArgs {
     }
 }
 
-pub(super) fn show_scenario(what: &str) -> anyhow::Result<ExitCode> {
-    print!("{}", one::scenario(&named(what))?.to_text());
+pub(super) fn show_scenario(what: &str, choice: &Choice) -> anyhow::Result<ExitCode> {
+    print!("{}", one::scenario(&named(what, choice))?.to_text());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -254,15 +268,16 @@ pub(super) fn plant(
     for plant in wanted {
         let began = files::now();
         let budget = budget.unwrap_or(plant.budget);
-        let with = Plant {
+        let with = Choice {
             plant: Some(plant.name.to_owned()),
+            nodes: plant.nodes.map(Nodes),
         };
         // Seed 0 is the scenario's own.
         let first = u64::from(plant.scenario.is_none());
         let all = (first..first + budget).map(|seed| OneArgs {
             seed,
             scenario: plant.scenario.map(str::to_owned),
-            plant: with.clone(),
+            choice: with.clone(),
             ..OneArgs::default()
         });
         let mut found: Option<(u64, String)> = None;
@@ -333,13 +348,13 @@ pub(super) fn run_scenario(
     name: String,
     seed: Option<u64>,
     trace: Option<PathBuf>,
-    plant: Plant,
+    choice: Choice,
 ) -> anyhow::Result<ExitCode> {
     let args = OneArgs {
         seed: seed.unwrap_or(0),
         scenario: Some(name.clone()),
         trace,
-        plant,
+        choice,
         ..OneArgs::default()
     };
     // A wrong name is told here, not by a child.
@@ -353,7 +368,7 @@ pub(super) fn run_scenario(
             &format!(
                 "skerry-sim scenario run {name} --seed {}{} --trace trace.txt",
                 result.seed,
-                planting(&args.plant)
+                planting(&args.choice)
             ),
         );
     }

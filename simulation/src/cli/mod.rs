@@ -8,6 +8,7 @@ mod pool;
 mod report;
 mod shrink;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -34,7 +35,7 @@ enum Command {
         #[arg(long)]
         jobs: Option<usize>,
         #[command(flatten)]
-        plant: Plant,
+        choice: Choice,
     },
     /// Runs one seed again, and shows what happened.
     Replay {
@@ -53,13 +54,15 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         keep: Option<Vec<usize>>,
         #[command(flatten)]
-        plant: Plant,
+        choice: Choice,
     },
     /// Runs each seed twice, in two processes with different surroundings, and compares everything that happened.
     Determinism {
         /// The first and the last seed, as A..B.
         #[arg(long)]
         seeds: Seeds,
+        #[command(flatten)]
+        choice: Choice,
     },
     /// Takes away the faults, workers and seconds that a broken promise does not need, and prints the scenario that is
     /// left.
@@ -70,7 +73,7 @@ enum Command {
         #[arg(long)]
         out: Option<PathBuf>,
         #[command(flatten)]
-        plant: Plant,
+        choice: Choice,
     },
     /// Plants a bug and looks for it: how many seeds it takes, and which check sees it.
     Plant {
@@ -113,6 +116,8 @@ enum ScenarioCommand {
     Show {
         /// A seed, or a scenario's name or file.
         what: String,
+        #[command(flatten)]
+        choice: Choice,
     },
     /// Runs one of them.
     Run {
@@ -125,15 +130,45 @@ enum ScenarioCommand {
         #[arg(long)]
         trace: Option<PathBuf>,
         #[command(flatten)]
-        plant: Plant,
+        choice: Choice,
     },
 }
 
 #[derive(Args, Clone, Default)]
-struct Plant {
+struct Choice {
+    /// How many nodes: one unless told otherwise; `any`: 3 or 5, as the seed says.
+    #[arg(long, value_name = "N")]
+    nodes: Option<Nodes>,
     /// Plants this bug in the broker first.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+}
+
+/// How many nodes a world of several has; 0: the seed says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nodes(u32);
+
+impl FromStr for Nodes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "any" => Ok(Self(0)),
+            _ => match text.parse() {
+                Ok(count @ 1..=9) => Ok(Self(count)),
+                _ => Err(format!("{text:?}: 1 to 9, or `any`, is expected")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("any"),
+            count => write!(f, "{count}"),
+        }
+    }
 }
 
 /// What the parent tells a child.
@@ -155,7 +190,7 @@ struct OneArgs {
     #[arg(long)]
     history: Option<PathBuf>,
     #[command(flatten)]
-    plant: Plant,
+    choice: Choice,
 }
 
 /// An inclusive range of seeds.
@@ -184,27 +219,27 @@ impl FromStr for Seeds {
 /// Reads the arguments and does what they say.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run { seeds, jobs, plant } => commands::run(seeds, jobs, &plant),
+        Command::Run { seeds, jobs, choice } => commands::run(seeds, jobs, &choice),
         Command::Replay {
             seed,
             trace,
             html,
             history,
             keep,
-            plant,
+            choice,
         } => commands::replay(
             &OneArgs {
                 seed,
                 trace,
                 history,
                 keep,
-                plant,
+                choice,
                 scenario: None,
             },
             html.as_deref(),
         ),
-        Command::Determinism { seeds } => commands::determinism(seeds),
-        Command::Shrink { what, out, plant } => commands::shrink(&what, out.as_deref(), &plant),
+        Command::Determinism { seeds, choice } => commands::determinism(seeds, &choice),
+        Command::Shrink { what, out, choice } => commands::shrink(&what, out.as_deref(), &choice),
         Command::Plant { list: true, .. } => commands::list_plants(),
         Command::Plant {
             name, budget, jobs, ..
@@ -214,17 +249,17 @@ pub(crate) fn main() -> ExitCode {
             command: ScenarioCommand::List,
         } => commands::list_scenarios(),
         Command::Scenario {
-            command: ScenarioCommand::Show { what },
-        } => commands::show_scenario(&what),
+            command: ScenarioCommand::Show { what, choice },
+        } => commands::show_scenario(&what, &choice),
         Command::Scenario {
             command:
                 ScenarioCommand::Run {
                     name,
                     seed,
                     trace,
-                    plant,
+                    choice,
                 },
-        } => commands::run_scenario(name, seed, trace, plant),
+        } => commands::run_scenario(name, seed, trace, choice),
         Command::One(args) => one::run(&args),
     };
     match done {

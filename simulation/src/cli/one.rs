@@ -11,7 +11,7 @@ use skerry_simulation::scenario::Scenario;
 use skerry_simulation::trace::{Detail, SimTime, Trace};
 use skerry_simulation::world;
 
-use super::{OneArgs, files};
+use super::{Nodes, OneArgs, files};
 
 /// Lines before the end that a failure shows.
 const LAST_LINES: usize = 24;
@@ -27,6 +27,9 @@ pub(super) struct Result {
     /// Operations asked for, and those that succeeded, by kind.
     pub(super) operations: BTreeMap<String, (u64, u64)>,
     pub(super) faults: BTreeMap<String, u64>,
+    /// What was seen to happen in a cluster, by kind.
+    #[serde(default)]
+    pub(super) seen: BTreeMap<String, u64>,
     pub(super) violations: Vec<Broken>,
     pub(super) last_lines: Vec<String>,
 }
@@ -61,7 +64,10 @@ pub(super) const SCENARIOS: [(&str, &str); 8] = scenarios![
 /// The scenario that the arguments name.
 pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
     let scenario = match &args.scenario {
-        None => Scenario::draw(args.seed),
+        None => match args.choice.nodes {
+            None | Some(Nodes(1)) => Scenario::draw(args.seed),
+            Some(Nodes(count)) => Scenario::draw_cluster(args.seed, count),
+        },
         Some(name) => {
             let known = SCENARIOS.iter().find(|(known, _)| known == name);
             let text = match known {
@@ -84,7 +90,7 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
 
 pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
     let scenario = scenario(args)?;
-    if let Some(bug) = &args.plant.plant {
+    if let Some(bug) = &args.choice.plant {
         skerry_types::plant(bug);
     }
     let trace = match &args.trace {
@@ -108,6 +114,11 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
             .collect(),
         faults: report
             .faults
+            .into_iter()
+            .map(|(kind, count)| (kind.to_owned(), count))
+            .collect(),
+        seen: report
+            .seen
             .into_iter()
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),

@@ -16,6 +16,7 @@ pub(super) struct Summary {
     answers_checked: u64,
     operations: u64,
     faults: BTreeMap<String, u64>,
+    seen: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -27,6 +28,9 @@ impl Summary {
         self.operations += result.operations.values().map(|(_, done)| done).sum::<u64>();
         for (kind, count) in &result.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
+        }
+        for (kind, count) in &result.seen {
+            *self.seen.entry(kind.clone()).or_default() += count;
         }
         if !result.violations.is_empty() {
             self.failed.push(result.seed);
@@ -52,6 +56,10 @@ impl Summary {
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
         println!("faults: {}", faults.join(", "));
+        let seen = self.seen.iter().map(|(kind, count)| format!("{kind} {count}"));
+        if !self.seen.is_empty() {
+            println!("the cluster: {}", seen.collect::<Vec<_>>().join(", "));
+        }
         self.failed.sort_unstable();
         if !self.failed.is_empty() {
             let seeds: Vec<_> = self.failed.iter().map(ToString::to_string).collect();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use skerry_simulation::scenario::{Scenario, WorkerKind};
 
 use super::pool::{self, Surroundings};
-use super::{OneArgs, Plant, files};
+use super::{Choice, OneArgs, files};
 
 /// Runs without an end help nobody; a usual one needs 30 to 100.
 const RUNS_MAX: u32 = 400;
@@ -18,7 +18,7 @@ const OTHER_SEEDS: u64 = 8;
 const STEP_MS: u64 = 100;
 
 pub(super) struct Shrinker<'a> {
-    plant: &'a Plant,
+    choice: &'a Choice,
     /// The promise that must stay broken.
     wanted: String,
     scenario: Scenario,
@@ -28,10 +28,10 @@ pub(super) struct Shrinker<'a> {
 
 impl<'a> Shrinker<'a> {
     /// `None` where `scenario` keeps every promise.
-    pub(super) fn new(scenario: Scenario, plant: &'a Plant) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(scenario: Scenario, choice: &'a Choice) -> anyhow::Result<Option<Self>> {
         let file = std::env::temp_dir().join(format!("skerry-sim-shrink-{}.json", std::process::id()));
         let mut shrinker = Self {
-            plant,
+            choice,
             wanted: String::new(),
             scenario: scenario.clone(),
             runs: 0,
@@ -167,7 +167,10 @@ impl<'a> Shrinker<'a> {
         write(&self.file, scenario)?;
         let args = OneArgs {
             scenario: Some(self.file.display().to_string()),
-            plant: self.plant.clone(),
+            choice: Choice {
+                nodes: None,
+                ..self.choice.clone()
+            },
             ..OneArgs::default()
         };
         let result = pool::run_one(&args, Surroundings::default())?;

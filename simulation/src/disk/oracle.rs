@@ -56,6 +56,25 @@ impl SimDisk {
         }
     }
 
+    /// Shows a file's bytes as a read returns them; `None` where there is no such file.
+    pub fn with_live<T>(&self, path: &Path, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let state = self.0.lock();
+        match state.inodes.get(&state.resolve(path)?)? {
+            Inode::File(file) => Some(look(&file.live)),
+            Inode::Dir(_) => None,
+        }
+    }
+
+    /// The names that a directory has, sorted.
+    #[must_use]
+    pub fn live_names(&self, dir: &Path) -> Vec<String> {
+        let state = self.0.lock();
+        match state.resolve(dir).and_then(|id| state.inodes.get(&id)) {
+            Some(Inode::Dir(dir)) => dir.live.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Where the machine's file system has `path` for a library that keeps its own files.
     #[must_use]
     pub fn external(&self, path: &Path) -> PathBuf {

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the simulator's side of the seams")]
 
 mod clock;
+mod gate;
 mod net;
 mod tasks;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use skerry_env::{Clock, Env, Network, Rng, Tasks};
 
 pub use self::clock::HostClock;
+pub use self::gate::Gate;
 pub use self::net::{LinkFaults, NetControl, Tap};
 use crate::disk::SimDisk;
 use crate::trace::Trace;
@@ -25,6 +27,8 @@ pub struct Host {
     pub disk: SimDisk,
     /// Its sockets.
     pub net: NetControl,
+    /// Stops its process.
+    pub gate: Gate,
     /// Where what it does is written down.
     pub trace: Trace,
     rng: Rng,
@@ -40,6 +44,7 @@ impl Host {
             clock,
             disk,
             net,
+            gate: Gate::default(),
             trace,
             rng,
         }
@@ -54,6 +59,7 @@ impl Host {
             tasks: Tasks::new(Arc::new(tasks::SimTasks {
                 disk: self.disk.clone(),
                 clock: self.clock.clone(),
+                gate: self.gate.clone(),
             })),
             net: Network::new(Arc::new(net::SimNetwork::new(
                 self.net.clone(),

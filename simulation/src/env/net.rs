@@ -98,18 +98,14 @@ impl NetControl {
         }
     }
 
-    /// Says that nothing passes between this host and `other`: a dial hangs.
-    pub fn set_cut(&self, other: &str, cut: bool) {
+    /// Says whether anything that `from` sends reaches `to`: where it does not, neither can dial the other.
+    pub fn set_cut(&self, from: &str, to: &str, cut: bool) {
+        let way = (from.to_owned(), to.to_owned());
         let mut ways = self.ways.lock();
-        for pair in [
-            (self.host.to_string(), other.to_owned()),
-            (other.to_owned(), self.host.to_string()),
-        ] {
-            if cut {
-                ways.cut.insert(pair);
-            } else {
-                ways.cut.remove(&pair);
-            }
+        if cut {
+            ways.cut.insert(way);
+        } else {
+            ways.cut.remove(&way);
         }
     }
 
@@ -175,10 +171,11 @@ impl NetworkBackend for SimNetwork {
             let (host, port) = split(addr)?;
             let (down, cut) = {
                 let ways = self.control.ways.lock();
+                let there = (self.control.host.to_string(), host.to_owned());
+                let back = (there.1.clone(), there.0.clone());
                 (
                     ways.down.contains(host),
-                    ways.cut
-                        .contains(&(self.control.host.to_string(), host.to_owned())),
+                    ways.cut.contains(&there) || ways.cut.contains(&back),
                 )
             };
             if cut {
@@ -189,7 +186,9 @@ impl NetworkBackend for SimNetwork {
                 tokio::time::sleep(REFUSED_AFTER).await;
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
-            let stream = TcpStream::connect((host, port)).await?;
+            // What is lost on the way is not sent again here: who waits for it waits in vain.
+            let connected = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await;
+            let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             self.control
                 .trace
                 .detail(&self.control.host, "dial", u64::from(port), 0);

@@ -2,22 +2,24 @@ use skerry_env::clock::ClockBackend as _;
 use skerry_env::tasks::{BlockingWork, TaskFuture, TaskHandle, TasksBackend};
 
 use super::clock::HostClock;
+use super::gate::Gate;
 use crate::disk::SimDisk;
 
 pub(super) struct SimTasks {
     pub(super) disk: SimDisk,
     pub(super) clock: HostClock,
+    pub(super) gate: Gate,
 }
 
 impl TasksBackend for SimTasks {
     fn spawn(&self, _name: &'static str, future: TaskFuture) -> TaskHandle {
-        TaskHandle::new(tokio::spawn(future))
+        TaskHandle::new(tokio::spawn(self.gate.hold(future)))
     }
 
     fn run_blocking(&self, work: BlockingWork) -> TaskFuture {
         let (before, after) = self.disk.operation_times(self.clock.now());
         // A task of its own, as a thread would be: it goes on when nobody waits for it any more.
-        let handle = tokio::spawn(async move {
+        let handle = tokio::spawn(self.gate.hold(async move {
             if !before.is_zero() {
                 tokio::time::sleep(before).await;
             }
@@ -25,7 +27,7 @@ impl TasksBackend for SimTasks {
             if !after.is_zero() {
                 tokio::time::sleep(after).await;
             }
-        });
+        }));
         Box::pin(async move {
             // A panic of the work stops the whole simulation.
             let _ = handle.await;

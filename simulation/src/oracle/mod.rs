@@ -15,7 +15,7 @@ use kafka_protocol::messages::ApiKey;
 use parking_lot::Mutex;
 
 use self::durable::DurableLogs;
-use self::wire::{Asked, Question};
+use self::wire::{Asked, PartitionName, Question};
 use crate::checker::Violation;
 use crate::disk::SimDisk;
 use crate::env::Tap;
@@ -50,21 +50,26 @@ impl Violations {
     }
 }
 
-/// The partition in which a bit has rotted, if there is one: what the broker serves of it is not judged until the bit
-/// is right again. Cheap to clone.
+/// The partition of a node in which a bit has rotted, if there is one. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Rotten(Arc<Mutex<Option<String>>>);
+pub struct Rotten(Arc<Mutex<Option<(String, String)>>>);
 
 impl Rotten {
-    /// Names the partition, or says that all are sound.
-    pub fn set(&self, partition: Option<String>) {
-        *self.0.lock() = partition;
+    /// Names the node and the partition, or says that all are sound.
+    pub fn set(&self, place: Option<(String, String)>) {
+        *self.0.lock() = place;
     }
 
-    /// True for the partition of that name.
+    /// True for that partition of that node.
     #[must_use]
-    pub fn is(&self, partition: &str) -> bool {
-        self.0.lock().as_deref() == Some(partition)
+    pub fn is(&self, node: &str, partition: &str) -> bool {
+        matches!(&*self.0.lock(), Some((rotten_node, rotten)) if rotten_node == node && rotten == partition)
+    }
+
+    /// True while there is one.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.0.lock().is_some()
     }
 }
 
@@ -81,32 +86,55 @@ struct Inner {
     conns: BTreeMap<u64, Conn>,
     names: BTreeMap<[u8; 16], String>,
     logs: DurableLogs,
+    /// Those of the other nodes.
+    others: Vec<DurableLogs>,
     answers_checked: u64,
 }
 
 /// The tap on the broker's Kafka listener.
 pub struct WireOracle {
     port: u16,
-    disk: SimDisk,
+    node: String,
+    disks: Disks,
     trace: Trace,
     violations: Violations,
     rotten: Rotten,
     inner: Mutex<Inner>,
 }
 
+/// The disks that an answer is compared with.
+#[derive(Clone)]
+pub struct Disks {
+    /// The node's own.
+    pub own: SimDisk,
+    /// Those of the other nodes.
+    pub others: Vec<SimDisk>,
+    /// On so many of them must be what was acknowledged.
+    pub copies: usize,
+}
+
 impl WireOracle {
-    /// An oracle for the listener on `port` of the host that has `disk`.
+    /// An oracle for the listener on `port` of the host `node`.
     #[must_use]
-    pub fn new(port: u16, disk: SimDisk, violations: Violations, rotten: Rotten, trace: Trace) -> Self {
+    pub fn new(
+        node: &str,
+        port: u16,
+        disks: Disks,
+        violations: Violations,
+        rotten: Rotten,
+        trace: Trace,
+    ) -> Self {
         let inner = Inner {
             conns: BTreeMap::new(),
             names: BTreeMap::new(),
-            logs: DurableLogs::new(disk.clone()),
+            logs: DurableLogs::new(disks.own.clone()),
+            others: disks.others.iter().cloned().map(DurableLogs::new).collect(),
             answers_checked: 0,
         };
         Self {
+            node: node.to_owned(),
             port,
-            disk,
+            disks,
             trace,
             violations,
             rotten,
@@ -158,7 +186,7 @@ impl Tap for WireOracle {
     }
 
     fn sent(&self, conn: u64, bytes: &[u8]) {
-        if self.disk.has_died() {
+        if self.disks.own.has_died() {
             return;
         }
         let mut guard = self.inner.lock();
@@ -193,52 +221,107 @@ impl Tap for WireOracle {
     }
 }
 
+impl Inner {
+    /// Asks whether something is on so many disks; tells why not.
+    fn copies(
+        &mut self,
+        wanted: usize,
+        mut look: impl FnMut(&mut DurableLogs) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut found = 0;
+        let mut reasons = Vec::new();
+        for logs in std::iter::once(&mut self.logs).chain(&mut self.others) {
+            match look(logs) {
+                Ok(()) => found += 1,
+                Err(why) => reasons.push(why),
+            }
+            if found >= wanted {
+                return Ok(());
+            }
+        }
+        if self.others.is_empty() {
+            return Err(reasons.join("; "));
+        }
+        Err(format!(
+            "it is durable on {found} disks, not on {wanted} ({})",
+            reasons.join("; ")
+        ))
+    }
+}
+
 impl WireOracle {
+    /// Alone, a node cannot help that a bit of its only copy has rotted.
+    fn is_excused(&self, partition: &PartitionName) -> bool {
+        self.disks.others.is_empty() && self.rotten.is(&self.node, &partition.to_string())
+    }
+
+    /// On so many disks is what consumers may see. A copy that was lost is made again only after a while.
+    fn copies_of_old_records(&self) -> usize {
+        let all = std::iter::once(&self.disks.own).chain(&self.disks.others);
+        if self.rotten.is_any() || all.into_iter().any(|disk| disk.sync_failures() > 0) {
+            1
+        } else {
+            self.disks.copies
+        }
+    }
+
     fn judge(&self, inner: &mut Inner, asked: &Asked, frame: Bytes) {
         let key = asked.api;
         let add = |check, message| self.violations.add(&self.trace, check, message);
         match &asked.question {
             Question::Produce(sent) => {
                 for answer in wire::produce_answers(frame, asked.version, &inner.names) {
-                    if self.rotten.is(&answer.partition.to_string()) {
+                    if self.is_excused(&answer.partition) {
                         continue;
                     }
                     let Some(batch) = sent.iter().find(|batch| batch.is_for(&answer, &inner.names)) else {
                         continue;
                     };
                     inner.answers_checked += 1;
-                    if let Err(why) = inner.logs.has_batch(&answer.partition, answer.base, batch.crc) {
+                    let looked =
+                        |logs: &mut DurableLogs| logs.has_batch(&answer.partition, answer.base, batch.crc);
+                    if let Err(why) = inner.copies(self.disks.copies, looked) {
                         add(
                             "acknowledged-before-durable",
                             format!(
-                                "acks=all was answered for {} at {} ({} records): {why}",
-                                answer.partition, answer.base, batch.count
+                                "{} answered acks=all for {} at {} ({} records): {why}",
+                                self.node, answer.partition, answer.base, batch.count
                             ),
                         );
                     }
                 }
             }
             Question::Fetch => {
+                let copies = self.copies_of_old_records();
                 for answer in wire::fetch_answers(frame, asked.version, &inner.names) {
-                    if self.rotten.is(&answer.partition.to_string()) {
+                    if self.is_excused(&answer.partition) {
                         continue;
                     }
                     inner.answers_checked += 1;
                     let last = answer.last_batch();
                     if let Some((base, crc)) = last
-                        && let Err(why) = inner.logs.has_batch(&answer.partition, base, crc)
+                        && let Err(why) =
+                            inner.copies(copies, |logs| logs.has_batch(&answer.partition, base, crc))
                     {
                         add(
                             "served-before-durable",
-                            format!("a consumer was served {} at {base}: {why}", answer.partition),
+                            format!(
+                                "a consumer was served {} at {base} by {}: {why}",
+                                answer.partition, self.node
+                            ),
                         );
                     }
-                    if let Err(end) = inner.logs.reaches(&answer.partition, answer.high_watermark) {
+                    let high = answer.high_watermark;
+                    let reaches = |logs: &mut DurableLogs| {
+                        logs.reaches(&answer.partition, high)
+                            .map_err(|end| format!("it is durable up to {end}"))
+                    };
+                    if let Err(why) = inner.copies(copies, reaches) {
                         add(
                             "watermark-beyond-durable",
                             format!(
-                                "a consumer was told the high watermark {} of {}, which is durable up to {end}",
-                                answer.high_watermark, answer.partition
+                                "a consumer was told the high watermark {high} of {} by {}: {why}",
+                                answer.partition, self.node
                             ),
                         );
                     }

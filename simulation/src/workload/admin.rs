@@ -11,7 +11,7 @@ use skerry_client::ResponseError;
 use uuid::Uuid;
 
 use super::consume::{LATEST, list_offset};
-use super::{Client, Failure, TOPICS, TRIMMED, error_name, key, text, topic_name};
+use super::{Client, Failure, TOPICS, TRIMMED, To, error_name, key, text, topic_name};
 use crate::checker::history::{Op, Outcome};
 
 /// A topic's setting that changes nothing that the other checks look at.
@@ -24,11 +24,18 @@ pub(super) async fn set_up(mut client: Client) {
         // Segments that roll by time are the only small ones that Kafka's limits allow.
         let segment_ms = (300 + client.env.rng.below(3_000)).to_string();
         // The broker's clock jumps by days: what clients send must not be refused as "from the future".
-        let settings = [
+        let mut settings = vec![
             ("segment.ms", segment_ms),
             ("message.timestamp.after.max.ms", i64::MAX.to_string()),
         ];
+        if !client.is_alone() {
+            settings.push((
+                "min.insync.replicas",
+                client.shared.cluster.min_in_sync.to_string(),
+            ));
+        }
         while !create(&mut client, topic, partitions, &settings).await && !client.is_stopping() {
+            client.ask_another();
             client.pause(200).await;
         }
     }
@@ -47,12 +54,12 @@ async fn create(client: &mut Client, topic: &str, partitions: i32, settings: &[(
     let wanted = CreatableTopic::default()
         .with_name(topic_name(topic))
         .with_num_partitions(partitions)
-        .with_replication_factor(1)
+        .with_replication_factor(client.shared.cluster.replication)
         .with_configs(configs.collect());
     let request = CreateTopicsRequest::default()
         .with_topics(vec![wanted])
         .with_timeout_ms(2_000);
-    let result = match client.call(&request).await {
+    let result = match client.call(To::Anyone, &request).await {
         Ok(answer) => match answer.topics.first().map(|topic| topic.error_code) {
             Some(0) => Ok(()),
             // An earlier try was carried out, and its answer lost.
@@ -104,7 +111,7 @@ async fn delete(client: &mut Client, topic: &str) {
         .with_topics(vec![wanted])
         .with_topic_names(vec![topic_name(topic)])
         .with_timeout_ms(2_000);
-    let result = match client.call(&request).await {
+    let result = match client.call(To::Anyone, &request).await {
         Ok(answer) => match answer.responses.first().map(|topic| topic.error_code) {
             Some(0) => Ok(()),
             Some(code) if is(code, ResponseError::UnknownTopicOrPartition) => Err(Failure::refused(code)),
@@ -138,7 +145,7 @@ pub(super) async fn settings(mut client: Client) {
             .with_resource_name(text(topic))
             .with_configs(vec![change]);
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-        let result = match client.call(&request).await {
+        let result = match client.call(To::Anyone, &request).await {
             Ok(answer) => match answer.responses.first().map(|resource| resource.error_code) {
                 Some(0) => Ok(()),
                 Some(code) => Err(Failure::unknown(error_name(code))),
@@ -180,7 +187,7 @@ pub(super) async fn trim(mut client: Client) {
         let request = DeleteRecordsRequest::default()
             .with_topics(vec![wanted])
             .with_timeout_ms(2_000);
-        let outcome = match client.call(&request).await {
+        let outcome = match client.call(To::Leader(TRIMMED, 0), &request).await {
             Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
                 Some(done) if done.error_code == 0 => Outcome::Offset {
                     offset: done.low_watermark,

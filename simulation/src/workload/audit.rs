@@ -15,7 +15,7 @@ use skerry_types::Instant;
 use std::sync::atomic::Ordering;
 
 use super::consume::{Bad, EARLIEST, LATEST, list_offset, read};
-use super::{Client, Failure, Shared, TOPICS, admin, error_name, group, key, text, topic_name};
+use super::{Client, Failure, Shared, TOPICS, To, admin, error_name, group, key, text, topic_name};
 use crate::checker::history::{Op, Outcome, Value};
 use crate::record::{self, Identity};
 
@@ -80,7 +80,7 @@ async fn write(
                 return Err(failure.why);
             }
             Err(_) => {
-                client.ids.remove(topic);
+                client.forget(topic);
                 client.pause(100).await;
             }
         }
@@ -100,7 +100,7 @@ async fn try_write(
             let request = InitProducerIdRequest::default()
                 .with_transactional_id(None)
                 .with_transaction_timeout_ms(60_000);
-            let answer = client.call(&request).await?;
+            let answer = client.call(To::Anyone, &request).await?;
             if answer.error_code != 0 {
                 return Err(Failure::unknown(error_name(answer.error_code)));
             }
@@ -124,7 +124,7 @@ async fn try_write(
         .with_acks(-1)
         .with_timeout_ms(2_000)
         .with_topic_data(vec![data]);
-    let answer = client.call(&request).await?;
+    let answer = client.call(To::Leader(topic, partition), &request).await?;
     let found = answer
         .responses
         .first()
@@ -141,17 +141,9 @@ async fn known_id(client: &mut Client, topic: &str) -> Result<uuid::Uuid, Failur
         return Ok(*id);
     }
     // Only once: whoever calls has a deadline of its own.
-    let wanted = kafka_protocol::messages::metadata_request::MetadataRequestTopic::default()
-        .with_name(Some(topic_name(topic)));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![wanted]))
-        .with_allow_auto_topic_creation(false);
-    let answer = client.call(&request).await?;
+    let answer = client.learn(topic).await?;
     match answer.topics.first() {
-        Some(found) if found.error_code == 0 => {
-            client.ids.insert(topic.to_owned(), found.topic_id);
-            Ok(found.topic_id)
-        }
+        Some(found) if found.error_code == 0 => Ok(found.topic_id),
         Some(found) => Err(Failure::unknown(error_name(found.error_code))),
         None => Err(Failure::unknown("an empty answer")),
     }
@@ -185,6 +177,7 @@ async fn read_everything(client: &mut Client, groups: &[String], deadline: Insta
 }
 
 async fn give_up_at(client: &mut Client, deadline: Instant, why: &str) -> Result<(), String> {
+    client.ask_another();
     if client.env.clock.now() >= deadline {
         return Err(why.to_owned());
     }
@@ -229,7 +222,8 @@ async fn read_partition(
                 high_watermark = high;
             }
             Err(failure) => {
-                give_up_at(client, deadline, &format!("{what} at {next}: {}", failure.why)).await?
+                client.forget(topic);
+                give_up_at(client, deadline, &format!("{what} at {next}: {}", failure.why)).await?;
             }
         }
     }
@@ -267,7 +261,7 @@ async fn read_on(
         .with_max_bytes(8 << 20)
         .with_session_epoch(-1)
         .with_topics(vec![wanted]);
-    let answer = client.call(&request).await?;
+    let answer = client.call(To::Leader(topic, partition), &request).await?;
     let found = answer
         .responses
         .first()
@@ -292,7 +286,7 @@ async fn final_topics(client: &mut Client, deadline: Instant) -> Result<(), Stri
         let request = MetadataRequest::default()
             .with_topics(None)
             .with_allow_auto_topic_creation(false);
-        match client.call(&request).await {
+        match client.call(To::Anyone, &request).await {
             Ok(answer) => {
                 let topics = answer
                     .topics
@@ -322,7 +316,7 @@ async fn final_setting(client: &mut Client, topic: &str, deadline: Instant) -> R
             .with_resource_name(text(topic))
             .with_configuration_keys(Some(vec![text(admin::SETTING)]));
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-        let why = match client.call(&request).await {
+        let why = match client.call(To::Anyone, &request).await {
             Ok(answer) => match answer.results.first() {
                 Some(result) if result.error_code == 0 => {
                     let value = result.configs.first().and_then(|config| config.value.as_ref());

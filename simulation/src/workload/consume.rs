@@ -9,8 +9,9 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest};
 use skerry_client::ResponseError;
 
-use super::{Client, Failure, TOPICS, error_name, key, pick, topic_name};
+use super::{Client, Failure, TOPICS, To, error_name, key, pick, topic_name};
 use crate::checker::history::{Op, Outcome, Value};
+use crate::process::ALONE;
 use crate::record;
 
 /// The newest version of Fetch that names topics.
@@ -35,6 +36,9 @@ pub(super) struct FetchSession {
     id: i32,
     epoch: i32,
 }
+
+/// The sessions with the nodes.
+pub(super) type FetchSessions = BTreeMap<i32, FetchSession>;
 
 /// How a consumer fetches.
 #[derive(Clone, Copy, Debug)]
@@ -61,19 +65,19 @@ pub(super) fn new_session(client: &Client) -> u64 {
 /// Reads a few partitions from their beginnings, again and again.
 pub(super) async fn run(mut client: Client) {
     let mut positions = Positions::new();
-    let mut session = FetchSession::default();
+    let mut sessions = FetchSessions::new();
     let mut style = draw_style(&client);
     while !client.is_stopping() {
         if positions.is_empty() || client.env.rng.chance(1, 60) {
             positions = begin(&mut client).await;
-            session = FetchSession::default();
+            sessions.clear();
             style = draw_style(&client);
         }
-        if fetch(&mut client, &mut session, style, &mut positions)
+        if fetch(&mut client, &mut sessions, style, &mut positions)
             .await
             .is_err()
         {
-            session = FetchSession::default();
+            sessions.clear();
             client.pause(150).await;
         }
     }
@@ -99,16 +103,48 @@ async fn begin(client: &mut Client) -> Positions {
     positions
 }
 
-/// One fetch of all `positions`, which move on by what was read.
+/// One fetch of all `positions`, which move on by what was read: one request to each node that leads some of them.
 pub(super) async fn fetch(
     client: &mut Client,
-    session: &mut FetchSession,
+    sessions: &mut FetchSessions,
     style: Style,
     positions: &mut Positions,
 ) -> Result<(), Failure> {
+    let mut shares: BTreeMap<i32, Vec<(String, i32)>> = BTreeMap::new();
+    for place in positions.keys() {
+        let leader = client.find(To::Leader(&place.0, place.1)).await;
+        // Who reads in a cluster goes on with what has a leader.
+        if let Ok(leader) = leader {
+            shares.entry(leader).or_default().push(place.clone());
+        }
+    }
+    if shares.is_empty() {
+        return Err(Failure::unknown("nobody leads"));
+    }
+    let mut result = Ok(());
+    for (node, share) in shares {
+        let session = sessions.entry(node).or_default();
+        if let Err(failure) = fetch_from(client, node, session, style, (positions, &share)).await {
+            sessions.remove(&node);
+            result = Err(failure);
+        }
+    }
+    result
+}
+
+async fn fetch_from(
+    client: &mut Client,
+    node: i32,
+    session: &mut FetchSession,
+    style: Style,
+    (positions, share): (&mut Positions, &[(String, i32)]),
+) -> Result<(), Failure> {
     let mut topics: BTreeMap<&str, Vec<FetchPartition>> = BTreeMap::new();
     let mut ops = BTreeMap::new();
-    for ((topic, partition), position) in &*positions {
+    for (topic, partition) in share {
+        let Some(position) = positions.get(&(topic.clone(), *partition)) else {
+            continue;
+        };
         let wanted = FetchPartition::default()
             .with_partition(*partition)
             .with_current_leader_epoch(-1)
@@ -143,7 +179,7 @@ pub(super) async fn fetch(
         .with_session_id(session.id)
         .with_session_epoch(session.epoch)
         .with_topics(named);
-    let result = match client.call_up_to(&request, style.newest).await {
+    let result = match client.call_up_to(To::Node(node), &request, style.newest).await {
         Ok(answer) => {
             *session = next_session(*session, &answer);
             digest(client, &answer, &mut ops, positions)
@@ -214,12 +250,13 @@ fn digest(
                 }
                 Err(Bad::Error(code)) => {
                     client.complete(op, Failure::refused(code).outcome());
-                    client.ids.remove(&name);
+                    client.forget(&name);
                     failed = Some((place.clone(), code));
                 }
                 Err(Bad::Records(why)) => {
                     client.complete(op, Failure::unknown(why.clone()).outcome());
-                    if !client.shared.rotten.is(&key(&name, place.1)) {
+                    let excused = client.shared.rotten.is(ALONE, &key(&name, place.1)) && client.is_alone();
+                    if !excused {
                         client.shared.violation(
                             "broken-records",
                             format!(
@@ -273,9 +310,13 @@ pub(super) async fn list_offset(
     let request = ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_topics(vec![wanted]);
-    let answer = client.call(&request).await.ok()?;
+    let answer = client.call(To::Leader(topic, partition), &request).await.ok()?;
     let found = answer.topics.first()?.partitions.first()?;
-    (found.error_code == 0).then_some(found.offset)
+    if found.error_code != 0 {
+        client.forget(topic);
+        return None;
+    }
+    Some(found.offset)
 }
 
 /// Asks where partitions end.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -12,14 +11,14 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
+    OffsetFetchRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use skerry_client::ResponseError;
 
-use super::consume::{FetchSession, Position, Positions, Style, fetch, new_session};
-use super::{Client, Failure, error_name, key, text, topic_name};
+use super::consume::{FetchSessions, Position, Positions, Style, fetch, new_session};
+use super::{Client, Failure, To, error_name, key, text, topic_name};
 use crate::checker::history::{Op, Outcome};
 
 /// What the groups read.
@@ -80,16 +79,10 @@ fn check(code: i16) -> Result<(), Failure> {
     }
 }
 
+/// Asks who coordinates the group, also where it was known.
 async fn find(client: &mut Client, group: &str) -> Result<(), Failure> {
-    let request = FindCoordinatorRequest::default()
-        .with_key_type(0)
-        .with_coordinator_keys(vec![text(group)]);
-    let answer = client.call(&request).await?;
-    let error = answer
-        .coordinators
-        .first()
-        .map_or(answer.error_code, |Coordinator { error_code, .. }| *error_code);
-    check(error)
+    client.coordinators.remove(group);
+    client.find_coordinator(group).await.map(drop)
 }
 
 /// Joins and syncs; returns what is assigned.
@@ -137,7 +130,7 @@ async fn join_and_sync(
         .with_protocol_type(Some(text("consumer")))
         .with_protocol_name(Some(text("range")))
         .with_assignments(assignments);
-    let answer = client.call(&request).await?;
+    let answer = client.call(To::Coordinator(group), &request).await?;
     check(answer.error_code)?;
     let assigned = String::from_utf8_lossy(&answer.assignment)
         .split_terminator(';')
@@ -177,7 +170,7 @@ async fn ask_to_join(
             .with_member_id(member.clone())
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
-        let answer = client.call(&request).await?;
+        let answer = client.call(To::Coordinator(group), &request).await?;
         if ResponseError::try_from_code(answer.error_code) == Some(ResponseError::MemberIdRequired) {
             member = answer.member_id;
             continue;
@@ -228,7 +221,7 @@ async fn take_part(
         };
         positions.insert((topic.clone(), *partition), position);
     }
-    let mut session = FetchSession::default();
+    let mut sessions = FetchSessions::new();
     for round in 0.. {
         if client.is_stopping() {
             return Ok(());
@@ -236,8 +229,8 @@ async fn take_part(
         // Now and then a member works for longer than its session lasts, and goes on as if nothing were.
         let nap = if client.env.rng.chance(1, 80) { 3_000 } else { 100 };
         client.env.clock.sleep(Duration::from_millis(nap)).await;
-        if !positions.is_empty() && fetch(client, &mut session, STYLE, &mut positions).await.is_err() {
-            session = FetchSession::default();
+        if !positions.is_empty() && fetch(client, &mut sessions, STYLE, &mut positions).await.is_err() {
+            sessions.clear();
         }
         for (place, position) in positions.clone() {
             if committed
@@ -253,7 +246,7 @@ async fn take_part(
                 .with_group_id(group_id(group))
                 .with_generation_id(membership.generation)
                 .with_member_id(membership.member.clone());
-            check(client.call(&request).await?.error_code)?;
+            check(client.call(To::Coordinator(group), &request).await?.error_code)?;
         }
         if client.env.rng.chance(1, 100) {
             return Ok(());
@@ -291,7 +284,7 @@ async fn commit(
         .with_member_id(membership.member.clone())
         .with_topics(vec![wanted]);
     // In the versions that name topics.
-    let result = match client.call_up_to(&request, 9).await {
+    let result = match client.call_up_to(To::Coordinator(group), &request, 9).await {
         Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
             Some(partition) => check(partition.error_code),
             None => Err(Failure::unknown("an empty answer")),
@@ -318,7 +311,7 @@ async fn try_as_zombie(client: &mut Client, group: &str, membership: &Membership
         .with_protocol_type(Some(text("consumer")))
         .with_protocol_name(Some(text("range")));
     if client
-        .call(&request)
+        .call(To::Coordinator(group), &request)
         .await
         .is_ok_and(|answer| answer.error_code == 0)
     {
@@ -357,7 +350,7 @@ pub(super) async fn read_commit(
         .with_member_epoch(-1)
         .with_topics(Some(vec![wanted]));
     let request = OffsetFetchRequest::default().with_groups(vec![wanted]);
-    let result = match client.call_up_to(&request, 9).await {
+    let result = match client.call_up_to(To::Coordinator(group), &request, 9).await {
         Ok(answer) => match answer.groups.first() {
             Some(found) if found.error_code != 0 => Err(Failure::unknown(error_name(found.error_code))),
             Some(found) => match found.topics.first().and_then(|topic| topic.partitions.first()) {
@@ -370,7 +363,10 @@ pub(super) async fn read_commit(
     };
     let outcome = match &result {
         Ok(offset) => Outcome::Offset { offset: *offset },
-        Err(failure) => failure.outcome(),
+        Err(failure) => {
+            client.coordinators.remove(group);
+            failure.outcome()
+        }
     };
     client.complete(op, outcome);
     result
@@ -383,5 +379,5 @@ async fn leave(client: &mut Client, group: &str, member: &StrBytes) {
         .with_group_id(group_id(group))
         .with_members(vec![identity]);
     // Whether or not it is heard: the session ends by itself.
-    let _ = client.call(&request).await;
+    let _ = client.call(To::Coordinator(group), &request).await;
 }

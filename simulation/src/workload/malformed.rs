@@ -5,15 +5,20 @@ use std::time::Duration;
 use bytes::{BufMut as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{BROKER_ADDR, Client};
+use super::{Client, pick};
 
 pub(super) async fn run(client: Client) {
     while !client.is_stopping() {
         client.pause(600).await;
+        let addrs = &client.shared.cluster.addrs;
+        let addr = match &addrs[..] {
+            [only] => only,
+            several => pick(&client.env, several),
+        };
         let dialled = client
             .env
             .clock
-            .timeout(Duration::from_secs(1), client.env.net.dial(BROKER_ADDR))
+            .timeout(Duration::from_secs(1), client.env.net.dial(addr))
             .await;
         let Ok(Ok(mut conn)) = dialled else { continue };
         let frame = frame(&client);

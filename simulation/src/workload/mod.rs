@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kafka_protocol::messages::{MetadataRequest, TopicName, metadata_request::MetadataRequestTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes};
 use parking_lot::Mutex;
 use skerry_client::{CallError, Connection, ConnectionOptions, ResponseError};
@@ -29,8 +30,6 @@ use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};
 use crate::trace::Trace;
 
-/// Where the broker listens for clients.
-pub const BROKER_ADDR: &str = "broker:9092";
 /// Topics that live as long as the simulation, and their partitions.
 pub const TOPICS: [(&str, i32); 3] = [("orders", 3), ("events", 2), (TRIMMED, 1)];
 /// The topic from whose beginning records are deleted.
@@ -53,8 +52,21 @@ pub enum Phase {
     Audit,
 }
 
+/// What clients know of the cluster before they ask.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Where the nodes listen for clients: number 1 first.
+    pub addrs: Vec<String>,
+    /// Of the topics that live as long as the simulation.
+    pub replication: i16,
+    /// `min.insync.replicas` of these.
+    pub min_in_sync: i16,
+}
+
 /// What all clients of a simulation share.
 pub struct Shared {
+    /// Who serves.
+    pub cluster: Cluster,
     /// What they did and heard.
     pub history: Mutex<History>,
     /// What they must not have seen.
@@ -73,8 +85,9 @@ pub struct Shared {
 impl Shared {
     /// For one simulation.
     #[must_use]
-    pub fn new(violations: Violations, rotten: Rotten, trace: Trace) -> Arc<Self> {
+    pub fn new(cluster: Cluster, violations: Violations, rotten: Rotten, trace: Trace) -> Arc<Self> {
         Arc::new(Self {
+            cluster,
             history: Mutex::default(),
             violations,
             trace,
@@ -165,24 +178,46 @@ fn error_name(code: i16) -> String {
     ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), |error| format!("{error:?}"))
 }
 
-/// One client: a name in the history, and at most one connection.
+/// Whom a request is for.
+#[derive(Clone, Copy)]
+enum To<'a> {
+    /// Whoever answers.
+    Anyone,
+    /// Who leads a partition.
+    Leader(&'a str, i32),
+    /// Who coordinates a group.
+    Coordinator(&'a str),
+    /// A node.
+    Node(i32),
+}
+
+/// One client: a name in the history, and at most one connection to each node.
 struct Client {
     env: Env,
     name: String,
     shared: Arc<Shared>,
-    conn: Option<Connection>,
+    conns: BTreeMap<i32, Connection>,
+    /// Who is asked where it does not matter.
+    anyone: i32,
+    leaders: BTreeMap<(String, i32), i32>,
+    coordinators: BTreeMap<String, i32>,
     ids: BTreeMap<String, Uuid>,
 }
 
 impl Client {
     fn new(env: &Env, name: String, shared: &Arc<Shared>) -> Self {
-        Self {
+        let mut client = Self {
             env: env.clone(),
             name,
             shared: shared.clone(),
-            conn: None,
+            conns: BTreeMap::new(),
+            anyone: 1,
+            leaders: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
             ids: BTreeMap::new(),
-        }
+        };
+        client.ask_another();
+        client
     }
 
     fn invoke(&self, op: Op) -> u64 {
@@ -197,8 +232,19 @@ impl Client {
         self.shared.is_at_least(Phase::Stopping)
     }
 
-    async fn connection(&mut self) -> Result<Connection, Failure> {
-        if let Some(conn) = &self.conn {
+    fn is_alone(&self) -> bool {
+        self.shared.cluster.addrs.len() == 1
+    }
+
+    fn ask_another(&mut self) {
+        if !self.is_alone() {
+            let nodes = self.shared.cluster.addrs.len() as u64;
+            self.anyone = i32::try_from(1 + self.env.rng.below(nodes)).unwrap_or(1);
+        }
+    }
+
+    async fn connection(&mut self, node: i32) -> Result<Connection, Failure> {
+        if let Some(conn) = self.conns.get(&node) {
             return Ok(conn.clone());
         }
         let options = ConnectionOptions {
@@ -206,28 +252,143 @@ impl Client {
             connect_timeout: CONNECT_TIMEOUT,
             ..ConnectionOptions::default()
         };
-        let opened = Connection::open(&self.env, BROKER_ADDR, &options).await;
-        let conn = opened.map_err(|error| Failure {
+        let index = usize::try_from(node - 1).unwrap_or(usize::MAX);
+        let shared = self.shared.clone();
+        let addr = shared.cluster.addrs.get(index).ok_or_else(|| Failure {
             definite: true,
-            why: error.to_string(),
+            why: format!("there is no node {node}"),
         })?;
-        self.conn = Some(conn.clone());
-        Ok(conn)
-    }
-
-    fn disconnect(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            conn.close();
+        match Connection::open(&self.env, addr, &options).await {
+            Ok(conn) => {
+                self.conns.insert(node, conn.clone());
+                Ok(conn)
+            }
+            Err(error) => {
+                self.lose(node);
+                Err(Failure {
+                    definite: true,
+                    why: error.to_string(),
+                })
+            }
         }
     }
 
-    async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, Failure> {
-        self.call_up_to(request, i16::MAX).await
+    /// Ends every connection, and forgets who does what.
+    fn disconnect(&mut self) {
+        for (_, conn) in std::mem::take(&mut self.conns) {
+            conn.close();
+        }
+        self.leaders.clear();
+        self.coordinators.clear();
+        self.ask_another();
+    }
+
+    /// Ends the connection to a node that did not answer.
+    fn lose(&mut self, node: i32) {
+        if let Some(conn) = self.conns.remove(&node) {
+            conn.close();
+        }
+        self.leaders.retain(|_, leader| *leader != node);
+        self.coordinators.retain(|_, coordinator| *coordinator != node);
+        if self.anyone == node {
+            self.ask_another();
+        }
+    }
+
+    /// What is known of a topic has turned out to be old.
+    fn forget(&mut self, topic: &str) {
+        self.ids.remove(topic);
+        self.leaders.retain(|(known, _), _| known != topic);
+    }
+
+    /// The number of the node that a request is for.
+    async fn find(&mut self, to: To<'_>) -> Result<i32, Failure> {
+        match to {
+            _ if self.is_alone() => Ok(1),
+            To::Anyone => Ok(self.anyone),
+            To::Node(node) => Ok(node),
+            To::Leader(topic, partition) => {
+                let place = (topic.to_owned(), partition);
+                if !self.leaders.contains_key(&place) {
+                    self.learn(topic).await?;
+                }
+                self.leaders.get(&place).copied().ok_or_else(|| {
+                    self.ask_another();
+                    Failure {
+                        definite: true,
+                        why: format!("nobody leads {topic}-{partition}"),
+                    }
+                })
+            }
+            To::Coordinator(group) => match self.coordinators.get(group) {
+                Some(node) => Ok(*node),
+                None => self.find_coordinator(group).await,
+            },
+        }
+    }
+
+    async fn find_coordinator(&mut self, group: &str) -> Result<i32, Failure> {
+        let request = FindCoordinatorRequest::default()
+            .with_key_type(0)
+            .with_coordinator_keys(vec![text(group)]);
+        let answer = self.call_node(self.anyone, &request, i16::MAX).await?;
+        let found = answer
+            .coordinators
+            .first()
+            .map_or((answer.error_code, answer.node_id), |found| {
+                (found.error_code, found.node_id)
+            });
+        if found.0 != 0 {
+            self.ask_another();
+            return Err(Failure::refused(found.0));
+        }
+        self.coordinators.insert(group.to_owned(), found.1.0);
+        Ok(found.1.0)
+    }
+
+    /// Asks for a topic's id and leaders.
+    async fn learn(&mut self, topic: &str) -> Result<MetadataResponse, Failure> {
+        let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![wanted]))
+            .with_allow_auto_topic_creation(false);
+        let answer = self.call_node(self.anyone, &request, i16::MAX).await?;
+        for found in answer.topics.iter().filter(|found| found.error_code == 0) {
+            self.ids.insert(topic.to_owned(), found.topic_id);
+            for partition in &found.partitions {
+                let place = (topic.to_owned(), partition.partition_index);
+                if partition.error_code == 0 && partition.leader_id.0 >= 0 {
+                    self.leaders.insert(place, partition.leader_id.0);
+                } else {
+                    self.leaders.remove(&place);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn call<R: Request>(&mut self, to: To<'_>, request: &R) -> Result<R::Response, Failure> {
+        self.call_up_to(to, request, i16::MAX).await
     }
 
     /// In the newest version that both speak and that is not newer than `newest`.
-    async fn call_up_to<R: Request>(&mut self, request: &R, newest: i16) -> Result<R::Response, Failure> {
-        let conn = self.connection().await?;
+    async fn call_up_to<R: Request>(
+        &mut self,
+        to: To<'_>,
+        request: &R,
+        newest: i16,
+    ) -> Result<R::Response, Failure> {
+        let node = self.find(to).await?;
+        self.call_node(node, request, newest).await
+    }
+
+    async fn call_node<R: Request>(
+        &mut self,
+        node: i32,
+        request: &R,
+        newest: i16,
+    ) -> Result<R::Response, Failure> {
+        let conn = self.connection(node).await?;
         let failed = |error: CallError| Failure {
             definite: error.certainly_not_sent(),
             why: error.to_string(),
@@ -239,7 +400,7 @@ impl Client {
                 self.shared
                     .violation("broken-answer", format!("{}: {why}", self.name));
             }
-            self.disconnect();
+            self.lose(node);
             failed(error)
         })
     }
@@ -258,16 +419,12 @@ impl Client {
             if self.is_stopping() && !self.shared.is_at_least(Phase::Audit) {
                 return None;
             }
-            let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
-            let request = MetadataRequest::default()
-                .with_topics(Some(vec![wanted]))
-                .with_allow_auto_topic_creation(false);
-            if let Ok(answer) = self.call(&request).await
-                && let Some(found) = answer.topics.first().filter(|found| found.error_code == 0)
+            if self.learn(topic).await.is_ok()
+                && let Some(id) = self.ids.get(topic)
             {
-                self.ids.insert(topic.to_owned(), found.topic_id);
-                return Some(found.topic_id);
+                return Some(*id);
             }
+            self.ask_another();
             self.pause(100).await;
         }
     }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceRes
 use skerry_client::{CallError, ResponseError};
 use std::sync::atomic::Ordering;
 
-use super::{CALL_TIMEOUT, Client, Failure, TOPICS, error_name, key, pick, topic_name};
+use super::{CALL_TIMEOUT, Client, Failure, TOPICS, To, error_name, key, pick, topic_name};
 use crate::checker::history::{Op, Outcome, Value};
 use crate::record::{self, Identity};
 
@@ -116,7 +116,7 @@ async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)
         let request = InitProducerIdRequest::default()
             .with_transactional_id(None)
             .with_transaction_timeout_ms(60_000);
-        match client.call(&request).await {
+        match client.call(To::Anyone, &request).await {
             Ok(answer) if answer.error_code == 0 => {
                 writer.identity = Some((answer.producer_id.0, answer.producer_epoch));
             }
@@ -189,7 +189,7 @@ async fn deliver(
                         client.shared.trace.event(&client.name, line);
                     }
                     client.disconnect();
-                    client.ids.remove(topic);
+                    client.forget(topic);
                     break;
                 }
                 Heard::Refused(code) => {
@@ -224,7 +224,11 @@ async fn send_all(
     let Some(id) = client.topic_id(topic).await else {
         return vec![Heard::Retry("no id".into())];
     };
-    let conn = match client.connection().await {
+    let conn = match client.find(To::Leader(topic, partition)).await {
+        Ok(leader) => client.connection(leader).await,
+        Err(failure) => Err(failure),
+    };
+    let conn = match conn {
         Ok(conn) => conn,
         Err(failure) => return vec![Heard::Retry(failure.why)],
     };
@@ -259,7 +263,7 @@ async fn send_all(
     }
     for mut pending in waiting {
         match pending.answer().await {
-            Ok(answer) => heard.push(understand(&answer)),
+            Ok(answer) => heard.push(understand(&answer, client.is_alone())),
             Err(error) => {
                 if let CallError::Decode(why) = &error {
                     client
@@ -280,7 +284,7 @@ async fn send_all(
     heard
 }
 
-fn understand(answer: &ProduceResponse) -> Heard {
+fn understand(answer: &ProduceResponse, alone: bool) -> Heard {
     let partition = answer
         .responses
         .first()
@@ -290,6 +294,10 @@ fn understand(answer: &ProduceResponse) -> Heard {
     };
     match ResponseError::try_from_code(partition.error_code) {
         None if partition.error_code == 0 => Heard::Written(partition.base_offset),
+        // A node that has just come back may not have heard of the topic yet.
+        Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId) if !alone => {
+            Heard::Retry(error_name(partition.error_code))
+        }
         // Whoever retries in order is never out of order: the broker forgot what it had acknowledged, or took a batch
         // before one that it had refused. A topic that was told is known, and none of these is ever removed.
         Some(

@@ -2,11 +2,15 @@
 //!
 //! Every concern draws from a stream of its own, so that leaving a fault out does not move the others.
 
+mod cluster;
+mod target;
+
 use std::io;
 
 use serde::{Deserialize, Serialize};
 use skerry_env::Rng;
 
+pub use self::target::Target;
 use crate::disk::OpKind;
 
 /// A whole simulation.
@@ -18,6 +22,15 @@ pub struct Scenario {
     pub about: String,
     /// Every draw that is not written here comes from it.
     pub seed: u64,
+    /// How many nodes there are.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub nodes: u32,
+    /// Copies of the topics.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub replication: i16,
+    /// `min.insync.replicas` of the topics.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub min_in_sync: i16,
     /// How long faults happen.
     pub faults_ms: u64,
     /// The step of turmoil's clock.
@@ -100,11 +113,26 @@ impl WorkerKind {
 pub struct Timed {
     /// Milliseconds since the start.
     pub at_ms: u64,
+    /// Whom it hits.
+    #[serde(default, skip_serializing_if = "Target::is_first")]
+    pub on: Target,
     /// What goes wrong.
     pub fault: Fault,
 }
 
-/// What goes wrong. The faults of the broker's process are ignored while it is down.
+/// Which ways of a node are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// It neither hears nor is heard.
+    Both,
+    /// It does not hear.
+    In,
+    /// It is not heard.
+    Out,
+}
+
+/// What goes wrong. The faults of a broker's process are ignored while it is down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
@@ -155,6 +183,13 @@ pub enum Fault {
     DiskFull { room_bytes: u64, for_ms: u64 },
     /// The broker is killed, and while it is down a bit below the synced point rots. It is put right at the end.
     BitRot { down_ms: u64 },
+    /// Those hit are cut off from all other nodes, and with `clients` from the clients as well. Among themselves they
+    /// hear each other.
+    Isolate { way: Way, clients: bool, for_ms: u64 },
+    /// The nodes before the one hit and those after it hear only that one and their own.
+    Bridge { for_ms: u64 },
+    /// SIGSTOP, and SIGCONT later.
+    Pause { for_ms: u64 },
     /// Syncs fail; at the end a person restarts the broker.
     SyncFails { one_in: u64, for_ms: u64 },
 }
@@ -181,6 +216,9 @@ impl Fault {
             Self::DiskFull { .. } => "disk-full",
             Self::SyncFails { .. } => "sync-fails",
             Self::BitRot { .. } => "bit-rot",
+            Self::Isolate { .. } => "isolate",
+            Self::Bridge { .. } => "bridge",
+            Self::Pause { .. } => "pause",
         }
     }
 }
@@ -188,8 +226,22 @@ impl Fault {
 /// The client hosts.
 pub const CLIENT_HOSTS: [&str; 2] = ["client-a", "client-b"];
 
+fn one<T: From<u8>>() -> T {
+    T::from(1)
+}
+
+fn is_one<T: From<u8> + PartialEq>(value: &T) -> bool {
+    *value == one()
+}
+
 impl Scenario {
-    /// The scenario of a seed. Each kind of fault is on with a probability of one half.
+    /// The scenario of a seed for several nodes; 0: the seed says how many.
+    #[must_use]
+    pub fn draw_cluster(seed: u64, nodes: u32) -> Self {
+        cluster::draw(seed, nodes)
+    }
+
+    /// The scenario of a seed for one node. Each kind of fault is on with a probability of one half.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let rng = Rng::seeded(seed ^ 0x5ce7_a210);
@@ -197,6 +249,9 @@ impl Scenario {
         Self {
             about: String::new(),
             seed,
+            nodes: 1,
+            replication: 1,
+            min_in_sync: 1,
             faults_ms,
             tick_ms: [1, 1, 2][below(&rng, 3)],
             latency_ms: (rng.below(2), [3, 10, 40][below(&rng, 3)]),
@@ -247,8 +302,15 @@ impl Scenario {
         if !self.about.is_empty() {
             fields.push(("about", json(&self.about)));
         }
+        fields.push(("seed", json(&self.seed)));
+        if self.nodes > 1 {
+            fields.extend([
+                ("nodes", json(&self.nodes)),
+                ("replication", json(&self.replication)),
+                ("min_in_sync", json(&self.min_in_sync)),
+            ]);
+        }
         fields.extend([
-            ("seed", json(&self.seed)),
             ("faults_ms", json(&self.faults_ms)),
             ("tick_ms", json(&self.tick_ms)),
             ("latency_ms", json(&self.latency_ms)),
@@ -383,6 +445,7 @@ fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {
         for _ in 0..1 + rng.below(most) {
             faults.push(Timed {
                 at_ms: 300 + rng.below(faults_ms),
+                on: Target::First,
                 fault: draw_fault(kind, &rng),
             });
         }

@@ -1,0 +1,115 @@
+//! A copy of a partition as it lies on a simulated disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::disk::SimDisk;
+use crate::process::DATA_DIR;
+use crate::record::{self, Batch};
+
+/// What tells one batch from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) base: i64,
+    pub(super) end: i64,
+    /// The epoch of the leader that took it.
+    pub(super) epoch: i32,
+    pub(super) crc: u32,
+    /// The bytes are those that the sum was made of.
+    pub(super) whole: bool,
+}
+
+impl Mark {
+    fn of(batch: &Batch<'_>) -> Self {
+        let epoch = batch.bytes.get(12..16).and_then(|bytes| bytes.try_into().ok());
+        Self {
+            base: batch.base,
+            end: batch.end(),
+            epoch: epoch.map_or(-1, i32::from_be_bytes),
+            crc: batch.crc,
+            whole: batch.is_whole(),
+        }
+    }
+}
+
+/// Which of a file's two images is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// What a read returns.
+    Live,
+    /// What a power cut leaves at least.
+    Durable,
+}
+
+/// A place in a copy from which the next look goes on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cursor {
+    segment: i64,
+    at: usize,
+}
+
+/// The batches of a partition from offset `from` on, up to and with the one before `to`, in their order.
+pub(super) fn batches(
+    disk: &SimDisk,
+    partition: &str,
+    image: Image,
+    (from, to): (i64, i64),
+    cursor: &mut Cursor,
+) -> Vec<Mark> {
+    let dir = Path::new(DATA_DIR).join("log").join(partition);
+    let names = match image {
+        Image::Live => disk.live_names(&dir),
+        Image::Durable => disk.durable_names(&dir),
+    };
+    let segments: Vec<(i64, PathBuf)> = names
+        .iter()
+        .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, dir.join(name))))
+        .collect();
+    let first = segments.iter().rposition(|(base, _)| *base <= from).unwrap_or(0);
+    let mut marks = Vec::new();
+    for (base, path) in segments.iter().skip(first) {
+        if *base >= to {
+            break;
+        }
+        let start = if cursor.segment == *base { cursor.at } else { 0 };
+        let read = |bytes: &[u8]| {
+            let mut at = start;
+            for batch in record::batches(bytes.get(start..).unwrap_or_default()) {
+                if batch.base >= to {
+                    break;
+                }
+                if batch.end() > from {
+                    marks.push(Mark::of(&batch));
+                }
+                at += batch.bytes.len();
+            }
+            at
+        };
+        let at = match image {
+            Image::Live => disk.with_live(path, read),
+            Image::Durable => disk.with_durable(path, read),
+        };
+        *cursor = Cursor {
+            segment: *base,
+            at: at.unwrap_or(0),
+        };
+    }
+    marks
+}
+
+/// Where the durable part of a partition ends. `known` and `cursor` are what an earlier look found.
+pub(super) fn durable_end(disk: &SimDisk, partition: &str, known: i64, cursor: &mut Cursor) -> i64 {
+    let dir = Path::new(DATA_DIR).join("log").join(partition);
+    let bases = disk
+        .durable_names(&dir)
+        .iter()
+        .filter_map(|name| name.strip_suffix(".log")?.parse::<i64>().ok())
+        .collect::<Vec<_>>();
+    let Some(newest) = bases.into_iter().max() else {
+        return 0;
+    };
+    // An empty segment begins where the log ends.
+    let known = if cursor.segment == newest { known } else { newest };
+    batches(disk, partition, Image::Durable, (known, i64::MAX), cursor)
+        .last()
+        .map_or(known, |mark| mark.end)
+}

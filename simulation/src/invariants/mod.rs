@@ -1,0 +1,304 @@
+//! Looks into the nodes of a cluster after every step of the clock, and knows what must be true of all of them together
+//! (DESIGN.md section 9, SIMULATION.md section 3).
+//!
+//! The watcher keeps what no node keeps: every record that was ever committed, who led in which epoch, and the newest
+//! metadata that anybody had. What it reads of records it reads from the simulated disks, with its own eyes.
+
+mod copies;
+mod ghost;
+mod metadata;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skerry::broker::Broker;
+use skerry::partition::Part;
+use skerry_metadata_state::Image;
+use skerry_types::{BrokerId, PartitionIndex};
+
+use self::ghost::{Ghost, Replica};
+use self::metadata::MetadataWatch;
+use crate::disk::SimDisk;
+use crate::oracle::Violations;
+use crate::trace::Trace;
+use crate::workload::TOPICS;
+
+/// A partition's place in the cluster.
+pub(crate) struct Place {
+    pub(crate) leader: Option<i32>,
+    /// The replicas that do not lead, in the order of the metadata.
+    pub(crate) followers: Vec<i32>,
+    pub(crate) in_sync: Vec<i32>,
+}
+
+/// See the module.
+pub(crate) struct Watcher {
+    names: Vec<String>,
+    disks: Vec<SimDisk>,
+    trace: Trace,
+    violations: Violations,
+    metadata: MetadataWatch,
+    ghosts: BTreeMap<String, Ghost>,
+    /// What was seen to happen, by kind.
+    pub(crate) seen: BTreeMap<&'static str, u64>,
+}
+
+/// What one look found wrong.
+pub(crate) type Found = Vec<(&'static str, String)>;
+
+impl Watcher {
+    pub(crate) fn new(names: Vec<String>, disks: Vec<SimDisk>, trace: Trace, violations: Violations) -> Self {
+        let ghosts = TOPICS.iter().flat_map(|(topic, partitions)| {
+            (0..*partitions).map(move |partition| format!("{topic}-{partition}"))
+        });
+        Self {
+            ghosts: ghosts
+                .map(|name| (name.clone(), Ghost::new(name, disks.len())))
+                .collect(),
+            metadata: MetadataWatch::default(),
+            names,
+            disks,
+            trace,
+            violations,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// The process of a node is gone: what it does next is another one's.
+    pub(crate) fn on_down(&mut self, node: usize) {
+        self.metadata.on_down(node);
+        for ghost in self.ghosts.values_mut() {
+            ghost.replicas[node] = Replica::default();
+        }
+    }
+
+    /// Checks everything that has moved since the last look.
+    pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>]) {
+        let mut found = Found::new();
+        let moved = self.metadata.look(brokers, &mut found);
+        for (node, broker) in brokers.iter().enumerate() {
+            let Some(broker) = broker else { continue };
+            for (topic, partitions) in TOPICS {
+                for number in 0..partitions {
+                    let look = broker
+                        .partitions()
+                        .get(topic, number)
+                        .and_then(|partition| partition.look());
+                    let name = format!("{topic}-{number}");
+                    if let (Some(look), Some(ghost)) = (look, self.ghosts.get_mut(&name)) {
+                        ghost.look(node, look, (&self.names, &self.disks), &mut found);
+                    }
+                }
+            }
+        }
+        let image = self.metadata.newest();
+        for ghost in self.ghosts.values_mut() {
+            if let Some(image) = &image
+                && (moved || ghost.has_grown())
+            {
+                let partition = partition_of(image, &ghost.name);
+                if let Some(partition) = partition {
+                    ghost.check_candidates(&partition, (&self.names, &self.disks), &mut found);
+                }
+            }
+            ghost.settle();
+        }
+        if moved {
+            self.tell(brokers);
+        }
+        for (check, message) in found {
+            self.violations.add(&self.trace, check, message);
+        }
+    }
+
+    /// One line for each partition whose place has changed: a column for each node.
+    fn tell(&mut self, brokers: &[Option<Arc<Broker>>]) {
+        let Some(image) = self.metadata.newest() else {
+            return;
+        };
+        let names: Vec<String> = self.ghosts.keys().cloned().collect();
+        for name in names {
+            let Some(partition) = partition_of(&image, &name) else {
+                continue;
+            };
+            let Some(ghost) = self.ghosts.get_mut(&name) else {
+                continue;
+            };
+            let before = ghost.told.replace(partition.clone());
+            if before.as_ref() == Some(&partition) {
+                continue;
+            }
+            if let Some(before) = before {
+                self.count(&before, &partition);
+            }
+            let columns: Vec<_> = (0..self.names.len())
+                .map(|node| self.column(&name, &partition, node, brokers))
+                .collect();
+            self.trace.event(
+                "cluster",
+                format_args!(
+                    "{name:<9} epoch {:<3} {}",
+                    partition.leader_epoch.get(),
+                    columns.join(" | ")
+                ),
+            );
+        }
+    }
+
+    fn count(&mut self, before: &skerry_metadata_state::Partition, after: &skerry_metadata_state::Partition) {
+        let mut add = |what, happened: bool| *self.seen.entry(what).or_default() += u64::from(happened);
+        add(
+            "another leader",
+            after.leader.is_some() && after.leader != before.leader,
+        );
+        add("no leader", after.leader.is_none() && before.leader.is_some());
+        add("left the in-sync set", after.isr.len() < before.isr.len());
+        add("came back in sync", after.isr.len() > before.isr.len());
+        add(
+            "elected out of the in-sync set",
+            after
+                .leader
+                .is_some_and(|leader| after.leader != before.leader && !before.isr.contains(&leader)),
+        );
+    }
+
+    /// `n2 *+ 0..57 hw 55`: leads (*), is in sync (+), was complete when it left (e); where its log starts, where it
+    /// ends, and what it knows to be committed.
+    fn column(
+        &self,
+        name: &str,
+        partition: &skerry_metadata_state::Partition,
+        node: usize,
+        brokers: &[Option<Arc<Broker>>],
+    ) -> String {
+        let id = id_of(node);
+        let mark = |is: bool, mark: &'static str| if is { mark } else { " " };
+        let lead = mark(partition.leader == Some(id), "*");
+        let sync = if partition.elr.contains(&id) {
+            "e"
+        } else {
+            mark(partition.isr.contains(&id), "+")
+        };
+        let log = match (&brokers[node], partition.replicas.contains(&id)) {
+            (_, false) => "-".to_owned(),
+            (None, true) => "down".to_owned(),
+            (Some(broker), true) => split(name)
+                .and_then(|(topic, number)| broker.partitions().get(topic, number))
+                .and_then(|partition| partition.look())
+                .map_or_else(
+                    || "no log".to_owned(),
+                    |look| {
+                        let part = match look.part {
+                            Part::Nothing => "idle",
+                            Part::Leads(_) => "leads",
+                            Part::Follows(_) => "follows",
+                        };
+                        format!(
+                            "{}..{} hw {} {part}",
+                            look.log_start, look.log_end, look.high_watermark
+                        )
+                    },
+                ),
+        };
+        format!("{} {lead}{sync} {log:<24}", self.names[node])
+    }
+
+    /// Where a partition is, by the newest metadata.
+    pub(crate) fn place(&self, _brokers: &[Option<Arc<Broker>>], name: &str) -> Option<Place> {
+        let partition = partition_of(&*self.metadata.newest()?, name)?;
+        let followers = partition
+            .replicas
+            .iter()
+            .filter(|replica| Some(**replica) != partition.leader);
+        Some(Place {
+            leader: partition.leader.map(BrokerId::get),
+            followers: followers.map(|id| id.get()).collect(),
+            in_sync: partition.isr.iter().map(|id| id.get()).collect(),
+        })
+    }
+
+    /// Who leads the quorum, as far as those know who have followed it longest.
+    pub(crate) fn controller(&self, brokers: &[Option<Arc<Broker>>]) -> Option<i32> {
+        let known = brokers
+            .iter()
+            .flatten()
+            .map(|broker| broker.quorum().leadership());
+        let newest = known.max_by_key(|leadership| (leadership.term, leadership.leader.is_some()))?;
+        newest.leader.map(BrokerId::get)
+    }
+
+    /// The first thing that a cluster without faults must have and this one has not.
+    pub(crate) fn what_is_missing(&self, brokers: &[Option<Arc<Broker>>]) -> Option<String> {
+        if let Some(node) = brokers.iter().position(Option::is_none) {
+            return Some(format!("{} does not serve", self.names[node]));
+        }
+        let Some(image) = self.metadata.newest() else {
+            return Some("there is no metadata".to_owned());
+        };
+        for broker in image.brokers() {
+            if broker.fenced {
+                return Some(format!("n{} is fenced", broker.id.get()));
+            }
+        }
+        for topic in image.topics() {
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                let name = format!("{}-{number}", topic.name);
+                let Some(leader) = partition.leader else {
+                    return Some(format!("nobody leads {name} ({partition:?})"));
+                };
+                if let Some(out) = partition.replicas.iter().find(|id| !partition.isr.contains(id)) {
+                    return Some(format!(
+                        "n{} is not in sync with n{}, which leads {name}: {}",
+                        out.get(),
+                        leader.get(),
+                        self.columns_of(&name, partition, brokers)
+                    ));
+                }
+            }
+        }
+        let behind = brokers
+            .iter()
+            .flatten()
+            .position(|broker| broker.quorum().image().index() < image.index());
+        behind.map(|node| format!("{} has old metadata", self.names[node]))
+    }
+
+    fn columns_of(
+        &self,
+        name: &str,
+        partition: &skerry_metadata_state::Partition,
+        brokers: &[Option<Arc<Broker>>],
+    ) -> String {
+        let columns = (0..self.names.len()).map(|node| self.column(name, partition, node, brokers));
+        columns.collect::<Vec<_>>().join(" | ")
+    }
+
+    /// After everything: the copies of each partition are the same, record for record.
+    pub(crate) fn compare_copies(&mut self, brokers: &[Option<Arc<Broker>>]) {
+        let mut found = Found::new();
+        for ghost in self.ghosts.values() {
+            ghost.compare_copies(brokers, (&self.names, &self.disks), &mut found);
+        }
+        for (check, message) in found {
+            self.violations.add(&self.trace, check, message);
+        }
+    }
+}
+
+/// The number of a node by its place.
+fn id_of(node: usize) -> BrokerId {
+    BrokerId(i32::try_from(node + 1).unwrap_or(0))
+}
+
+fn split(name: &str) -> Option<(&str, i32)> {
+    let (topic, number) = name.rsplit_once('-')?;
+    Some((topic, number.parse().ok()?))
+}
+
+fn partition_of(image: &Image, name: &str) -> Option<skerry_metadata_state::Partition> {
+    let (topic, number) = split(name)?;
+    let partition = image.topic(topic)?.partition(PartitionIndex(number))?;
+    Some((**partition).clone())
+}

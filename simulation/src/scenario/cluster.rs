@@ -1,0 +1,170 @@
+//! What a seed draws for several nodes.
+
+use skerry_env::Rng;
+
+use super::{CLIENT_HOSTS, Fault, Scenario, Target, Timed, Way, below, draw_fault, draw_workload};
+use crate::workload::TOPICS;
+
+/// By then the cluster has found itself and the topics are made, unless the seed wants it otherwise.
+const CALM_MS: u64 = 1_500;
+
+/// The kinds of fault and how many of each a seed has at most.
+pub(super) const KINDS: [(&str, u64); 21] = [
+    ("kill", 4),
+    ("power-cut", 3),
+    ("double-power-cut", 1),
+    ("restart", 3),
+    ("die-in", 3),
+    ("clock-jump", 2),
+    ("clock-drift", 1),
+    ("slow-link", 2),
+    ("held-link", 2),
+    ("cut-link", 2),
+    ("flapping-link", 1),
+    ("bad-connections", 2),
+    ("disk-stall", 2),
+    ("slow-disk", 2),
+    ("disk-full", 1),
+    ("sync-fails", 1),
+    ("bit-rot", 1),
+    ("isolate", 3),
+    ("bridge", 1),
+    ("pause", 2),
+    ("site-power-cut", 1),
+];
+
+/// The scenario of a seed for so many nodes; 0: the seed says how many.
+pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
+    let rng = Rng::seeded(seed ^ 0xc105_7e20);
+    let drawn = [3, 3, 3, 5][below(&rng, 4)];
+    let nodes = if nodes == 0 { drawn } else { nodes };
+    let faults_ms = 4_000 + rng.below(5_000);
+    let replication = [3, 3, 3, 2][below(&rng, 4)].min(i16::try_from(nodes).unwrap_or(3));
+    let min_in_sync = if replication > 2 && rng.chance(3, 4) { 2 } else { 1 };
+    Scenario {
+        about: String::new(),
+        seed,
+        nodes,
+        replication,
+        min_in_sync,
+        faults_ms: faults_ms + CALM_MS,
+        tick_ms: [1, 2, 2][below(&rng, 3)],
+        latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),
+        cold_read_one_in: [0, 2, 10][below(&rng, 3)],
+        ends_with_power_cut: rng.chance(2, 3),
+        workload: draw_workload(&Rng::seeded(seed ^ 0x0077_0417)),
+        faults: draw_faults(seed, nodes, faults_ms),
+    }
+}
+
+fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
+    let mut faults = Vec::new();
+    let begins_ms = if seed.is_multiple_of(8) { 100 } else { CALM_MS };
+    for (number, (kind, most)) in (1..).zip(KINDS) {
+        let rng = Rng::seeded(seed ^ (number << 40) ^ 0x0c10);
+        let on = if matches!(kind, "sync-fails" | "bit-rot") {
+            rng.chance(1, 5)
+        } else {
+            rng.chance(2, 5)
+        };
+        if !on {
+            continue;
+        }
+        for _ in 0..1 + rng.below(most) {
+            let fault = draw_cluster_fault(kind, nodes, &rng);
+            let on = draw_target(kind, nodes, &rng);
+            faults.push(Timed {
+                at_ms: begins_ms + rng.below(faults_ms),
+                on,
+                fault,
+            });
+        }
+    }
+    faults.sort_by_key(|timed| timed.at_ms);
+    faults
+}
+
+fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
+    let down_ms = [10, 300, 2_000][below(rng, 3)] + rng.below(300);
+    let for_ms = [100, 800, 2_500][below(rng, 3)] + rng.below(500);
+    match kind {
+        "isolate" => Fault::Isolate {
+            way: [Way::Both, Way::Both, Way::In, Way::Out][below(rng, 4)],
+            clients: rng.chance(1, 3),
+            for_ms,
+        },
+        "bridge" => Fault::Bridge { for_ms },
+        "pause" => Fault::Pause { for_ms },
+        "site-power-cut" => Fault::PowerCut { down_ms },
+        _ => {
+            let mut fault = draw_fault(kind, rng);
+            // Links between nodes, more often than those to clients.
+            let other = if rng.chance(3, 4) {
+                format!("n{}", 1 + rng.below(nodes.into()))
+            } else {
+                CLIENT_HOSTS[below(rng, 2)].to_owned()
+            };
+            match &mut fault {
+                Fault::SlowLink { host, .. }
+                | Fault::HeldLink { host, .. }
+                | Fault::CutLink { host, .. }
+                | Fault::FlappingLink { host, .. }
+                | Fault::BadConnections { host, .. } => *host = other,
+                _ => {}
+            }
+            fault
+        }
+    }
+}
+
+fn draw_target(kind: &str, nodes: u32, rng: &Rng) -> Target {
+    let number = |rng: &Rng| 1 + u32::try_from(rng.below(nodes.into())).unwrap_or(0);
+    let partition = |rng: &Rng| {
+        let (topic, partitions) = TOPICS[below(rng, TOPICS.len() as u64)];
+        format!("{topic}-{}", rng.below(partitions.unsigned_abs().into()))
+    };
+    if kind == "site-power-cut" {
+        return Target::All;
+    }
+    let may_be_several = matches!(kind, "kill" | "power-cut" | "isolate" | "pause");
+    match rng.below(14) {
+        0..4 => Target::LeaderOf(partition(rng)),
+        4..6 => Target::FollowerOf(partition(rng)),
+        6..9 => Target::Controller,
+        9 if may_be_several => {
+            let mut two = vec![number(rng), number(rng)];
+            two.sort_unstable();
+            two.dedup();
+            Target::Nodes(two)
+        }
+        10 if may_be_several => Target::FollowersOf(partition(rng)),
+        11 if kind == "kill" => Target::All,
+        _ => Target::Nodes(vec![number(rng)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_fault_and_every_size_comes_up() {
+        let mut kinds = std::collections::BTreeSet::new();
+        let mut sizes = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let scenario = Scenario::draw_cluster(seed, 0);
+            assert_eq!(scenario, Scenario::draw_cluster(seed, 0));
+            let text = scenario.to_text();
+            assert_eq!(
+                serde_json::from_str::<Scenario>(&text).unwrap(),
+                scenario,
+                "{text}"
+            );
+            kinds.extend(scenario.faults.iter().map(|timed| timed.fault.kind()));
+            sizes.insert(scenario.nodes);
+        }
+        // A site's power cut is a power cut of all.
+        assert_eq!(kinds.len(), KINDS.len() - 1, "{kinds:?}");
+        assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [3, 5]);
+    }
+}

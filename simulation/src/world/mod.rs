@@ -1,0 +1,433 @@
+//! One simulation: hosts, faults, phases, verdict.
+//!
+//! The order of a run: faults and load; everything is healed and the load goes on; the load ends; every partition
+//! takes a record; one last crash; every partition takes a record again, and one client reads everything. Then the
+//! history is judged.
+
+mod faults;
+mod nodes;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use skerry_env::Rng;
+use turmoil::{Builder, Sim};
+
+use self::faults::Action;
+use self::nodes::Node;
+use crate::checker::history::{History, Note};
+use crate::checker::{self, Violation};
+use crate::disk::{DiskConfig, SimDisk};
+use crate::env::{Host, NetControl};
+use crate::invariants::Watcher;
+use crate::links::Links;
+use crate::oracle::{Disks, Rotten, Violations, WireOracle};
+use crate::process::{ALONE, Process, node_name};
+use crate::rot::Rot;
+use crate::scenario::{CLIENT_HOSTS, Scenario};
+use crate::trace::Trace;
+use crate::workload::{self, Cluster, Phase, Shared};
+
+const KAFKA_PORT: u16 = 9092;
+/// How long load goes on after everything has healed.
+const HEALED_MS: u64 = 1_500;
+/// No client needs longer to end the operation in hand.
+const IDLE_WITHIN_MS: u64 = 30_000;
+/// Once everything is healed, every replica is in sync again within this time.
+const WHOLE_WITHIN_MS: u64 = 20_000;
+/// No simulation lasts longer.
+const HORIZON_MS: u64 = 180_000;
+
+/// What a simulation came to.
+pub struct Report {
+    /// Broken promises with their times in microseconds (0: found at the end), the first first.
+    pub violations: Vec<(u64, Violation)>,
+    /// What clients did and heard.
+    pub history: History,
+    /// One number over everything that happened.
+    pub hash: u64,
+    /// How long it was.
+    pub sim_ms: u64,
+    /// How often a broker was started.
+    pub starts: u64,
+    /// How many answers were compared with the disk.
+    pub answers_checked: u64,
+    /// Faults that happened, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What was seen to happen in the cluster, by kind.
+    pub seen: BTreeMap<&'static str, u64>,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    sim: Sim<'static>,
+    trace: Trace,
+    shared: Arc<Shared>,
+    violations: Violations,
+    nodes: Vec<Node>,
+    clients: BTreeMap<&'static str, Host>,
+    links: Links,
+    /// Looks into the nodes of a cluster; nobody where there is only one.
+    watcher: Option<Watcher>,
+    agenda: BTreeMap<(u64, u64), Action>,
+    scheduled: u64,
+    now_ms: u64,
+    rot: Option<Rot>,
+    faults: BTreeMap<&'static str, u64>,
+}
+
+/// Where a panic of this process is written down: a panic of any simulated task is a violation.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What a process that a second panic ends writes to its standard error, for its parent.
+pub const PANIC_PREFIX: &str = "panic: ";
+/// Before each of the last lines of the trace, after a panic.
+pub const LINE_PREFIX: &str = "| ";
+const LAST_WORDS: usize = 24;
+
+fn catch_panics(trace: Trace) {
+    std::panic::set_hook(Box::new(move |info| {
+        let place = info
+            .location()
+            .map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
+        let payload = info.payload();
+        let words = payload.downcast_ref::<&str>().map(ToString::to_string);
+        let words = words
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        let mut panics = PANICS.lock();
+        eprintln!("{PANIC_PREFIX}{words} ({place})");
+        if panics.is_empty() {
+            for line in trace.last_words(LAST_WORDS) {
+                eprintln!("{LINE_PREFIX}{line}");
+            }
+        }
+        panics.push(format!("{words} ({place})"));
+    }));
+}
+
+fn first_panic() -> String {
+    let panics = std::mem::take(&mut *PANICS.lock());
+    panics.into_iter().next().unwrap_or_default()
+}
+
+/// Runs a scenario to its end, or to its first broken promise.
+#[must_use]
+pub fn run(scenario: &Scenario, trace: Trace) -> Report {
+    catch_panics(trace.clone());
+    let mut world = World::new(scenario, trace);
+    world.play();
+    world.finish()
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, trace: Trace) -> Self {
+        let seed = scenario.seed;
+        let (min, max) = scenario.latency_ms;
+        let sim = Builder::new()
+            .rng_seed(seed)
+            .enable_random_order()
+            .tick_duration(Duration::from_millis(scenario.tick_ms))
+            .simulation_duration(Duration::from_millis(HORIZON_MS * 2))
+            .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600))
+            .min_message_latency(Duration::from_millis(min))
+            .max_message_latency(Duration::from_millis(max))
+            .tcp_capacity(65_536)
+            .build();
+        let violations = Violations::default();
+        let rotten = Rotten::default();
+        let names: Vec<String> = match scenario.nodes {
+            1 => vec![ALONE.to_owned()],
+            several => (1..=several).map(node_name).collect(),
+        };
+        let cluster = Cluster {
+            addrs: names.iter().map(|name| format!("{name}:{KAFKA_PORT}")).collect(),
+            replication: scenario.replication,
+            min_in_sync: scenario.min_in_sync,
+        };
+        let shared = Shared::new(cluster, violations.clone(), rotten, trace.clone());
+        if scenario.nodes > 1 {
+            shared.note(Note::SeveralNodes);
+        }
+        let net = NetControl::new("world", None, trace.clone());
+        let nodes = new_nodes(scenario, &names, &net, &shared);
+        let disks = nodes.iter().map(|node| node.host.disk.clone()).collect();
+        let mut agenda = BTreeMap::new();
+        for (index, timed) in scenario.faults.iter().enumerate() {
+            agenda.insert((timed.at_ms, index as u64), Action::Fault(index));
+        }
+        Self {
+            scenario,
+            sim,
+            watcher: (nodes.len() > 1).then(|| Watcher::new(names, disks, trace.clone(), violations.clone())),
+            shared,
+            violations,
+            nodes,
+            links: Links::new(net),
+            trace,
+            clients: BTreeMap::new(),
+            scheduled: scenario.faults.len() as u64,
+            agenda,
+            now_ms: 0,
+            rot: None,
+            faults: BTreeMap::new(),
+        }
+    }
+
+    fn play(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let process = node.process.clone();
+            self.trace.event(&node.name, format_args!("starts"));
+            self.sim.host(node.name.as_str(), move || {
+                let process = process.clone();
+                async move {
+                    process.run().await;
+                    Ok(())
+                }
+            });
+            self.links.add(&node.name, &mut self.sim);
+        }
+        for name in CLIENT_HOSTS {
+            self.add_client(name);
+        }
+        if !self.step_until(self.scenario.faults_ms, |_| false) {
+            return;
+        }
+        self.heal();
+        self.shared.set_phase(Phase::Healed);
+        if !self.step_until(self.now_ms + HEALED_MS, |_| false) {
+            return;
+        }
+        self.shared.set_phase(Phase::Stopping);
+        let idle_by = self.now_ms + IDLE_WITHIN_MS;
+        if !self.step_until(idle_by, |world| world.shared.all_idle()) {
+            return;
+        }
+        if !self.shared.all_idle() {
+            self.violations.add(
+                &self.trace,
+                "stuck",
+                "a client's last operation does not end".to_owned(),
+            );
+            return;
+        }
+        self.shared.set_phase(Phase::Audit);
+        if !self.becomes_whole() || !self.audit("probe", false) || !self.becomes_whole() {
+            return;
+        }
+        let power = self.scenario.ends_with_power_cut;
+        self.trace.event(
+            "world",
+            format_args!("the last crash ({})", if power { "power cut" } else { "kill" }),
+        );
+        for node in 0..self.nodes.len() {
+            self.crash(node, power, 50);
+        }
+        if self.audit("auditor", true) && self.becomes_whole() {
+            self.compare_copies();
+        }
+    }
+
+    fn add_client(&mut self, name: &'static str) {
+        let host = self.new_host(name);
+        let (shared, workload) = (self.shared.clone(), self.scenario.workload.clone());
+        let body = host.clone();
+        self.sim.host(name, move || {
+            let (host, shared, workload) = (body.clone(), shared.clone(), workload.clone());
+            async move {
+                workload::start(&host.boot(), &host.name, &workload, &shared);
+                std::future::pending::<()>().await;
+                Ok(())
+            }
+        });
+        self.clients.insert(name, host);
+        self.links.add(name, &mut self.sim);
+    }
+
+    fn new_host(&self, name: &str) -> Host {
+        let seed = self.scenario.seed ^ crate::trace::fnv_of(name.as_bytes());
+        let disk = SimDisk::new(name, DiskConfig::default(), Rng::seeded(seed), self.trace.clone());
+        let net = self.nodes[0].host.net.for_host(name, None);
+        Host::new(name, disk, net, Rng::seeded(seed ^ 1), self.trace.clone())
+    }
+
+    /// True when the audit ended without a broken promise.
+    fn audit(&mut self, name: &'static str, reads: bool) -> bool {
+        let host = self.new_host(name);
+        let (shared, groups) = (self.shared.clone(), self.scenario.groups());
+        let done = Arc::new(AtomicBool::new(false));
+        let told = done.clone();
+        self.sim.client(name, async move {
+            workload::audit(&host.boot(), &shared, &host.name, &groups, reads).await;
+            told.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        self.links.add(name, &mut self.sim);
+        let by = self.now_ms + HORIZON_MS / 2;
+        self.step_until(by, |_| done.load(Ordering::Relaxed)) && done.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every partition has a leader and all its replicas in sync; false when a promise was broken.
+    fn becomes_whole(&mut self) -> bool {
+        if self.watcher.is_none() {
+            return true;
+        }
+        let by = self.now_ms + WHOLE_WITHIN_MS;
+        if !self.step_until(by, |world| world.what_is_missing().is_none()) {
+            return false;
+        }
+        match self.what_is_missing() {
+            None => true,
+            Some(missing) => {
+                let message = format!("{WHOLE_WITHIN_MS} ms after everything healed: {missing}");
+                self.violations.add(&self.trace, "not-whole", message);
+                false
+            }
+        }
+    }
+
+    fn what_is_missing(&self) -> Option<String> {
+        self.watcher.as_ref()?.what_is_missing(&self.brokers())
+    }
+
+    /// Every copy of a partition is the same now.
+    fn compare_copies(&mut self) {
+        let brokers = self.brokers();
+        if let Some(watcher) = &mut self.watcher {
+            watcher.compare_copies(&brokers);
+        }
+    }
+
+    /// Steps until `by_ms` or until `enough`; false when a promise was broken.
+    fn step_until(&mut self, by_ms: u64, enough: impl Fn(&Self) -> bool) -> bool {
+        while self.now_ms < by_ms && !enough(self) {
+            self.act();
+            if !self.step() {
+                return false;
+            }
+            for node in 0..self.nodes.len() {
+                self.look_after(node);
+            }
+            self.watch();
+            if !self.violations.is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn watch(&mut self) {
+        if self.watcher.is_none() {
+            return;
+        }
+        let brokers = self.brokers();
+        if let Some(watcher) = &mut self.watcher {
+            watcher.look(&brokers);
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let elapsed = self.sim.elapsed();
+        self.trace
+            .time()
+            .set_micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.sim.step()));
+        self.now_ms = u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let why = match stepped {
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) => format!("a host ended with an error: {error}"),
+            Err(_) => first_panic(),
+        };
+        self.violations.add(&self.trace, "panic", why);
+        false
+    }
+
+    fn plan(&mut self, at_ms: u64, action: Action) {
+        self.scheduled += 1;
+        self.agenda.insert((at_ms, self.scheduled), action);
+    }
+
+    fn act(&mut self) {
+        while let Some(entry) = self.agenda.first_entry() {
+            if entry.key().0 > self.now_ms {
+                return;
+            }
+            let action = entry.remove();
+            self.carry_out(action);
+        }
+    }
+
+    fn finish(self) -> Report {
+        let history = std::mem::take(&mut *self.shared.history.lock());
+        let mut violations = self.violations.all();
+        for violation in checker::check(&history) {
+            self.trace.event("VIOLATION", format_args!("{violation}"));
+            violations.push((0, violation));
+        }
+        self.trace.flush();
+        Report {
+            violations,
+            hash: self.trace.hash(),
+            sim_ms: self.now_ms,
+            starts: self.nodes.iter().map(|node| node.starts).sum(),
+            answers_checked: self.nodes.iter().map(|node| node.oracle.answers_checked()).sum(),
+            faults: self.faults,
+            seen: self.watcher.map(|watcher| watcher.seen).unwrap_or_default(),
+            history,
+        }
+    }
+}
+
+fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &Arc<Shared>) -> Vec<Node> {
+    let seed = scenario.seed;
+    let trace = &shared.trace;
+    let config = DiskConfig {
+        cold_read_one_in: scenario.cold_read_one_in,
+        ..DiskConfig::default()
+    };
+    let mut disks = Vec::new();
+    for (number, name) in (0_u64..).zip(names) {
+        let draws = Rng::seeded(seed ^ 0xd15c ^ (number << 20));
+        disks.push(SimDisk::new(name, config, draws, trace.clone()));
+    }
+    let mut nodes = Vec::new();
+    for (number, name) in (0_u64..).zip(names) {
+        let index = nodes.len();
+        let mut others = disks.clone();
+        let own = others.remove(index);
+        let disks = Disks {
+            own: own.clone(),
+            others,
+            copies: usize::try_from(scenario.min_in_sync).unwrap_or(1),
+        };
+        let oracle = Arc::new(WireOracle::new(
+            name,
+            KAFKA_PORT,
+            disks,
+            shared.violations.clone(),
+            shared.rotten.clone(),
+            trace.clone(),
+        ));
+        let net = net.for_host(name, Some(oracle.clone()));
+        let draws = Rng::seeded(seed ^ 0xb0c4 ^ (number << 20));
+        let host = Host::new(name, own, net, draws, trace.clone());
+        let number = u32::try_from(number + 1).unwrap_or(1);
+        nodes.push(Node {
+            name: name.clone(),
+            process: Process::new(host.clone(), number, scenario.nodes),
+            host,
+            oracle,
+            starts: 1,
+            excuses_at_start: 0,
+            dies_by_power: None,
+            again_at_start: None,
+            after_stop_ms: 0,
+        });
+    }
+    nodes
+}

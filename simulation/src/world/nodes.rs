@@ -1,0 +1,148 @@
+//! The nodes as machines: crashes, starts, and what their processes do by themselves.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use skerry::broker::Broker;
+
+use super::faults::Action;
+use super::{World, first_panic};
+use crate::checker::history::Note;
+use crate::env::Host;
+use crate::oracle::WireOracle;
+use crate::process::{Process, State};
+
+/// A supervisor starts a process again that has ended by itself.
+const SUPERVISOR_MS: u64 = 300;
+
+/// One node.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) host: Host,
+    pub(super) process: Process,
+    pub(super) oracle: Arc<WireOracle>,
+    pub(super) starts: u64,
+    /// The failures that the disk had caused when the process started: a process may end because of later ones.
+    pub(super) excuses_at_start: u64,
+    pub(super) dies_by_power: Option<(bool, u64)>,
+    pub(super) again_at_start: Option<(u64, u64)>,
+    pub(super) after_stop_ms: u64,
+}
+
+impl Node {
+    pub(super) fn is_up(&self) -> bool {
+        matches!(
+            self.process.state(),
+            State::Starting | State::Serving | State::Stopping
+        )
+    }
+
+    /// What the disk has done to the process: after that it may end.
+    pub(super) fn excuses(&self) -> u64 {
+        self.host.disk.sync_failures() + self.host.disk.full_refusals()
+    }
+
+    pub(super) fn has_excuse(&self) -> bool {
+        self.excuses() > self.excuses_at_start
+    }
+}
+
+impl World<'_> {
+    /// The brokers that serve, by their places.
+    pub(super) fn brokers(&self) -> Vec<Option<Arc<Broker>>> {
+        self.nodes.iter().map(|node| node.process.broker()).collect()
+    }
+
+    /// Does what a supervisor does, and notices what a process must not do.
+    pub(super) fn look_after(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if node.host.disk.has_died() {
+            let (power, down_ms) = node.dies_by_power.take().unwrap_or((false, 100));
+            self.crash(index, power, down_ms);
+            return;
+        }
+        match node.process.state() {
+            State::Exited(why) => {
+                self.trace
+                    .event(&node.name, format_args!("ends by itself: {why}"));
+                if !node.has_excuse() {
+                    let check = if why.starts_with("does not start") {
+                        "node-does-not-start"
+                    } else {
+                        "node-stopped"
+                    };
+                    self.violations
+                        .add(&self.trace, check, format!("{}: {why}", node.name));
+                }
+                self.crash(index, false, SUPERVISOR_MS);
+            }
+            State::Stopped => {
+                self.trace.event(&node.name, format_args!("has stopped"));
+                let after_ms = node.after_stop_ms;
+                self.take_down(index, false);
+                self.nodes[index].host.disk.kill();
+                self.plan(self.now_ms + after_ms, Action::Start(index));
+            }
+            State::Down | State::Starting | State::Serving | State::Stopping => {}
+        }
+    }
+
+    /// Ends the process without asking it; it starts again after `down_ms`.
+    pub(super) fn crash(&mut self, index: usize, power: bool, down_ms: u64) {
+        self.nodes[index].host.disk.detach();
+        self.take_down(index, power);
+        let node = &self.nodes[index];
+        if power {
+            let report = node.host.disk.cut_power();
+            self.trace
+                .event(&node.name, format_args!("the power goes: {report:?}"));
+        } else {
+            node.host.disk.kill();
+            self.trace.event(&node.name, format_args!("is killed"));
+        }
+        node.process.cut_metadata();
+        if power || node.host.disk.sync_failures() > 0 {
+            self.shared.note(Note::UnsyncedMayBeLost);
+        }
+        self.plan(self.now_ms + down_ms, Action::Start(index));
+    }
+
+    fn take_down(&mut self, index: usize, power: bool) {
+        let node = &self.nodes[index];
+        let name = node.name.clone();
+        self.links.set_still(&name, false);
+        if power {
+            self.links.set_dark(&name, true);
+        }
+        self.links.apply(&mut self.sim);
+        node.host.net.set_down(true);
+        node.process.set_state(State::Down);
+        let sim = &mut self.sim;
+        if catch_unwind(AssertUnwindSafe(|| sim.crash(name.as_str()))).is_err() {
+            self.violations.add(&self.trace, "panic", first_panic());
+        }
+        node.host.gate.open();
+        node.oracle.forget_connections();
+        if let Some(watcher) = &mut self.watcher {
+            watcher.on_down(index);
+        }
+    }
+
+    pub(super) fn start(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if node.process.state() != State::Down {
+            return;
+        }
+        self.links.set_dark(&node.name, false);
+        self.links.apply(&mut self.sim);
+        node.starts += 1;
+        node.excuses_at_start = node.excuses();
+        self.trace.event(&node.name, format_args!("starts"));
+        node.host.net.set_down(false);
+        node.process.set_state(State::Starting);
+        self.sim.bounce(node.name.as_str());
+        if let Some((after_ms, down_ms)) = node.again_at_start.take() {
+            self.plan(self.now_ms + after_ms, Action::PowerAgain(index, down_ms));
+        }
+    }
+}
