@@ -216,6 +216,9 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::DiskStall { for_ms }
         | Fault::SlowDisk { for_ms, .. }
         | Fault::DiskFull { for_ms, .. }
+        | Fault::Isolate { for_ms, .. }
+        | Fault::Bridge { for_ms }
+        | Fault::Pause { for_ms }
         | Fault::SyncFails { for_ms, .. } => *for_ms,
     }
 }
