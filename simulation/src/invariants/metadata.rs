@@ -21,8 +21,6 @@ struct Known {
 pub(super) struct MetadataWatch {
     newest: Option<Arc<Image>>,
     known: BTreeMap<usize, Known>,
-    /// Who led the quorum in which term.
-    leaders: BTreeMap<u64, i32>,
 }
 
 impl MetadataWatch {
@@ -40,19 +38,6 @@ impl MetadataWatch {
         for (node, broker) in brokers.iter().enumerate() {
             let Some(broker) = broker else { continue };
             let leadership = broker.quorum().leadership();
-            if let Some(leader) = leadership.leader {
-                let first = *self.leaders.entry(leadership.term).or_insert(leader.get());
-                if first != leader.get() {
-                    found.push((
-                        "two-controllers",
-                        format!(
-                            "n{first} and n{} lead the quorum in term {}",
-                            leader.get(),
-                            leadership.term
-                        ),
-                    ));
-                }
-            }
             let image = broker.quorum().image();
             let known = self.known.entry(node).or_default();
             if known.index == image.index() && known.term == leadership.term {
