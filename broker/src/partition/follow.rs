@@ -17,6 +17,8 @@ pub(super) struct Following {
     pub(super) rules: Follower,
     /// The metadata has this replica in sync.
     pub(super) in_sync: bool,
+    /// The leader's high watermark, as it was told last.
+    leader_high_watermark: Offset,
     link: Option<Link>,
 }
 
@@ -94,6 +96,7 @@ impl Following {
         Self {
             rules,
             in_sync,
+            leader_high_watermark: Offset::ZERO,
             link: None,
         }
     }
@@ -126,6 +129,19 @@ impl Link {
 }
 
 impl Partition {
+    /// Acknowledged records that this copy lacks while it is not in sync, as far as it has been told.
+    #[must_use]
+    pub fn records_lacking(&self) -> u64 {
+        let state = self.state.lock();
+        match (&state.storage, &state.role) {
+            (Storage::Open(log), Role::Follower(following)) if !following.in_sync => {
+                let lacking = following.leader_high_watermark.get() - log.log_end().get();
+                u64::try_from(lacking).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
     /// Begins to follow over a stream, under this name; from where. `None`: this broker does not follow in this epoch.
     pub fn begin_following(
         &self,
@@ -184,6 +200,7 @@ impl Partition {
         if following.link(fetcher, handle).is_none() || !following.rules.accepts(watermark.leader_epoch) {
             return Err(FollowError::Stale);
         }
+        following.leader_high_watermark = watermark.high_watermark;
         let batches = count_batches(&records, following.rules.epoch())?;
         let appended = log.append_as_follower(records, now);
         // What was appended before an error is in the log all the same.
@@ -238,6 +255,7 @@ impl Partition {
         if following.link(fetcher, handle).is_none() || !following.rules.accepts(watermark.leader_epoch) {
             return Err(FollowError::Stale);
         }
+        following.leader_high_watermark = watermark.high_watermark;
         let told = following.rules.on_leader(
             watermark.high_watermark,
             watermark.log_start,

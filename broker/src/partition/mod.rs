@@ -75,7 +75,6 @@ struct State {
 }
 
 /// What this broker is to the partition.
-#[expect(clippy::large_enum_variant, reason = "all but a few partitions have a role")]
 enum Role {
     /// Nobody leads, or this start of the broker is not registered yet.
     None,

@@ -99,7 +99,6 @@ impl Cluster {
         cluster
     }
 
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     fn begin(
         &self,
         id: i32,
