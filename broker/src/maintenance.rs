@@ -105,7 +105,10 @@ impl Maintenance {
             .partitions_led
             .set(number(partitions.iter().filter(|p| p.is_led()).count()));
         self.broker.replication().measure(partitions);
-        let lacking = partitions.iter().map(|partition| partition.records_lacking()).sum();
+        let lacking = partitions
+            .iter()
+            .map(|partition| partition.records_lacking())
+            .sum();
         let now = self.broker.env().clock.now();
         self.broker.catching_up.lock().sample(now, lacking);
         let budget = self.broker.budget();

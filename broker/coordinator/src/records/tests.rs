@@ -287,7 +287,7 @@ prop_compose! {
             metadata: Arc::from(metadata),
             commit_timestamp: WallMs(commit),
             expire_timestamp: expire.map(WallMs),
-            topic_id: topic_id.filter(|_| expire.is_none()).map(|id| Uuid(id)),
+            topic_id: topic_id.filter(|_| expire.is_none()).map(Uuid),
         }
     }
 }
