@@ -68,7 +68,8 @@ struct Inner {
     /// This node's address for the others.
     addr: String,
     directory: Uuid,
-    snapshots: Snapshots,
+    /// Gone with the shutdown: it holds the store open, and clones of this node may outlive that.
+    snapshots: Mutex<Option<Snapshots>>,
     /// The store had a log or a vote when it was opened.
     had_log: bool,
     links: Links,
@@ -149,7 +150,7 @@ impl Node {
             publisher,
             addr,
             directory,
-            snapshots,
+            snapshots: Mutex::new(Some(snapshots)),
             had_log,
             links: Links::default(),
             book,
@@ -190,8 +191,8 @@ impl Node {
         &self.inner.publisher
     }
 
-    fn snapshots(&self) -> &Snapshots {
-        &self.inner.snapshots
+    fn snapshots(&self) -> Option<Snapshots> {
+        self.inner.snapshots.lock().clone()
     }
 
     fn links(&self) -> &Links {
@@ -361,6 +362,7 @@ impl Node {
         // It may have stopped by itself.
         drop(self.scoped(self.raft().shutdown()).await);
         self.inner.links.clear();
+        self.inner.snapshots.lock().take();
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         for task in tasks {
             // A peer's connection, or a clone of this handle, may keep a task alive: it has nothing left to do.

@@ -234,7 +234,10 @@ impl Service {
                 "a snapshot of {data_bytes} bytes"
             )));
         }
-        let snapshots = self.node.snapshots();
+        let snapshots = self
+            .node
+            .snapshots()
+            .ok_or_else(|| Status::unavailable("this node is stopping"))?;
         let mut writer = snapshots.writer();
         while let Some(part) = next_part(parts).await? {
             let Part::Data(piece) = part else {
