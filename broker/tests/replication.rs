@@ -97,3 +97,94 @@ async fn after_a_failover_logs_that_part_are_cut_and_agree_again() {
         assert_eq!(cluster.bytes(id, "t", 15), bytes, "node {id}");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_copy_is_made_again_from_its_peers() {
+    let mut cluster = Cluster::start("127.0.74", 3, &[]).await;
+    let configs = [("min.insync.replicas", "2"), ("segment.bytes", "20000")];
+    cluster.create("t", &[1, 2, 3], &configs).await;
+    cluster.produce_many(1, "t", 60, 1000).await;
+    // The recovery point moves with the checkpoints: a clean end writes them.
+    cluster.stop(3).await;
+    cluster.flip_a_bit(3, "t");
+    cluster.restart(3).await;
+    cluster
+        .until("node 3 is in sync again", |cluster| {
+            cluster.in_sync(1, "t") == [1, 2, 3] && cluster.ends(3, "t").0 == 60
+        })
+        .await;
+    assert_eq!(cluster.bytes(3, "t", 60), cluster.bytes(1, "t", 60));
+    assert_eq!(cluster.partition(3, "t").unwrap().offline(), None);
+    cluster
+        .until("the damaged copy is removed", |cluster| {
+            cluster.folders(3).iter().all(|name| !name.ends_with("-damaged"))
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_consumer_is_sent_to_a_replica_in_its_rack_and_reads_there() {
+    const CLASS: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+    let cluster = Cluster::start("127.0.75", 3, &[("replica.selector.class", CLASS)]).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster.produce_many(1, "t", 4, 100).await;
+    cluster
+        .until("the followers know the high watermark", |cluster| {
+            [2, 3].iter().all(|id| cluster.ends(*id, "t") == (4, 4))
+        })
+        .await;
+    let at_leader = cluster.fetch(1, "t", 0, "rack-3").await;
+    assert_eq!(
+        (at_leader.preferred, at_leader.records),
+        (3, 0),
+        "it is sent to node 3"
+    );
+    let at_follower = cluster.fetch(3, "t", 0, "rack-3").await;
+    assert_eq!(
+        (at_follower.error, at_follower.preferred, at_follower.records),
+        (0, -1, 4)
+    );
+    let own_rack = cluster.fetch(1, "t", 0, "rack-1").await;
+    assert_eq!((own_rack.preferred, own_rack.records), (-1, 4));
+    let nowhere = cluster.fetch(1, "t", 0, "rack-9").await;
+    assert_eq!((nowhere.preferred, nowhere.records), (-1, 4));
+    // What only some have must not be seen anywhere: a follower that lags shows less, never more.
+    assert_eq!(cluster.fetch(3, "t", 4, "rack-3").await.records, 0);
+    const OFFSET_OUT_OF_RANGE: i16 = 1;
+    assert_eq!(
+        cluster.fetch(3, "t", 5, "rack-3").await.error,
+        OFFSET_OUT_OF_RANGE
+    );
+}
+
+#[tokio::test]
+async fn throttled_catching_up_does_not_slow_those_who_are_in_sync() {
+    // 300 KB take about three seconds at this rate.
+    let rate = [("leader.replication.throttled.rate", "100000")];
+    let mut cluster = Cluster::start("127.0.76", 3, &rate).await;
+    let throttled = [("leader.replication.throttled.replicas", "*")];
+    cluster.create("slow", &[1, 2, 3], &throttled).await;
+    cluster.create("quick", &[1, 2, 3], &[]).await;
+    cluster.kill(3);
+    cluster
+        .until("it leaves", |cluster| cluster.in_sync(1, "slow") == [1, 2])
+        .await;
+    cluster.produce_many(1, "slow", 30, 10_000).await;
+    cluster.restart(3).await;
+    cluster
+        .until("the one that is not throttled is whole", |cluster| {
+            cluster.in_sync(1, "quick") == [1, 2, 3]
+        })
+        .await;
+    assert_ne!(cluster.in_sync(1, "slow"), [1, 2, 3], "300 KB at 100 KB/s");
+    // Those who are in sync are not throttled, whatever is asked of their partition.
+    cluster.produce_many(1, "slow", 10, 100).await;
+    cluster.produce_many(1, "quick", 10, 100).await;
+    assert_ne!(cluster.in_sync(1, "slow"), [1, 2, 3], "300 KB at 100 KB/s");
+    cluster
+        .until("the throttled one is whole", |cluster| {
+            cluster.in_sync(1, "slow") == [1, 2, 3]
+        })
+        .await;
+    assert_eq!(cluster.bytes(3, "slow", 40), cluster.bytes(1, "slow", 40));
+}

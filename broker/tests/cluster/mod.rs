@@ -11,8 +11,9 @@ use skerry::broker::Broker;
 use skerry::config::NodeConfig;
 use skerry::node::{self, RunningNode};
 use skerry::partition::Partition;
+use skerry_client::messages::fetch_request::{FetchPartition, FetchTopic};
 use skerry_client::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use skerry_client::messages::{ProduceRequest, TopicName};
+use skerry_client::messages::{FetchRequest, ProduceRequest, TopicName};
 use skerry_client::protocol::StrBytes;
 use skerry_client::{Compression, Connection, ConnectionOptions};
 use skerry_env::Env;
@@ -27,7 +28,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A running node.
 struct Node {
     runtime: Option<Runtime>,
-    running: RunningNode,
+    running: Option<RunningNode>,
+}
+
+impl Node {
+    fn running(&self) -> &RunningNode {
+        self.running.as_ref().expect("it runs")
+    }
 }
 
 impl Drop for Node {
@@ -83,7 +90,7 @@ impl Cluster {
                 id,
                 Node {
                     runtime: Some(runtime),
-                    running,
+                    running: Some(running),
                 },
             );
         }
@@ -141,6 +148,41 @@ impl Cluster {
         drop(self.nodes.remove(&id).expect("a running node"));
     }
 
+    /// Ends a node cleanly.
+    pub async fn stop(&mut self, id: i32) {
+        let mut node = self.nodes.remove(&id).expect("a running node");
+        let runtime = node.runtime.take().expect("a runtime");
+        let running = node.running.take().expect("a node");
+        runtime.spawn(running.shutdown()).await.expect("a clean end");
+        runtime.shutdown_background();
+    }
+
+    /// Changes one bit in the middle of a stopped node's copy.
+    #[expect(clippy::disallowed_methods, reason = "the disk does this, not the node")]
+    pub fn flip_a_bit(&self, id: i32, topic: &str) {
+        let path = self
+            .node_dir(id)
+            .join(format!("log/{topic}-0/00000000000000000000.log"));
+        let mut bytes = std::fs::read(&path).expect("a segment");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        std::fs::write(&path, bytes).expect("written");
+        // What the clean end said is not true any more, and recovery looks at what it says only after a crash.
+        let _ = std::fs::remove_file(self.node_dir(id).join("log/.kafka_cleanshutdown"));
+        let points = self.node_dir(id).join("log/recovery-point-offset-checkpoint");
+        assert!(std::fs::read_to_string(points).expect("text").contains(topic));
+    }
+
+    /// The names in a node's log directory.
+    #[expect(clippy::disallowed_methods, reason = "a look from outside")]
+    pub fn folders(&self, id: i32) -> Vec<String> {
+        std::fs::read_dir(self.node_dir(id).join("log"))
+            .expect("a directory")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
     /// Starts a node again.
     pub async fn restart(&mut self, id: i32) {
         let clock = Env::os().clock;
@@ -149,7 +191,7 @@ impl Cluster {
             let (runtime, started) = self.begin(id);
             match started.await.expect("a task") {
                 Ok(running) => {
-                    let runtime = Some(runtime);
+                    let (runtime, running) = (Some(runtime), Some(running));
                     self.nodes.insert(id, Node { runtime, running });
                     return;
                 }
@@ -174,7 +216,7 @@ impl Cluster {
             for (id, (runtime, started)) in starting {
                 match started.await.expect("a task") {
                     Ok(running) => {
-                        let runtime = Some(runtime);
+                        let (runtime, running) = (Some(runtime), Some(running));
                         self.nodes.insert(id, Node { runtime, running });
                     }
                     Err(error) => {
@@ -210,7 +252,7 @@ impl Cluster {
     }
 
     pub fn broker(&self, id: i32) -> &Arc<Broker> {
-        self.nodes[&id].running.broker()
+        self.nodes[&id].running().broker()
     }
 
     pub fn image(&self, id: i32) -> Arc<Image> {
@@ -322,7 +364,7 @@ impl Cluster {
     fn describe(&self) -> String {
         let mut text = String::new();
         for (id, node) in &self.nodes {
-            let broker = node.running.broker();
+            let broker = node.running().broker();
             for topic in broker.image().topics() {
                 text += &format!("node {id}: {} {:?}", topic.name, topic.partitions[0]);
                 if let Some(partition) = broker.partitions().get(&topic.name, 0) {
@@ -346,7 +388,7 @@ impl Cluster {
     }
 
     pub async fn connect(&self, id: i32) -> Connection {
-        let addr = self.nodes[&id].running.kafka_addr.to_string();
+        let addr = self.nodes[&id].running().kafka_addr.to_string();
         Connection::open(&Env::os(), &addr, &ConnectionOptions::default())
             .await
             .expect("a connection")
@@ -363,6 +405,52 @@ impl Cluster {
         for _ in 0..count {
             let (code, _) = produce(&connection, topic, -1, bytes).await;
             assert_eq!(code, 0);
+        }
+    }
+}
+
+/// What a fetch of partition 0 came to.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchedPart {
+    pub error: i16,
+    /// -1: read here.
+    pub preferred: i32,
+    /// How many records came.
+    pub records: usize,
+}
+
+impl Cluster {
+    /// Fetches from partition 0 at a node, as a consumer in `rack`.
+    pub async fn fetch(&self, id: i32, topic: &str, from: i64, rack: &str) -> FetchedPart {
+        let partition = FetchPartition::default()
+            .with_fetch_offset(from)
+            .with_current_leader_epoch(-1)
+            .with_partition_max_bytes(1 << 20);
+        let request = FetchRequest::default()
+            .with_replica_id((-1).into())
+            .with_max_bytes(1 << 20)
+            .with_max_wait_ms(0)
+            .with_min_bytes(0)
+            .with_session_epoch(-1)
+            .with_rack_id(StrBytes::from_string(rack.to_owned()))
+            .with_topics(vec![
+                FetchTopic::default()
+                    .with_topic(TopicName(StrBytes::from_string(topic.to_owned())))
+                    .with_partitions(vec![partition]),
+            ]);
+        let told = self
+            .connect(id)
+            .await
+            .call_version(&request, 11, PATIENCE)
+            .await
+            .expect("an answer");
+        let part = &told.responses[0].partitions[0];
+        let records = part.records.clone().unwrap_or_default();
+        let batches = skerry_client::batch::decode(records).expect("whole batches");
+        FetchedPart {
+            error: part.error_code,
+            preferred: part.preferred_read_replica.0,
+            records: batches.iter().map(|batch| batch.records.len()).sum(),
         }
     }
 }
