@@ -8,13 +8,16 @@ use openraft::{Instant as _, RaftMetrics};
 use skerry_proto::quorum as proto;
 
 use super::network::client_of;
-use super::types::{ServerMetrics, TypeConfig};
+use super::types::{ServerMetrics, State, TypeConfig};
 use super::{Node, broker_id};
 
 /// The wait before a leader is attended again whose address still answers, or does not answer at all.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How often a follower that knows its leader dead asks whether the others would vote for it.
-const HUNT: Duration = Duration::from_millis(5);
+const AGAIN_HUNT: Duration = Duration::from_millis(10);
+/// The second follower asks this part of a lease later than the first: about as long as an election takes. Two at a time
+/// would raise the term against each other.
+const STAGGER: u32 = 4;
 
 impl Node {
     /// Holds a call open to whoever leads, while this node votes. When it breaks and the leader's address refuses a new
@@ -64,17 +67,29 @@ impl Node {
         matches!(dialed, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
-    /// Asks for votes again and again until somebody else leads, or the lease must have run out everywhere.
+    /// Asks for votes as soon as the lease of the dead leader has run out here, and until an election is on its way. From
+    /// then on openraft's own timers go on: to ask again and again would raise the term in the middle of an election.
     async fn hunt(&self, dead: u64) {
-        let deadline = self.env().clock.now() + self.config().timings.lease * 2;
-        while self.env().clock.now() < deadline {
-            if self.scoped(self.raft().trigger().elect(true)).await.is_err() {
-                return;
+        let rank = rank(&self.raft().server_metrics().borrow_watched(), dead);
+        let touched = |state: &State| (state.vote_ref().leader_id, state.vote_last_modified());
+        let Ok((dead_vote, Some(heard))) = self.scoped(self.raft().with_raft_state(touched)).await else {
+            return;
+        };
+        if dead_vote.node_id != dead {
+            return;
+        }
+        let lease = self.config().timings.lease;
+        let first = lease.saturating_sub(heard.elapsed()) + lease / STAGGER * rank;
+        self.env().clock.sleep(first).await;
+        // The others may have heard from it a little later.
+        for _ in 0..lease.as_millis() / AGAIN_HUNT.as_millis() {
+            let now = self.raft().with_raft_state(touched);
+            match self.scoped(now).await {
+                Ok((vote, _)) if vote == dead_vote => {}
+                _ => return,
             }
-            let found = self.leader_other_than(Some(dead));
-            if self.env().clock.timeout(HUNT, found).await.is_ok() {
-                return;
-            }
+            drop(self.scoped(self.raft().trigger().elect(true)).await);
+            self.env().clock.sleep(AGAIN_HUNT).await;
         }
     }
 
@@ -126,6 +141,13 @@ fn attended(metrics: &ServerMetrics) -> Option<(u64, String)> {
     let leader = metrics.current_leader.filter(|id| *id != metrics.id)?;
     membership.voter_ids().find(|id| *id == metrics.id)?;
     Some((leader, membership.get_node(&leader)?.addr.clone()))
+}
+
+/// How many of the other voters ask before this one when `dead` is dead.
+fn rank(metrics: &ServerMetrics, dead: u64) -> u32 {
+    let voters = metrics.membership_config.membership().voter_ids();
+    let before = voters.filter(|id| *id != dead && *id < metrics.id).count();
+    u32::try_from(before).unwrap_or(u32::MAX)
 }
 
 /// The voter that has most of the log, of those that have answered within `recent`.

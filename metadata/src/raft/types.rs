@@ -70,5 +70,6 @@ pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, super::snapshot::Stored>;
 pub(crate) type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type State = openraft::RaftState<TypeConfig>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
