@@ -218,6 +218,12 @@ impl SimDisk {
         self.0.lock().capacity_bytes = CAPACITY_BYTES;
     }
 
+    /// Somebody has filled it.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        self.0.lock().capacity_bytes < CAPACITY_BYTES
+    }
+
     /// Slow operations wait until `moment`.
     pub fn stall_until(&self, moment: Instant) {
         self.0.lock().stalled_until = moment;

@@ -42,6 +42,12 @@ impl Node {
         self.host.disk.sync_failures() + self.host.disk.full_refusals()
     }
 
+    /// A process may end, `why`, because of what its disk has done to it; and it does not start on a full one.
+    pub(super) fn may_end(&self, why: &str) -> bool {
+        let refused_to_start = why.starts_with("does not start") && why.ends_with("no storage space");
+        self.has_excuse() || (refused_to_start && self.host.disk.is_filled())
+    }
+
     pub(super) fn has_excuse(&self) -> bool {
         self.excuses() > self.excuses_at_start
     }
@@ -65,7 +71,7 @@ impl World<'_> {
             State::Exited(why) => {
                 self.trace
                     .event(&node.name, format_args!("ends by itself: {why}"));
-                if !node.has_excuse() {
+                if !node.may_end(&why) {
                     let check = if why.starts_with("does not start") {
                         "node-does-not-start"
                     } else {
