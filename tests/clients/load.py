@@ -92,15 +92,21 @@ class Writer(Client):
         self.sent = self.acknowledged = 0
         self.heard: List[List[float]] = [[] for _ in range(partitions)]  # when each acknowledgement came, for each partition
         self.errors: List[str] = []
+        # Delivered, as librdkafka concludes from a later answer: it cannot say where. They are looked for in the end.
+        self.unplaced: List[str] = []
 
-    def _told(self, number: int, partition: int) -> Callable:
+    def _told(self, number: int, partition: int, value: str) -> Callable:
         def callback(error: Any, message: Any) -> None:
             if error:
                 self.errors.append(str(error))
                 self.history.failed(self.name, number, error)
+                return
+            self.acknowledged += 1
+            self.heard[partition].append(time.monotonic())
+            if message.offset() is None or message.offset() < 0:
+                self.unplaced.append(value)
+                self.history.failed(self.name, number, "delivered, and nobody says where")
             else:
-                self.acknowledged += 1
-                self.heard[partition].append(time.monotonic())
                 self.history.complete(self.name, number, "sent", base=message.offset())
         return callback
 
@@ -116,7 +122,7 @@ class Writer(Client):
             if len(producer) < 2000:
                 partition, value = self.sent % self.partitions, f"p{self.number}.{self.sent}"
                 number = self.history.invoke(self.name, "send", key=self.key(partition), values=[value], idempotent=True, acks_all=True)
-                producer.produce(self.topic, value, partition=partition, on_delivery=self._told(number, partition))
+                producer.produce(self.topic, value, partition=partition, on_delivery=self._told(number, partition, value))
                 self.sent += 1
             due = max(due + self.pause, time.monotonic() - 1)
             while True:
@@ -276,9 +282,9 @@ class Asker(Client):
             turn += 1
 
 
-def final_reads(bootstrap: str, history: History, topic: str, asker: Asker, seconds: float = 60) -> List[str]:
+def final_reads(bootstrap: str, history: History, topic: str, asker: Asker, writers: List[Writer], seconds: float = 60) -> List[str]:
     """Every partition from its start to its end, after everything has healed; what is wrong."""
-    name, wrong = "final", []
+    name, wrong, seen = "final", [], set()
     for partition in range(asker.partitions):
         deadline, end = time.monotonic() + seconds, None
         while end is None and time.monotonic() < deadline:
@@ -296,7 +302,11 @@ def final_reads(bootstrap: str, history: History, topic: str, asker: Asker, seco
             stored += records.get(partition, [])
         if end > 0 and (not stored or stored[-1][0] + 1 < end):
             wrong.append(f"{topic}-{partition}: only {len(stored)} records can be read; it ends at {end}")
+        seen |= {value for _, value in stored}
         history.complete(name, number, "polled", records=stored, high_watermark=end, log_start=0)
         consumer.close()
     asker.ask_commits(10)
+    for writer in writers:
+        lost = [value for value in writer.unplaced if value not in seen]
+        wrong += [f"{writer.name}: {len(lost)} records were delivered, as it was told, and are gone: {lost[:5]}"] if lost else []
     return wrong
