@@ -85,10 +85,10 @@ class Client:
 class Writer(Client):
     """An idempotent producer, acks=all: one record after the other to each partition in turn."""
 
-    def __init__(self, number: int, bootstrap: str, history: History, topic: str, partitions: int, per_second: float, impatient: bool = True):
+    def __init__(self, number: int, bootstrap: str, history: History, topic: str, partitions: int, per_second: float, in_flight: int = 5):
         super().__init__(f"writer-{number}", history, topic, partitions)
         self.number, self.bootstrap, self.pause = number, bootstrap, 1 / per_second
-        self.settings = IMPATIENT if impatient else {"log_level": 2}
+        self.in_flight = in_flight
         self.sent = self.acknowledged = 0
         self.heard: List[List[float]] = [[] for _ in range(partitions)]  # when each acknowledgement came, for each partition
         self.errors: List[str] = []
@@ -116,7 +116,7 @@ class Writer(Client):
 
     def run(self) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "acks": "all", "linger.ms": 1,
-                             "error_cb": self._error, **self.settings})
+                             "max.in.flight.requests.per.connection": self.in_flight, "error_cb": self._error, **IMPATIENT})
         due = time.monotonic()
         while not self.stopping.is_set() and not self.complaints:
             if len(producer) < 2000:
