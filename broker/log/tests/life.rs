@@ -367,6 +367,33 @@ fn an_idle_log_is_small() {
     assert!(size_of::<Log>() <= 1024, "{}", size_of::<Log>());
 }
 
+/// DeleteRecords sets a leader's start anywhere in a batch, and a reader gets whole batches.
+#[test]
+fn a_follower_that_begins_within_a_batch_takes_all_of_it() {
+    let leader_disk = PowerDisk::new();
+    let mut leader = create(&leader_disk, &small());
+    append(&mut leader, batch(&["a", "b", "c", "d"]), 3);
+    append(&mut leader, batch(&["e"]), 3);
+    leader.set_log_start(Offset(2)).unwrap();
+    let given = leader.plan_read(Offset(2), Offset(5), 5_000, true).unwrap();
+    let given = given.run().unwrap();
+
+    let disk = PowerDisk::new();
+    let mut follower = create(&disk, &small());
+    follower.truncate_fully_and_start_at(Offset(2)).unwrap();
+    assert_eq!(follower.append_as_follower(given, NOW).unwrap(), Offset(5));
+    assert_eq!((follower.log_start(), follower.log_end()), (Offset(2), Offset(5)));
+    follower.check();
+    flush(&mut follower);
+    let recovered = Recovered {
+        log_start: Offset(2),
+        ..Recovered::default()
+    };
+    let (follower, _) = open(&disk.cut_power(&mut Dice::new(1)), &small(), recovered);
+    assert_eq!((follower.log_start(), follower.log_end()), (Offset(2), Offset(5)));
+    assert_eq!(values(&follower), values(&leader));
+}
+
 #[test]
 fn a_follower_takes_what_its_leader_gives() {
     let leader_disk = PowerDisk::new();

@@ -93,6 +93,20 @@ impl Log {
         })
     }
 
+    /// Lets an empty log go on at another offset. DeleteRecords sets a leader's start anywhere, and a follower that begins
+    /// there gets the whole of the batch around it: the batch's place in the log is where it begins.
+    fn go_back_to(&mut self, offset: Offset) -> Result<(), AppendError> {
+        let emptied = self.restart(offset);
+        if let Err(error) = &emptied {
+            self.poison("beginning at another offset failed", error);
+        }
+        self.writable()?;
+        // What is left of an empty log is removed by the next start where it cannot be removed now.
+        let disk = self.place.disk().clone();
+        let _ = emptied.map(|retired| retired.remove(&*disk));
+        Ok(())
+    }
+
     /// Appends batches with the offsets and epochs that their leader gave them. Gives the log's new end.
     ///
     /// Whole batches only; each is checked against its sum, as it comes from a network.
@@ -105,7 +119,8 @@ impl Log {
         let mut batches = Batches::new(batches);
         for batch in batches.by_ref() {
             let header = batch.header;
-            if header.base_offset() < self.log_end {
+            let before_end = header.base_offset() < self.log_end;
+            if before_end && self.size_bytes() > 0 {
                 return Err(AppendError::UnexpectedOffset {
                     found: header.base_offset(),
                     expected: self.log_end,
@@ -114,10 +129,17 @@ impl Log {
             plausible_size(
                 &header,
                 header.base_offset(),
-                self.log_end,
+                self.log_end.min(header.base_offset()),
                 batch.bytes.len() as u64,
             )
             .map_err(AppendError::Corrupt)?;
+            let around_start = before_end && header.last_offset() >= self.log_end;
+            if before_end && !around_start {
+                return Err(AppendError::UnexpectedOffset {
+                    found: header.base_offset(),
+                    expected: self.log_end,
+                });
+            }
             if !batch.crc_is_good() {
                 return Err(AppendError::Corrupt(format!(
                     "the checksum of {header:?} does not fit its bytes"
@@ -136,7 +158,18 @@ impl Log {
                 self.cleaned_until = self.cleaned_until.max(Some(header.base_offset()));
             }
             let marker = control_marker(&batch);
-            self.write_batch(&header, &batch.bytes.slice(HEADER_BYTES..), marker, now)?;
+            let start = self.log_start;
+            if around_start {
+                self.go_back_to(header.base_offset())?;
+            }
+            let written = self.write_batch(&header, &batch.bytes.slice(HEADER_BYTES..), marker, now);
+            if around_start {
+                match &written {
+                    Ok(_) => self.log_start = start,
+                    Err(_) => self.go_back_to(start)?,
+                }
+            }
+            written?;
             self.check_ends();
         }
         if !batches.rest().is_empty() {

@@ -117,7 +117,7 @@ impl Log {
         Ok(retired)
     }
 
-    fn restart(&mut self, offset: Offset) -> io::Result<Retired> {
+    pub(super) fn restart(&mut self, offset: Offset) -> io::Result<Retired> {
         let mut retired = Retired::default();
         while let Some(segment) = self.segments.pop() {
             retired.add(&self.place, segment, true)?;
