@@ -146,8 +146,12 @@ impl Partition {
     pub(super) fn lead(&self, state: &mut State, assignment: &Assignment) -> Assigned {
         let settings = self.settings();
         let visibility = settings.durability.visibility();
-        // Of the image that the set is of, if that is stricter: settings may come a moment later.
-        let min_in_sync = settings.min_in_sync.max(assignment.min_in_sync);
+        // Of the image that the set is of, if that is stricter: settings may come a moment later. And never more than
+        // there are replicas, which a reassignment may have made fewer.
+        let min_in_sync = settings
+            .min_in_sync
+            .min(assignment.view.replicas.len())
+            .max(assignment.min_in_sync);
         let now = self.clock.now();
         let Some(registration) = assignment.registration else {
             state.end_role();
@@ -198,6 +202,8 @@ impl State {
             }
         }
         self.fail_acks(&AckError::NotLeader);
+        // The next leader may know less for a moment, and whoever waits for records there must be woken all the same.
+        self.announced = Offset::ZERO;
         self.wake_readers();
     }
 

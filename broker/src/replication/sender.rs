@@ -228,6 +228,10 @@ impl Sender {
     }
 
     fn cannot_read(&self, partition: &Partition, handle: u32, error: &ReadError) {
+        // A new leader's follower may have cut the log under a read that began before.
+        if self.feed.followed(handle).is_none() {
+            return;
+        }
         tracing::error!(partition = %partition.name(), %error, follower = %self.feed.follower(), "cannot read for a follower");
         if let ReadError::Damaged { .. } = error {
             partition.on_damage(&error.to_string());
