@@ -199,7 +199,12 @@ impl Feed {
         let mut state = self.state.lock();
         if let Some(followed) = state.followed.get_mut(&handle) {
             followed.place = Place::Queued;
-            state.tail.push_back(handle);
+            // How far its follower is shows with the first read; a quota counts for that one too.
+            if followed.partition.settings().throttled.leader {
+                state.behind.push_back(handle);
+            } else {
+                state.tail.push_back(handle);
+            }
             drop(state);
             self.more.notify_one();
         }

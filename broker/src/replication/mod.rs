@@ -91,6 +91,13 @@ impl Quota<'_> {
         self.throttle.ready_at(now, self.bytes_per_second)
     }
 
+    /// A quarter of what may pass in a second, and one small read at least.
+    fn read_bytes_max(&self) -> u32 {
+        u32::try_from(self.bytes_per_second / 4)
+            .unwrap_or(u32::MAX)
+            .max(16 << 10)
+    }
+
     fn take(&self, now: Instant, bytes: usize) {
         self.throttle.take(now, self.bytes_per_second, bytes);
     }

@@ -104,15 +104,18 @@ impl Sender {
             if records_bytes(message) >= MESSAGE_BYTES || self.cold.is_some() {
                 break;
             }
-            let Some(turn) = self.feed.next_behind() else {
+            let Some(mut turn) = self.feed.next_behind() else {
                 break;
             };
-            if turn.partition.settings().throttled.leader
-                && let Some(at) = self.replication.leader_throttle().ready_at(now)
-            {
-                self.feed.postpone(turn.handle);
-                ready_at = Some(at);
-                continue;
+            if turn.partition.settings().throttled.leader {
+                let quota = self.replication.leader_throttle();
+                if let Some(at) = quota.ready_at(now) {
+                    self.feed.postpone(turn.handle);
+                    ready_at = Some(at);
+                    continue;
+                }
+                // One read is no burst of many seconds.
+                turn.max_bytes = turn.max_bytes.min(quota.read_bytes_max());
             }
             self.take_turn(turn, message);
             break;

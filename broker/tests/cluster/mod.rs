@@ -148,41 +148,6 @@ impl Cluster {
         drop(self.nodes.remove(&id).expect("a running node"));
     }
 
-    /// Ends a node cleanly.
-    pub async fn stop(&mut self, id: i32) {
-        let mut node = self.nodes.remove(&id).expect("a running node");
-        let runtime = node.runtime.take().expect("a runtime");
-        let running = node.running.take().expect("a node");
-        runtime.spawn(running.shutdown()).await.expect("a clean end");
-        runtime.shutdown_background();
-    }
-
-    /// Changes one bit in the middle of a stopped node's copy.
-    #[expect(clippy::disallowed_methods, reason = "the disk does this, not the node")]
-    pub fn flip_a_bit(&self, id: i32, topic: &str) {
-        let path = self
-            .node_dir(id)
-            .join(format!("log/{topic}-0/00000000000000000000.log"));
-        let mut bytes = std::fs::read(&path).expect("a segment");
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 4;
-        std::fs::write(&path, bytes).expect("written");
-        // What the clean end said is not true any more, and recovery looks at what it says only after a crash.
-        let _ = std::fs::remove_file(self.node_dir(id).join("log/.kafka_cleanshutdown"));
-        let points = self.node_dir(id).join("log/recovery-point-offset-checkpoint");
-        assert!(std::fs::read_to_string(points).expect("text").contains(topic));
-    }
-
-    /// The names in a node's log directory.
-    #[expect(clippy::disallowed_methods, reason = "a look from outside")]
-    pub fn folders(&self, id: i32) -> Vec<String> {
-        std::fs::read_dir(self.node_dir(id).join("log"))
-            .expect("a directory")
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
-    }
-
     /// Starts a node again.
     pub async fn restart(&mut self, id: i32) {
         let clock = Env::os().clock;
