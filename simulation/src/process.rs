@@ -63,6 +63,9 @@ impl Process {
     }
 
     pub(crate) fn set_state(&self, state: State) {
+        if state == State::Down {
+            *self.broker.lock() = Weak::new();
+        }
         *self.state.lock() = state;
     }
 

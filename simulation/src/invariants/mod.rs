@@ -31,6 +31,8 @@ pub(crate) struct Place {
     /// The replicas that do not lead, in the order of the metadata.
     pub(crate) followers: Vec<i32>,
     pub(crate) in_sync: Vec<i32>,
+    /// Who is not in sync and may be elected all the same.
+    pub(crate) eligible: Vec<i32>,
 }
 
 /// See the module.
@@ -216,6 +218,7 @@ impl Watcher {
             leader: partition.leader.map(BrokerId::get),
             followers: followers.map(|id| id.get()).collect(),
             in_sync: partition.isr.iter().map(|id| id.get()).collect(),
+            eligible: partition.elr.iter().map(|id| id.get()).collect(),
         })
     }
 

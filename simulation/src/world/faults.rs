@@ -414,8 +414,8 @@ impl World<'_> {
         }
         if let Some(rot) = self.rot.take() {
             self.shared.rotten.set(None);
-            // Where there are other copies, nobody but the cluster itself makes the bad one good.
-            if self.nodes.len() > 1 && self.scenario.replication > 1 {
+            // Where others may be elected, nobody but the cluster itself makes the bad copy good.
+            if self.others_may_lead(&rot) {
                 return;
             }
             if self.nodes[rot.node].is_up() {
@@ -428,6 +428,17 @@ impl World<'_> {
             self.trace
                 .event("world", format_args!("the rotten bit is put right: {there}"));
         }
+    }
+
+    /// The cluster has left the rotten copy out, or can: a restart after a crash takes a replica out of those that may
+    /// be elected, so that the rotten one may be the last.
+    fn others_may_lead(&self, rot: &rot::Rot) -> bool {
+        let place = self
+            .watcher
+            .as_ref()
+            .and_then(|watcher| watcher.place(&self.brokers(), &rot.partition));
+        let me = i32::try_from(rot.node + 1).unwrap_or(0);
+        place.is_some_and(|place| place.in_sync.iter().chain(&place.eligible).any(|id| *id != me))
     }
 
     fn heal_node(&mut self, index: usize) {
