@@ -179,8 +179,8 @@ pub(super) fn run(arguments: &StartArgs) -> Result<(), Failure> {
 }
 
 /// Half of the processors: the other half is for the threads that wait for the disk, and for the clients where they share
-/// the machine. On two processors a second network thread made each produced byte an eighth dearer, with a third more
-/// switches between threads, and nothing faster.
+/// the machine. On two processors a second network thread made each produced byte about a tenth dearer, with a third
+/// more switches between threads, and none of it faster.
 fn network_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
