@@ -169,7 +169,7 @@ impl Ghost {
             (from, to),
             &mut replica.cursor,
         );
-        let mut next = from;
+        let (mut next, mut changed) = (from, false);
         for mark in &marks {
             next = mark.end;
             let expected = self
@@ -185,10 +185,11 @@ impl Ghost {
                         names[node], self.name
                     ),
                 ));
+                changed = true;
                 break;
             }
         }
-        if next < to {
+        if next < to && !changed {
             found.push((
                 "committed-missing",
                 format!(
