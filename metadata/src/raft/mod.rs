@@ -32,6 +32,7 @@ use skerry_types::{BrokerId, Uuid, is_planted};
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use self::ask::{AskError, Describe, Links, Propose, ReadIndex};
 use self::log::{Flusher, LogStore};
@@ -250,6 +251,7 @@ impl Node {
         let router = Server::builder()
             .max_frame_size(1 << 20)
             .initial_stream_window_size(1 << 20)
+            .layer(MapResponseLayer::new(server::with_a_fixed_date))
             .add_routes(routes.routes());
         let serving = async move {
             let stopped = async move {

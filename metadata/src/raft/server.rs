@@ -13,6 +13,7 @@ use skerry_metadata_state::Command;
 use skerry_proto::quorum::quorum_server::{Quorum, QuorumServer};
 use skerry_proto::quorum::{self as proto, propose_reply, read_index_reply, snapshot_chunk::Part};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::codegen::http;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -332,4 +333,12 @@ impl AsyncWrite for GrpcConn {
     fn is_write_vectored(&self) -> bool {
         self.0.is_write_vectored()
     }
+}
+
+/// hyper dates its answers by the system's clock, past `Env`: one seed would not be one history. Nobody reads the date of
+/// an answer between nodes, and hyper leaves one that is there as it is.
+pub(super) fn with_a_fixed_date<B>(mut answer: http::Response<B>) -> http::Response<B> {
+    const FIXED: http::HeaderValue = http::HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+    answer.headers_mut().insert(http::header::DATE, FIXED);
+    answer
 }
