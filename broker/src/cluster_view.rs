@@ -8,8 +8,9 @@ use skerry_metadata::{QuorumStatus, Role};
 use skerry_metadata_state::Image;
 use skerry_types::BrokerId;
 
-/// A voter that has not answered the leader for so long counts as away: several heartbeats.
-const VOTER_SILENCE: Duration = Duration::from_secs(2);
+/// A voter that has not answered the leader for so long, or a leader of whom nothing came for so long, counts as away:
+/// several heartbeats, and longer than an election.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How many partitions are named where many have the same trouble.
 const NAMED_MAX: usize = 3;
 
@@ -145,11 +146,17 @@ pub(crate) fn quorum_trouble(status: &QuorumStatus) -> Option<String> {
         return Some("the metadata quorum has no leader that is known here".to_owned());
     }
     if status.role != Role::Leader {
-        return None;
+        // A dead leader stays the last one known where no majority is left to elect another.
+        let silent = status.leader_contact.filter(|ago| *ago > SILENCE)?;
+        let leader = status.leader.unwrap_or(BrokerId::NONE);
+        return Some(format!(
+            "the metadata quorum decides nothing: its leader, node {leader}, was heard of {} s ago",
+            silent.as_secs()
+        ));
     }
     let away: Vec<String> = status
         .voters()
-        .filter(|voter| voter.last_contact.is_none_or(|ago| ago > VOTER_SILENCE))
+        .filter(|voter| voter.last_contact.is_none_or(|ago| ago > SILENCE))
         .map(|voter| voter.id.to_string())
         .collect();
     let voters = status.voters().count();
@@ -284,6 +291,7 @@ mod tests {
             role: Role::Leader,
             term: 1,
             leader: Some(BrokerId(1)),
+            leader_contact: Some(Duration::ZERO),
             last_log_index: 1,
             committed_index: 1,
             applied_index: 1,
@@ -300,6 +308,11 @@ mod tests {
         let mut follower = status(None, None);
         follower.role = Role::Follower;
         assert_eq!(quorum_trouble(&follower), None);
+        follower.leader_contact = Some(Duration::from_millis(9_100));
+        assert_eq!(
+            quorum_trouble(&follower).as_deref(),
+            Some("the metadata quorum decides nothing: its leader, node 1, was heard of 9 s ago")
+        );
         follower.leader = None;
         assert!(quorum_trouble(&follower).is_some());
     }

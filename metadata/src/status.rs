@@ -68,6 +68,9 @@ pub struct QuorumStatus {
     pub term: u64,
     /// Who leads, as far as is known.
     pub leader: Option<BrokerId>,
+    /// How long ago this node heard of that leader last; zero on the leader itself. `None`: not since this node's start,
+    /// or this is another node's answer.
+    pub leader_contact: Option<Duration>,
     /// The last entry of the log here.
     pub last_log_index: u64,
     /// The last entry known to be committed here.

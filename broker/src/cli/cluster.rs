@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use skerry_client::admin::BrokerDescription;
 use skerry_client::cluster::QuorumDescription;
-use skerry_client::{Client, ClusterMetadata, PartitionMetadata, ResponseError};
+use skerry_client::{Client, ClientError, ClusterMetadata, PartitionMetadata, ResponseError};
 use skerry_types::BrokerId;
 
 use super::connect::Connect;
@@ -14,12 +14,19 @@ use super::failure::Failure;
 use super::output::{Table, print};
 use super::{reassign, voters};
 
+/// A voter that the quorum's leader has not heard of for so long does not answer.
+const SILENT_MS: i64 = 2_000;
+/// Complaints that are told in text.
+const LISTED_MAX: usize = 40;
+
+const LEADERLESS: &str = "has no leader";
+
 /// What can be seen of a cluster, and done to it.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Show what the cluster consists of and how it is
     Status(Connect),
-    /// End with status 0 only when every partition has a leader and its full in-sync set
+    /// End with status 0 only when the quorum decides, every broker serves and every partition has its full in-sync set
     #[command(after_help = "Example:\n  until skerry cluster health; do sleep 1; done")]
     Health(Connect),
     /// List brokers
@@ -60,13 +67,73 @@ pub(super) async fn run(command: ClusterCommand) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A partition that is not as it should be.
+/// Something that is not as it should be.
 struct Complaint {
-    partition: String,
+    /// `quorum`, `broker 3`, `orders-0`.
+    subject: String,
     problem: String,
 }
 
-fn complaints(metadata: &ClusterMetadata) -> Vec<Complaint> {
+/// All that is wrong: what decides first, then who serves, then what is served.
+fn complaints(
+    metadata: &ClusterMetadata,
+    quorum: &Result<QuorumDescription, ClientError>,
+    nodes: &[Node],
+) -> Vec<Complaint> {
+    let mut complaints = quorum_complaints(quorum);
+    complaints.extend(nodes.iter().filter_map(|node| {
+        let problem = match (&node.silent, node.fenced) {
+            (_, true) => format!(
+                "does not take part; once it is gone for good, `skerry cluster forget {}` ends this",
+                node.id
+            ),
+            (Some(why), false) => format!("does not answer: {why}"),
+            (None, false) => return None,
+        };
+        Some(Complaint {
+            subject: format!("broker {}", node.id),
+            problem,
+        })
+    }));
+    complaints.extend(partition_complaints(metadata));
+    complaints
+}
+
+/// The leader tells when it heard of each voter last: how it is with itself stands for now.
+fn quorum_complaints(quorum: &Result<QuorumDescription, ClientError>) -> Vec<Complaint> {
+    let complaint = |problem| Complaint {
+        subject: "quorum".to_owned(),
+        problem,
+    };
+    let quorum = match quorum {
+        Ok(quorum) => quorum,
+        Err(error) => return vec![complaint(format!("decides nothing: {error}"))],
+    };
+    let Some(leader) = quorum.leader else {
+        return vec![complaint("decides nothing: it has no leader".to_owned())];
+    };
+    let heard = |id| quorum.voters.iter().find(|voter| voter.id == id);
+    let now_ms = heard(leader).map_or(-1, |leader| leader.heard_at_ms);
+    let silent = quorum
+        .voters
+        .iter()
+        .filter(|voter| now_ms - voter.heard_at_ms > SILENT_MS);
+    let silent: Vec<String> = silent.map(|voter| voter.id.to_string()).collect();
+    if silent.is_empty() {
+        return Vec::new();
+    }
+    let voters = quorum.voters.len();
+    let verdict = match voters - silent.len() > voters / 2 {
+        true => "still decides",
+        false => "decides nothing",
+    };
+    let silent = silent.join(", ");
+    vec![complaint(format!(
+        "{verdict}: of its {voters} voters node {silent} does not answer"
+    ))]
+}
+
+fn partition_complaints(metadata: &ClusterMetadata) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for topic in &metadata.topics {
         for partition in &topic.partitions {
@@ -77,12 +144,12 @@ fn complaints(metadata: &ClusterMetadata) -> Vec<Complaint> {
                 .map(ToString::to_string)
                 .collect();
             let problem = match (partition.leader, missing.is_empty()) {
-                (None, _) => "has no leader".to_owned(),
+                (None, _) => LEADERLESS.to_owned(),
                 (Some(_), false) => format!("is not in sync on broker {}", missing.join(", ")),
                 (Some(_), true) => continue,
             };
             complaints.push(Complaint {
-                partition: format!("{}-{}", topic.name, partition.index),
+                subject: format!("{}-{}", topic.name, partition.index),
                 problem,
             });
         }
@@ -90,7 +157,7 @@ fn complaints(metadata: &ClusterMetadata) -> Vec<Complaint> {
     for (topic, code) in &metadata.errors {
         let problem = super::connect::error_name(*code).unwrap_or_default();
         complaints.push(Complaint {
-            partition: topic.clone(),
+            subject: topic.clone(),
             problem,
         });
     }
@@ -103,6 +170,8 @@ struct Node {
     addr: String,
     rack: Option<String>,
     fenced: bool,
+    /// Why it does not answer.
+    silent: Option<String>,
     /// Its part in the quorum.
     role: &'static str,
     /// Entries of the metadata log that it lacks.
@@ -115,6 +184,16 @@ struct Node {
     free_bytes: Option<u64>,
 }
 
+impl Node {
+    const fn state(&self) -> &'static str {
+        match (self.fenced, self.silent.is_some()) {
+            (true, _) => "fenced",
+            (false, true) => "silent",
+            (false, false) => "serving",
+        }
+    }
+}
+
 async fn nodes(client: &Client, metadata: &ClusterMetadata, quorum: Option<&QuorumDescription>) -> Vec<Node> {
     let mut nodes = Vec::new();
     for broker in all_brokers(client, metadata).await {
@@ -124,11 +203,13 @@ async fn nodes(client: &Client, metadata: &ClusterMetadata, quorum: Option<&Quor
             let mut members = quorum.voters.iter().chain(&quorum.observers);
             Some((quorum, members.find(|member| member.id == id)?))
         });
-        let dirs = match broker.fenced {
+        let answer = match broker.fenced {
             // Who is away is not waited for.
-            true => Vec::new(),
-            false => client.log_dirs(id).await.unwrap_or_default(),
+            true => Ok(Vec::new()),
+            false => client.log_dirs(id).await,
         };
+        let silent = answer.as_ref().err().map(ToString::to_string);
+        let dirs = answer.unwrap_or_default();
         nodes.push(Node {
             role: quorum.map_or("?", |quorum| voters::role(quorum, id)),
             behind: member.and_then(|(quorum, member)| voters::behind(quorum, member)),
@@ -147,6 +228,7 @@ async fn nodes(client: &Client, metadata: &ClusterMetadata, quorum: Option<&Quor
             addr: broker.addr,
             rack: broker.rack,
             fenced: broker.fenced,
+            silent,
         });
     }
     nodes
@@ -175,7 +257,7 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
     let quorum = client.describe_quorum().await;
     let nodes = nodes(&client, &metadata, quorum.as_ref().ok()).await;
     let moves = client.reassignments().await.map_or(0, |moves| moves.len());
-    let complaints = complaints(&metadata);
+    let complaints = complaints(&metadata, &quorum, &nodes);
     let partitions: usize = metadata.topics.iter().map(|topic| topic.partitions.len()).sum();
     let internal = metadata.topics.iter().filter(|topic| topic.internal).count();
     let groups = client.list_groups().await.ok().map(|groups| groups.len());
@@ -200,7 +282,7 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
                 node.id.to_string(),
                 node.addr.clone(),
                 node.rack.clone().unwrap_or("-".to_owned()),
-                (if node.fenced { "fenced" } else { "serving" }).to_owned(),
+                node.state().to_owned(),
                 node.role.to_owned(),
                 node.behind.map_or("?".to_owned(), |entries| entries.to_string()),
                 node.leads.to_string(),
@@ -226,7 +308,8 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
             groups.map_or("?".to_owned(), |groups| groups.to_string()),
             match complaints.len() {
                 0 => "ok".to_owned(),
-                n => format!("{n} partitions are not well: `skerry cluster health` lists them"),
+                1 => format!("{} {}", complaints[0].subject, complaints[0].problem),
+                n => format!("{n} things are wrong: `skerry cluster health` lists them"),
             },
         )
     };
@@ -235,7 +318,7 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
             .iter()
             .map(|node| {
                 json!({
-                    "id": node.id.get(), "address": node.addr, "rack": node.rack, "fenced": node.fenced,
+                    "id": node.id.get(), "address": node.addr, "rack": node.rack, "fenced": node.fenced, "answers": node.silent.is_none(),
                     "role": node.role, "behind": node.behind, "leads": node.leads, "holds": node.holds,
                     "in_sync": node.in_sync, "used_bytes": node.used_bytes, "free_bytes": node.free_bytes,
                 })
@@ -246,7 +329,7 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
             "brokers": metadata.brokers.iter().map(|broker| broker.id.get()).collect::<Vec<_>>(),
             "topics": metadata.topics.len() - internal, "internal_topics": internal,
             "partitions": partitions, "moving_partitions": moves, "groups": groups,
-            "unwell_partitions": complaints.len(),
+            "unwell_partitions": partition_complaints(&metadata).len(), "complaints": listed(&complaints),
         })
     };
     print(connect.format, text, json)
@@ -281,33 +364,54 @@ async fn forget(arguments: &ForgetArgs) -> Result<(), Failure> {
 }
 
 async fn health(connect: &Connect) -> Result<ExitCode, Failure> {
-    let metadata = connect.client().metadata(None, false).await?;
-    let complaints = complaints(&metadata);
-    let well = complaints.is_empty() && !metadata.brokers.is_empty();
+    let client = connect.client();
+    let metadata = client.metadata(None, false).await?;
+    let quorum = client.describe_quorum().await;
+    let nodes = nodes(&client, &metadata, quorum.as_ref().ok()).await;
+    let complaints = complaints(&metadata, &quorum, &nodes);
+    let well = complaints.is_empty() && !nodes.is_empty();
     let partitions: usize = metadata.topics.iter().map(|topic| topic.partitions.len()).sum();
     let text = || {
         if well {
-            return format!("ok: {partitions} partitions have a leader and their full in-sync set\n");
+            return format!(
+                "ok: the quorum decides, all brokers serve ({}), all partitions have a leader and their full in-sync \
+                 set ({partitions})\n",
+                nodes.len()
+            );
         }
-        let mut text = format!("{} of {partitions} partitions are not well\n", complaints.len());
-        for complaint in &complaints {
-            text.push_str(&format!("  {} {}\n", complaint.partition, complaint.problem));
+        let unwell = partition_complaints(&metadata).len();
+        let mut text = format!("not well; of {partitions} partitions {unwell} are not\n");
+        for complaint in complaints.iter().take(LISTED_MAX) {
+            text.push_str(&format!("  {} {}\n", complaint.subject, complaint.problem));
+        }
+        if complaints.len() > LISTED_MAX {
+            let others = complaints.len() - LISTED_MAX;
+            text.push_str(&format!("  and {others} others: --format json lists them\n"));
+        }
+        if partition_complaints(&metadata)
+            .iter()
+            .any(|complaint| complaint.problem == LEADERLESS)
+        {
+            text.push_str(
+                "a leader comes back with a broker that was in sync; where none ever will, `skerry cluster elect \
+                 --unclean` goes on from a copy that is left\n",
+            );
         }
         text
     };
-    let json = || {
-        let complaints: Vec<_> = complaints
-            .iter()
-            .map(|complaint| json!({ "partition": complaint.partition, "problem": complaint.problem }))
-            .collect();
-        json!({ "healthy": well, "partitions": partitions, "complaints": complaints })
-    };
+    let json = || json!({ "healthy": well, "partitions": partitions, "complaints": listed(&complaints) });
     print(connect.format, text, json)?;
     Ok(if well {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn listed(complaints: &[Complaint]) -> Vec<serde_json::Value> {
+    let complaint =
+        |complaint: &Complaint| json!({ "subject": complaint.subject, "problem": complaint.problem });
+    complaints.iter().map(complaint).collect()
 }
 
 async fn brokers(connect: &Connect) -> Result<(), Failure> {
@@ -349,7 +453,42 @@ async fn brokers(connect: &Connect) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use skerry_client::cluster::QuorumMember;
+    use skerry_types::Uuid;
+
     use super::*;
+
+    #[test]
+    fn a_voter_that_is_silent_is_told_and_whether_the_others_decide() {
+        let voter = |id, heard_at_ms| QuorumMember {
+            id: BrokerId(id),
+            directory: Uuid::ZERO,
+            log_end: 9,
+            heard_at_ms,
+            addr: None,
+        };
+        let told = |heard_at_ms: [i64; 3]| {
+            let voters = heard_at_ms.into_iter().zip(1..).map(|(at, id)| voter(id, at));
+            let quorum = QuorumDescription {
+                leader: Some(BrokerId(1)),
+                term: 1,
+                high_watermark: 9,
+                voters: voters.collect(),
+                observers: Vec::new(),
+            };
+            let complaints = quorum_complaints(&Ok(quorum)).into_iter();
+            complaints.map(|complaint| complaint.problem).collect::<Vec<_>>()
+        };
+        assert!(told([90_000, 89_900, 88_100]).is_empty());
+        assert_eq!(
+            told([90_000, 89_900, 80_000]),
+            ["still decides: of its 3 voters node 3 does not answer"]
+        );
+        assert_eq!(
+            told([90_000, -1, 80_000]),
+            ["decides nothing: of its 3 voters node 2, 3 does not answer"]
+        );
+    }
 
     #[test]
     fn sizes_are_read_by_people() {

@@ -68,17 +68,21 @@ pub(super) struct CancelArgs {
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  skerry cluster elect                 preferred replicas lead again, everywhere\n  \
-    skerry cluster elect --unclean --topic orders --partition 3"
+    skerry cluster elect --unclean --topic orders --partition 3\n  \
+    skerry cluster elect --unclean --all-topics    after `cluster recover`: what is left leads"
 )]
 pub(super) struct ElectArgs {
     /// Only this topic [default: all]
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(long, value_name = "TOPIC", group = "which")]
     topic: Option<String>,
+    /// Every topic: the default, which --unclean wants to hear
+    #[arg(long, group = "which")]
+    all_topics: bool,
     /// Only this partition of it; may be repeated [default: all]
     #[arg(long = "partition", short, value_name = "N", requires = "topic")]
     partitions: Vec<i32>,
     /// Where nobody in sync is left, let any replica lead: what it lacks is lost
-    #[arg(long, requires = "topic")]
+    #[arg(long, requires = "which")]
     unclean: bool,
     #[command(flatten)]
     connect: Connect,

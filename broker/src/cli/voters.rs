@@ -192,5 +192,9 @@ pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
     }
     let note = survivor.recover(Env::os().clock.wall()).map_err(failed)?;
     print_line(&format!("\ndone, and written into its log:\n{note}"))?;
-    print_line("start the node; it decides alone until other voters are added")
+    print_line(
+        "start the node: it decides alone until other voters are added. Partitions whose in-sync replicas were all \
+         elsewhere have no leader (`skerry cluster health` lists them); to go on from the copies that are left:\n  \
+         skerry cluster elect --unclean --all-topics",
+    )
 }

@@ -50,6 +50,11 @@ impl Node {
             role: role(&metrics),
             term: metrics.current_term,
             leader: metrics.current_leader.map(broker_id),
+            leader_contact: if leads {
+                Some(Duration::ZERO)
+            } else {
+                self.leader_contact()
+            },
             last_log_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.local_committed.map_or(0, |id| id.index),
             applied_index: metrics.last_applied.map_or(0, |id| id.index),
@@ -138,6 +143,7 @@ pub(super) fn read(reply: proto::DescribeReply) -> Result<QuorumStatus, ConvertE
         role: Role::parse(&reply.role).ok_or(ConvertError::Missing("a role"))?,
         term: reply.term,
         leader: reply.leader.map(broker_id),
+        leader_contact: None,
         last_log_index: reply.last_log_index,
         committed_index: reply.committed_index,
         applied_index: reply.applied_index,

@@ -405,6 +405,7 @@ mod tests {
             role: Role::Leader,
             term: 3,
             leader: Some(BrokerId(1)),
+            leader_contact: None,
             last_log_index: 10_000,
             committed_index: 10_000,
             applied_index: 10_000,

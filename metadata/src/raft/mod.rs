@@ -28,7 +28,7 @@ use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata_state::{Command, Image, Outcome};
-use skerry_types::{BrokerId, Uuid, is_planted};
+use skerry_types::{BrokerId, Instant, Uuid, is_planted};
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
@@ -74,6 +74,8 @@ struct Inner {
     /// The store had a log or a vote when it was opened.
     had_log: bool,
     links: Links,
+    /// When a leader's message was taken last.
+    leader_heard: Mutex<Option<Instant>>,
     book: Arc<AddressBook>,
     /// Held by whoever changes the members at this node.
     changing: tokio::sync::Mutex<()>,
@@ -154,6 +156,7 @@ impl Node {
             snapshots: Mutex::new(Some(snapshots)),
             had_log,
             links: Links::default(),
+            leader_heard: Mutex::default(),
             book,
             changing: tokio::sync::Mutex::default(),
             stop_serving: watch::Sender::new(false),
@@ -301,6 +304,17 @@ impl Node {
         };
         self.wait_applied(applied.index).await?;
         Ok(Some(applied.outcome))
+    }
+
+    /// How long ago the leader was heard of last.
+    fn leader_contact(&self) -> Option<Duration> {
+        let heard = (*self.inner.leader_heard.lock())?;
+        Some(self.env().clock.now() - heard)
+    }
+
+    /// A message of the leader was taken.
+    fn leader_is_heard(&self) {
+        *self.inner.leader_heard.lock() = Some(self.env().clock.now());
     }
 
     pub(crate) fn leadership(&self) -> Leadership {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use openraft::raft::AppendEntriesResponse;
 use skerry_env::{Clock, Conn, Listener};
 use skerry_metadata_state::Command;
 use skerry_proto::quorum::quorum_server::{Quorum, QuorumServer};
@@ -85,6 +86,9 @@ impl Quorum for Service {
             .scoped(self.node.raft().append_entries(rpc))
             .await
             .map_err(stopped)?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.node.leader_is_heard();
+        }
         Ok(Response::new(convert::append_reply(&response)))
     }
 

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from typing import Any, Dict, List
 
 import wire
@@ -128,6 +130,69 @@ def leaves(t: Context) -> None:
     assert all(p["leader"] in ALL - {leaver} for p in partitions), partitions
     assert cluster.controller() != leaver
     cluster.start()
+
+
+@test("nodes: two of three voters lost: everything says so; recover, elect and forget bring the third back", own_broker=True, ours_only=True, seconds=180)
+def majority_lost(t: Context) -> None:
+    cluster = t.start_cluster(3)
+    topic = make(t, cluster, partitions=3)
+    kept, lost = cluster.node(1), [cluster.node(2), cluster.node(3)]
+    records = [wire.batch([(b"", b"%d" % number)]) for number in range(3)]
+    for index, data in enumerate(records):
+        leader = cluster.node(cluster.leader(topic, index))
+        with wire.Connection(leader.host, leader.port) as one:
+            assert one.produce(topic, data, partition=index)["error"] == 0
+    for node in lost:
+        node.kill()
+    ready = eventually("the node says that nothing can be decided", lambda: unwell(kept, "the metadata quorum"), 20)
+    assert len(ready) == 1, ready
+    out = json.loads(cli(cluster, "cluster", "health", "--format", "json", status=1))
+    assert out["complaints"][0]["subject"] == "quorum" and "decides nothing" in out["complaints"][0]["problem"], out
+
+    kept.stop()
+    run = [os.path.abspath(kept.binary or ""), "cluster", "recover", "--data-dir", kept.data]
+    told_only = subprocess.run(run, capture_output=True, text=True, timeout=30, check=True).stdout
+    assert "may be lost" in told_only and "nothing was changed" in told_only, told_only
+    done = subprocess.run([*run, "--yes"], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert "written into its log" in done, done
+    kept.start()
+    cli(cluster, "cluster", "elect", "--unclean", status=2)
+    eventually("the others are known to be gone", lambda: broker_states(cluster) == {1: False, 2: True, 3: True})
+    cli(cluster, "cluster", "elect", "--unclean", "--all-topics")
+    eventually("it leads what it has", lambda: all(p["leader"] == 1 for p in told(kept, topic)))
+    with wire.Connection(kept.host, kept.port) as one:
+        for index, data in enumerate(records):
+            assert [batch.raw[16:] for batch in one.stored(topic, index)] == [data[16:]], (index, data)
+
+    # The replicas that were lost are taken off the list, and their brokers forgotten.
+    cli(cluster, "cluster", "forget", "2", status=1)
+    cli(cluster, "cluster", "reassign", "move", topic, "--to", "1")
+    for number in ("2", "3"):
+        eventually(f"broker {number} is forgotten", lambda number=number: forgotten(cluster, number), 30)
+    assert "all brokers serve (1)" in cli(cluster, "cluster", "health")
+
+
+def unwell(node: Any, reason: str) -> List[str]:
+    """What /health/ready says, once it says `reason`."""
+    try:
+        with urllib.request.urlopen(f"http://{node.host}:{node.admin_port}/health/ready", timeout=5):
+            return []
+    except urllib.error.HTTPError as answer:
+        reasons = json.load(answer)["reasons"]
+        return reasons if any(reason in one for one in reasons) else []
+
+
+def broker_states(cluster: Cluster) -> Dict[int, bool]:
+    """Who is fenced."""
+    return {node["id"]: node["fenced"] for node in json.loads(cli(cluster, "cluster", "status", "--format", "json"))["nodes"]}
+
+
+def forgotten(cluster: Cluster, number: str) -> bool:
+    node = next(iter(cluster.living().values()))
+    done = subprocess.run([os.path.abspath(node.binary or ""), "cluster", "forget", number, "--bootstrap", node.bootstrap],
+                          capture_output=True, text=True, timeout=30, check=False)
+    print(f"$ skerry cluster forget {number}: status {done.returncode}\n{done.stdout}{done.stderr}", flush=True)
+    return done.returncode == 0
 
 
 @test("nodes: a broker that does not vote takes part, and may become a voter", own_broker=True, ours_only=True, seconds=150)

@@ -170,6 +170,7 @@ mod tests {
             role: Role::Leader,
             term: 7,
             leader: Some(BrokerId(1)),
+            leader_contact: None,
             last_log_index: 99,
             committed_index: 98,
             applied_index: 98,
