@@ -212,6 +212,39 @@ def learner(t: Context) -> None:
     cluster.wait_healthy()
 
 
+@test("nodes: a cluster of one grows: two nodes join by themselves, and the groups' topic gets copies on them", needs=("confluent",), own_broker=True, ours_only=True, seconds=150)
+def grows(t: Context) -> None:
+    from confluent_kafka import Consumer, Producer, TopicPartition
+
+    cluster = Cluster(os.path.join(t.directory, "grows"), t.suite.binary or "", nodes=3, voters=1, settings={"default.replication.factor": "1"})
+    for node in cluster.nodes.values():
+        t.use(node)
+    first = cluster.node(1).start()
+    name = t.name("alone")
+    producer = Producer({"bootstrap.servers": first.bootstrap})
+    producer.produce(name, b"one")
+    assert producer.flush(30) == 0
+    consumer = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": "growing", "auto.offset.reset": "earliest", "enable.auto.commit": False})
+    consumer.subscribe([name])
+    eventually("the record is read", lambda: consumer.poll(1), 30)
+    consumer.commit(asynchronous=False)
+    assert {tuple(p["replicas"]) for p in told(first, "__consumer_offsets")} == {(1,)}
+
+    for number in (2, 3):
+        cluster.node(number).start()
+    eventually("each partition of the groups has three copies in sync", lambda: all(
+        set(p["replicas"]) == set(p["isr"]) == ALL for p in told(first, "__consumer_offsets")), 60)
+    # A topic of one copy stays as its owner made it.
+    assert {tuple(p["replicas"]) for p in told(first, name)} == {(1,)}
+
+    cli(cluster, "cluster", "voters", "add", "2")
+    cli(cluster, "cluster", "voters", "add", "3")
+    first.kill()
+    committed = eventually("the group is served by another node", lambda: consumer.committed([TopicPartition(name, 0)], timeout=5)[0], 60)
+    assert committed.offset == 1, committed
+    consumer.close()
+
+
 @test("nodes: kafka-metadata-quorum shows the quorum", needs=("java",), own_broker=True, ours_only=True, seconds=120)
 def quorum_tool(t: Context) -> None:
     cluster = t.start_cluster(3)
