@@ -267,20 +267,23 @@ pub(crate) async fn who_is_missing(env: &Env, quorum: &Quorum) -> String {
 }
 
 fn line(leader: Option<BrokerId>, others: &[Reached]) -> String {
-    let others: Vec<String> = others
-        .iter()
-        .map(|Reached { id, addr, failure }| match failure {
+    let mut told = Vec::new();
+    for Reached { id, addr, failure } in others {
+        told.push(match failure {
             None => format!("node {id} at {addr} is reachable"),
             Some(why) => format!("node {id} at {addr} is not ({why})"),
-        })
-        .collect();
+        });
+    }
+    if others.is_empty() {
+        told.push("no other voter is known here yet".to_owned());
+    }
     let leader = match leader {
         Some(id) => format!("node {id} leads it and has not answered yet"),
         None => "it has no leader".to_owned(),
     };
     format!(
         "waiting for a majority of the metadata quorum: {leader}; {}",
-        others.join(", ")
+        told.join(", ")
     )
 }
 

@@ -155,8 +155,8 @@ pub enum ChangeRefused {
     InProgress,
     /// The node's disk was lost or swapped. What the old one promised, the new one does not know.
     #[error(
-        "node {0} is a member with another data directory: remove the old one first (as a voter, then as a learner), \
-         or give the new one another id"
+        "node {0} is a member with another data directory, and this one is new. If that disk is lost: `skerry cluster \
+         voters remove {0}` lets this one join, and `voters add {0}` lets it vote. If not: give this node another id"
     )]
     OtherDirectory(BrokerId),
     /// The log is another cluster's.

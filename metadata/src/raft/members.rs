@@ -478,8 +478,9 @@ mod tests {
         assert_eq!(check("1v 2", &join(2, "host2", 7, 1)), "nothing to do");
         assert!(check("1v 2v", &join(2, "elsewhere", 7, 1)).starts_with("SetNodes("));
         assert!(check("1v 2(dead)", &join(2, "host2", 8, 0)).starts_with("RemoveNodes([2]), then AddNodes("));
-        let other = "node 2 is a member with another data directory: remove the old one first (as a voter, then as a \
-                     learner), or give the new one another id";
+        let other = "node 2 is a member with another data directory, and this one is new. If that disk is lost: \
+             `skerry cluster voters remove 2` lets this one join, and `voters add 2` lets it vote. If not: give this \
+             node another id";
         assert_eq!(check("1v 2v(dead)", &join(2, "host2", 8, 0)), other);
         assert_eq!(check("1v 2", &join(2, "host2", 8, 0)), other);
         assert_eq!(
