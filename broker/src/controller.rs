@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
+use crate::chronicle;
 
 /// News that wait for the controller: some seconds of the heartbeats of a hundred brokers. More are dropped, and the
 /// next heartbeat says the same.
@@ -125,6 +126,7 @@ impl Office {
         let (env, quorum) = (broker.env(), broker.quorum());
         let mut watch = quorum.watch();
         let mut image = watch.image();
+        let mut told = image.clone();
         let mut controller = Controller::new(env.clock.now(), settings(&broker));
         let mut pending = Pending::default();
         loop {
@@ -138,7 +140,13 @@ impl Office {
                     controller.on_answer(decision, answer, env.clock.now());
                     image = watch.image();
                 }
-                (changed, _) = watch.changed() => image = changed,
+                (changed, deltas) = watch.changed() => {
+                    for line in chronicle::lines(&told, &changed, &deltas) {
+                        tracing::info!("{line}");
+                    }
+                    told = changed.clone();
+                    image = changed;
+                }
                 Some((broker, found)) = pending.probes.next(), if !pending.probes.is_empty() => {
                     controller.on_probe(broker, found, env.clock.now());
                 }

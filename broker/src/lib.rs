@@ -10,6 +10,7 @@ pub mod admin_http;
 pub mod broker;
 pub mod budget;
 mod catching_up;
+mod chronicle;
 pub mod cli;
 mod cluster_view;
 pub mod config;
