@@ -212,10 +212,11 @@ impl Dump<'_> {
             |bytes: &Option<Bytes>| Value::Number(bytes.as_ref().map_or(-1, |bytes| bytes.len() as i64));
         let sequence = match header.base_sequence().get() {
             -1 => -1,
-            _ => header
-                .base_sequence()
-                .plus((record.offset.get() - header.base_offset().get()) as i32)
-                .get(),
+            // As `Sequence::plus` wraps it; in a damaged header it may be anything.
+            base => {
+                let delta = record.offset.get().wrapping_sub(header.base_offset().get());
+                (i64::from(base).wrapping_add(delta) & i64::from(i32::MAX)) as i32
+            }
         };
         let names = record
             .headers

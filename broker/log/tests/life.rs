@@ -367,6 +367,49 @@ fn an_idle_log_is_small() {
     assert!(size_of::<Log>() <= 1024, "{}", size_of::<Log>());
 }
 
+/// A follower in sync starts over at its own end where its leader has deleted everything. A power cut in the middle of
+/// that must not take its end back: it would be elected, and give the offsets away a second time.
+#[test]
+fn a_log_that_starts_over_at_its_end_never_ends_earlier() {
+    for changes in 0..40 {
+        for seed in 0..20 {
+            let disk = PowerDisk::new();
+            let mut log = filled(&disk, &small(), 9);
+            let end = flush(&mut log);
+            disk.stop_after(changes);
+            let _ = log.truncate_fully_and_start_at(end);
+            let disk = disk.cut_power(&mut Dice::new(seed));
+            disk.resume();
+            let (log, _) = open(&disk, &small(), Recovered::default());
+            assert_eq!(log.log_end(), end, "after {changes} changes, seed {seed}");
+        }
+    }
+}
+
+/// Found by seed 245 of three nodes: a follower's disk failed in the middle of a cut, and the log took more for durable
+/// than it had.
+#[test]
+fn a_cut_that_fails_claims_nothing_that_is_not_there() {
+    for (to, changes) in [(3, 0), (3, 1), (3, 20), (8, 20), (0, 0), (0, 1)] {
+        let disk = PowerDisk::new();
+        let mut log = filled(&disk, &small(), 9);
+        disk.stop_after(changes);
+        disk.fail_syncs(true);
+        assert!(log.truncate_to(Offset(to)).is_err());
+        assert!(log.durable_end() <= log.log_end(), "{to}, {changes}");
+        assert!(log.recovery_point() <= log.durable_end(), "{to}, {changes}");
+
+        let disk = PowerDisk::new();
+        let mut log = filled(&disk, &small(), 9);
+        disk.stop_after(changes);
+        disk.fail_syncs(true);
+        assert!(log.truncate_fully_and_start_at(Offset(to)).is_err());
+        assert_eq!((log.log_start(), log.log_end()), (Offset(to), Offset(to)));
+        assert!(log.durable_end() <= log.log_end(), "{to}, {changes}");
+        assert!(log.segment_count() > 0, "{to}, {changes}");
+    }
+}
+
 /// DeleteRecords sets a leader's start anywhere in a batch, and a reader gets whole batches.
 #[test]
 fn a_follower_that_begins_within_a_batch_takes_all_of_it() {

@@ -11,7 +11,7 @@ use crate::batch::control_marker;
 use crate::epochs;
 use crate::errors::{AppendError, ChangeError, Poisoned};
 use crate::producers::Producers;
-use crate::segment::{FileKind, Place, Segment, file_name};
+use crate::segment::{FileKind, Place, Segment, SegmentSizes, file_name};
 use crate::walk::{Walk, plausible_size};
 
 /// Files that left a log under the name `*.deleted`; [`Retired::remove`] them after `file.delete.delay.ms`. Those that
@@ -117,25 +117,52 @@ impl Log {
         Ok(retired)
     }
 
+    /// Empties the log, which goes on at `offset`. Durable on return.
+    ///
+    /// The new beginning is durable before what lies below it goes: a follower in sync starts over at its own end where
+    /// its leader has deleted everything, and whatever a power cut leaves of that, its log must not end earlier.
     pub(super) fn restart(&mut self, offset: Offset) -> io::Result<Retired> {
-        let mut retired = Retired::default();
-        while let Some(segment) = self.segments.pop() {
-            retired.add(&self.place, segment, true)?;
+        // What is claimed from now on is true wherever this is interrupted.
+        self.recovery_point = self.recovery_point.min(self.log_start).min(offset);
+        (self.log_start, self.log_end, self.durable_end) = (offset, offset, offset);
+        let retired = self.begin_again(offset);
+        if self.segments.is_empty() {
+            // A log always has one, also where it takes no more writes.
+            let segment = Segment::existing(&self.place, offset, SegmentSizes::default(), WallMs::NONE);
+            self.segments.push(segment);
         }
-        for at in std::mem::take(&mut self.snapshots) {
-            remove_if_there(&self.place, at)?;
-        }
-        let segment = Segment::create(&self.place, offset, WallMs::NONE)?;
-        segment.file(FileKind::Log)?.sync()?;
-        self.segments.push(segment);
-        (self.log_start, self.log_end) = (offset, offset);
-        (self.durable_end, self.recovery_point) = (offset, offset);
+        let retired = retired?;
+        self.recovery_point = offset;
         self.cleaned_until = None;
         self.producers = Producers::default();
         self.epochs = epochs::Epochs::default();
         self.side_files.clear();
         self.generation += 1;
         self.write_epochs()?;
+        Ok(retired)
+    }
+
+    fn begin_again(&mut self, offset: Offset) -> io::Result<Retired> {
+        let mut retired = Retired::default();
+        while let Some(segment) = self.segments.pop_if(|segment| segment.base > offset) {
+            retired.add(&self.place, segment, true)?;
+        }
+        if let Some(mut segment) = self.segments.pop_if(|segment| segment.base == offset) {
+            // Emptied where it is: for a moment there might be no segment at all.
+            segment.forget_files();
+            remove_if_there(&self.place, offset, FileKind::TxnIndex)?;
+        }
+        for at in std::mem::take(&mut self.snapshots) {
+            remove_if_there(&self.place, at, FileKind::Snapshot)?;
+        }
+        let segment = Segment::create(&self.place, offset, WallMs::NONE)?;
+        segment.file(FileKind::Log)?.sync()?;
+        self.place.disk().sync_dir(&self.place.dir)?;
+        // The oldest first, one after the other: a hole would end the log.
+        for below in std::mem::replace(&mut self.segments, vec![segment]) {
+            retired.add(&self.place, below, true)?;
+            self.place.disk().sync_dir(&self.place.dir)?;
+        }
         Ok(retired)
     }
 
@@ -153,15 +180,16 @@ impl Log {
             }
         }
         let (position, end) = self.active().position_of(offset)?;
+        // What is claimed from now on is true wherever this is interrupted.
         self.log_end = end;
+        self.durable_end = self.durable_end.min(end);
+        self.recovery_point = self.recovery_point.min(end);
         self.active_mut().cut(position)?;
         let (keep, drop): (Vec<_>, Vec<_>) = self.snapshots.iter().partition(|at| **at <= end);
         self.snapshots = keep;
         for at in drop {
-            remove_if_there(&self.place, at)?;
+            remove_if_there(&self.place, at, FileKind::Snapshot)?;
         }
-        self.durable_end = self.durable_end.min(end);
-        self.recovery_point = self.recovery_point.min(end);
         self.cleaned_until = self.cleaned_until.map(|cleaned| cleaned.min(end));
         self.generation += 1;
         self.renote_active()?;
@@ -483,11 +511,8 @@ impl Segment {
     }
 }
 
-fn remove_if_there(place: &Place, snapshot: Offset) -> io::Result<()> {
-    match place
-        .disk()
-        .remove_file(&place.path(snapshot, FileKind::Snapshot))
-    {
+fn remove_if_there(place: &Place, base: Offset, kind: FileKind) -> io::Result<()> {
+    match place.disk().remove_file(&place.path(base, kind)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
