@@ -114,6 +114,12 @@ pub const PLANTS: &[Planted] = &[
         "clients are told of a topic whose logs are not open yet",
     ),
     there_was(
+        "follower-begins-between-batches",
+        "within-a-batch",
+        10,
+        "a follower whose leader's log begins within a batch refuses that batch",
+    ),
+    there_was(
         "pipelined-batch-overtakes",
         "overtaken-batch",
         5,

@@ -22,6 +22,21 @@ pub(crate) struct Rot {
     pub(crate) bit: u8,
 }
 
+impl Rot {
+    /// The bit is still wrong. The cluster may have made the copy anew, or cut it and gone on: what lies there then is good.
+    pub(crate) fn is_there(&self, disk: &SimDisk) -> bool {
+        let is_rotten = disk.with_live(&self.path, |bytes| {
+            let mut end = 0;
+            let around = record::batches(bytes).find(|batch| {
+                end += batch.bytes.len();
+                self.position < end
+            });
+            around.is_some_and(|batch| !batch.is_whole())
+        });
+        is_rotten == Some(true)
+    }
+}
+
 /// A bit of the last batch below some partition's recovery point: damage there is no torn tail.
 pub(crate) fn choose(node: usize, disk: &SimDisk, rng: &Rng, may: impl Fn(&str) -> bool) -> Option<Rot> {
     let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);

@@ -99,6 +99,7 @@ fn what_was_found_once_is_found_again() {
         "full-disk-cut-not-synced",
         "topic-told-before-its-logs",
         "pipelined-batch-overtakes",
+        "follower-begins-between-batches",
     ] {
         let output = sim(&["plant", bug]);
         assert!(output.status.success(), "{bug}: {}", text(&output));

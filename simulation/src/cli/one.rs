@@ -50,7 +50,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 8] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 9] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -59,6 +59,7 @@ pub(super) const SCENARIOS: [(&str, &str); 8] = scenarios![
     "partial-write",
     "new-topic",
     "overtaken-batch",
+    "within-a-batch",
 ];
 
 /// The scenario that the arguments name.

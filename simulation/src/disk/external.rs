@@ -7,7 +7,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// A directory of the machine for one host; removed when the disk is dropped.
+/// A directory of the machine for one host, empty at first; removed when the disk is dropped, or before.
 pub(super) struct ExternalDir {
     root: PathBuf,
     made: bool,
@@ -30,7 +30,10 @@ impl ExternalDir {
 
     pub(super) fn path(&mut self, path: &Path) -> PathBuf {
         if !self.made {
-            self.made = std::fs::create_dir_all(&self.root).is_ok();
+            // A process of the same number may have left its own when it was killed: a node would take it for its past.
+            self.made = true;
+            self.remove();
+            let _ = std::fs::create_dir_all(&self.root);
         }
         let relative: PathBuf = path
             .components()
@@ -38,14 +41,18 @@ impl ExternalDir {
             .collect();
         self.root.join(relative)
     }
+
+    /// What cannot be removed stays in memory until the next start of the machine: nobody reads it.
+    pub(super) fn remove(&mut self) {
+        if self.made {
+            let _ = std::fs::remove_dir_all(&self.root);
+        }
+    }
 }
 
 impl Drop for ExternalDir {
     fn drop(&mut self) {
-        if self.made {
-            // What cannot be removed stays in memory until the next start of the machine: nobody reads it.
-            let _ = std::fs::remove_dir_all(&self.root);
-        }
+        self.remove();
     }
 }
 
@@ -53,4 +60,20 @@ fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_empty_at_first_whoever_left_it() {
+        let mut dir = ExternalDir::new("left-over");
+        std::fs::create_dir_all(dir.root.join("raft")).unwrap();
+        let raft = dir.path(Path::new("/raft"));
+        assert!(!raft.exists() && dir.root.exists());
+        let root = dir.root.clone();
+        drop(dir);
+        assert!(!root.exists());
+    }
 }

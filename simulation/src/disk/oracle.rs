@@ -81,6 +81,12 @@ impl SimDisk {
         self.0.lock().external.path(path)
     }
 
+    /// Removes what libraries have put there. For the end of a simulation: what its processes have leaked may hold the
+    /// disk longer.
+    pub fn remove_external(&self) {
+        self.0.lock().external.remove();
+    }
+
     /// Where a directory of this name is, as programs see it. The first of several, in the order of their paths.
     #[must_use]
     pub fn find_dir(&self, name: &str) -> Option<PathBuf> {

@@ -217,10 +217,16 @@ impl Ghost {
             if !may_lead || replica.failures > 0 {
                 continue;
             }
-            let runs_to = replica.last.map_or(i64::MAX, |look| look.log_end.get());
-            let end = copies::durable_end(&disks[node], &self.name, replica.durable, &mut replica.durable_at);
-            replica.durable = end;
-            let end = end.min(runs_to);
+            let end = match replica.last {
+                // A recovery may cut the files, and the replica follow again, before it serves: nothing seen now holds
+                // later.
+                None => copies::durable_end(&disks[node], &self.name, 0, &mut Cursor::default()),
+                Some(look) => {
+                    let (known, at) = (replica.durable, &mut replica.durable_at);
+                    replica.durable = copies::durable_end(&disks[node], &self.name, known, at);
+                    replica.durable.min(look.log_end.get())
+                }
+            };
             if end < self.end {
                 found.push((
                     "incomplete-candidate",

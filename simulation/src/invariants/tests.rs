@@ -177,6 +177,22 @@ fn who_may_be_elected_has_everything() {
 }
 
 #[test]
+fn what_a_dead_replica_had_is_not_what_it_has_after_its_recovery() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2], true);
+    two.write(1, &[1, 2, 4_000_000_000], true);
+    assert!(two.look(0, leads(0), (2, 2)).is_empty());
+    let eligible = partition(&[1, 2], &[1], &[2], Some(1));
+    assert!(two.candidates(&eligible).is_empty());
+    // Its third batch was torn and is cut; what it follows then lies elsewhere in the file.
+    two.write(0, &[1, 2, 3, 4, 5], true);
+    two.write(1, &[1, 2, 3, 4, 5], true);
+    assert!(two.look(0, leads(0), (5, 5)).is_empty());
+    let found = two.candidates(&eligible);
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
 fn offsets_keep_their_order_and_do_not_go_back() {
     let mut two = Two::new();
     two.write(0, &[1, 2, 3], true);

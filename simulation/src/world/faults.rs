@@ -412,26 +412,36 @@ impl World<'_> {
         for index in 0..self.nodes.len() {
             self.restart_what_has_failed(index, "disk has failed");
         }
-        if let Some(rot) = self.rot.take() {
-            self.shared.rotten.set(None);
-            // Where others may be elected, nobody but the cluster itself makes the bad copy good.
-            if self.others_may_lead(&rot) {
-                return;
-            }
-            if self.nodes[rot.node].is_up() {
-                self.crash(rot.node, false, 100);
-            }
-            let there = self.nodes[rot.node]
-                .host
-                .disk
-                .flip_bit(&rot.path, rot.position, rot.bit);
-            self.trace
-                .event("world", format_args!("the rotten bit is put right: {there}"));
-        }
+        // Nobody but the cluster itself makes a bad copy good, where it can: see `mend_a_last_copy`.
+        self.shared.rotten.set(None);
+        self.left_rotten = self.rot.take();
+        self.mend_a_last_copy();
     }
 
-    /// The cluster has left the rotten copy out, or can: a restart after a crash takes a replica out of those that may
-    /// be elected, so that the rotten one may be the last.
+    /// Once everything is healed: puts the rotten bit right where the bad copy is the last that may be elected. A crash may
+    /// take the good ones out of the in-sync set after the bit has rotted (`min.insync.replicas` of 1), and then a person
+    /// must help.
+    pub(super) fn mend_a_last_copy(&mut self) {
+        let Some(rot) = self.left_rotten.take() else {
+            return;
+        };
+        if self.others_may_lead(&rot) {
+            self.left_rotten = Some(rot);
+            return;
+        }
+        if !rot.is_there(&self.nodes[rot.node].host.disk) {
+            return;
+        }
+        if self.nodes[rot.node].is_up() {
+            self.crash(rot.node, false, 100);
+        }
+        let disk = &self.nodes[rot.node].host.disk;
+        let there = disk.flip_bit(&rot.path, rot.position, rot.bit);
+        self.trace
+            .event("world", format_args!("the rotten bit is put right: {there}"));
+    }
+
+    /// The cluster has left the rotten copy out, or can.
     fn others_may_lead(&self, rot: &rot::Rot) -> bool {
         let place = self
             .watcher

@@ -77,6 +77,8 @@ struct World<'a> {
     scheduled: u64,
     now_ms: u64,
     rot: Option<Rot>,
+    /// What had rotted when everything else was healed.
+    left_rotten: Option<Rot>,
     faults: BTreeMap<&'static str, u64>,
 }
 
@@ -174,6 +176,7 @@ impl<'a> World<'a> {
             agenda,
             now_ms: 0,
             rot: None,
+            left_rotten: None,
             faults: BTreeMap::new(),
         }
     }
@@ -314,6 +317,7 @@ impl<'a> World<'a> {
                 self.look_after(node);
             }
             self.watch();
+            self.mend_a_last_copy();
             if !self.violations.is_empty() {
                 return false;
             }
@@ -370,7 +374,7 @@ impl<'a> World<'a> {
             violations.push((0, violation));
         }
         self.trace.flush();
-        Report {
+        let report = Report {
             violations,
             hash: self.trace.hash(),
             sim_ms: self.now_ms,
@@ -379,7 +383,12 @@ impl<'a> World<'a> {
             faults: self.faults,
             seen: self.watcher.map(|watcher| watcher.seen).unwrap_or_default(),
             history,
+        };
+        drop(self.sim);
+        for node in &self.nodes {
+            node.host.disk.remove_external();
         }
+        report
     }
 }
 
