@@ -437,6 +437,37 @@ fn a_follower_that_begins_within_a_batch_takes_all_of_it() {
     assert_eq!(values(&follower), values(&leader));
 }
 
+/// Found by seed 293 of three nodes: the high watermark that it knew lay beyond the log all at once.
+#[test]
+fn a_disk_that_fails_there_moves_no_end() {
+    let leader_disk = PowerDisk::new();
+    let mut leader = create(&leader_disk, &small());
+    append(&mut leader, batch(&["a", "b", "c", "d"]), 3);
+    leader.set_log_start(Offset(2)).unwrap();
+    let given = leader.plan_read(Offset(2), Offset(4), 5_000, true).unwrap();
+    let given = given.run().unwrap();
+    for (what, changes) in [
+        ("syncs", 100),
+        ("names", 0),
+        ("names", 1),
+        ("names", 2),
+        ("writes", 100),
+    ] {
+        let disk = PowerDisk::new();
+        let mut follower = create(&disk, &small());
+        follower.truncate_fully_and_start_at(Offset(2)).unwrap();
+        disk.fail_syncs(what == "syncs");
+        disk.fail_writes(what == "writes");
+        disk.stop_after(changes);
+        assert!(follower.append_as_follower(given.clone(), NOW).is_err());
+        assert_eq!(
+            (follower.log_start(), follower.log_end()),
+            (Offset(2), Offset(2)),
+            "{what}"
+        );
+    }
+}
+
 #[test]
 fn a_follower_takes_what_its_leader_gives() {
     let leader_disk = PowerDisk::new();

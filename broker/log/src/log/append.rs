@@ -96,8 +96,11 @@ impl Log {
     /// Lets an empty log go on at another offset. DeleteRecords sets a leader's start anywhere, and a follower that begins
     /// there gets the whole of the batch around it: the batch's place in the log is where it begins.
     fn go_back_to(&mut self, offset: Offset) -> Result<(), AppendError> {
+        let kept = self.log_start.max(offset);
         let emptied = self.restart(offset);
         if let Err(error) = &emptied {
+            // Its end has not moved for those who know it.
+            (self.log_start, self.log_end, self.durable_end) = (kept, kept, kept);
             self.poison("beginning at another offset failed", error);
         }
         self.writable()?;
