@@ -21,6 +21,7 @@ use crate::batch::{
 use crate::config::LogConfig;
 use crate::errors::ChangeError;
 use crate::index::{AbortedTxn, IndexEntry};
+use crate::log::Generation;
 use crate::segment::{FileKind, Place, SEGMENT_BYTES_MAX, Segment, SegmentSizes, file_name, header_at};
 use crate::walk::{Walk, plausible_size};
 
@@ -61,7 +62,7 @@ pub struct CompactionJob {
     pub(crate) budget_bytes: usize,
     /// Where the last batch of each producer is: it stays, even empty, for its sequence.
     pub(crate) producers: BTreeMap<ProducerId, (ProducerEpoch, Option<Offset>)>,
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
     pub(crate) running: Arc<()>,
 }
 
@@ -69,7 +70,7 @@ pub struct CompactionJob {
 pub struct CompactionResult {
     pub(crate) groups: Vec<CleanedGroup>,
     pub(crate) cleaned_until: Offset,
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
     _running: Arc<()>,
 }
 
@@ -379,6 +380,7 @@ impl Source {
             Some(why) => Err(crate::ReadError::Damaged {
                 segment: self.base,
                 position: end.position,
+                offset: end.next_offset,
                 why,
             }
             .into()),

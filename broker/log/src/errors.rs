@@ -132,18 +132,51 @@ pub enum ReadError {
         log_end: Offset,
     },
     /// The file does not hold what was written to it.
-    #[error("segment {segment} is damaged at byte {position}: {why}")]
+    #[error("segment {segment} is damaged at byte {position} (offset {offset}): {why}")]
     Damaged {
         /// Base offset of the segment.
         segment: Offset,
         /// Where in its `.log` file.
         position: u64,
+        /// The first offset that is not known to be good.
+        offset: Offset,
         /// What is wrong there.
         why: String,
     },
     /// The disk's error.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Linux's error numbers of a device, or of a file system, that cannot give back what it was given: `EIO`, `EBADMSG`
+/// (a checksum of the file system's own), `EUCLEAN` (its structure), `ENODATA` (a medium's error, of some drivers).
+const LOST_BY_THE_DEVICE: [i32; 4] = [5, 74, 117, 61];
+
+impl ReadError {
+    /// What was written is gone, or is something else now: not a question that makes no sense, nor a system that is
+    /// short of something (descriptors, memory) and gives it later.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::OutOfRange { .. } => false,
+            Self::Damaged { .. } => true,
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => true,
+                _ => error
+                    .raw_os_error()
+                    .is_some_and(|number| LOST_BY_THE_DEVICE.contains(&number)),
+            },
+        }
+    }
+
+    /// The first offset that is not known to be good, where the damage was seen in the records themselves.
+    #[must_use]
+    pub const fn offset(&self) -> Option<Offset> {
+        match self {
+            Self::Damaged { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
 }
 
 /// A change of the log's extent (cut, new start, cleaning) failed.

@@ -104,25 +104,31 @@ impl TimedSegment {
         let last_offset = self.base.plus(i64::from(entry.relative));
         // The index is a hint: the batch that it names must be there, with that timestamp.
         let mut fits = false;
-        self.walk(position, |header, _| {
+        self.walk(position, self.base, |header, _| {
             fits = header.last_offset() == last_offset && header.max_timestamp() == entry.timestamp;
             header.last_offset() < last_offset
         })?;
         Ok(if fits { position } else { 0 })
     }
 
-    /// Shows heads from `position` on until `more` says false or the segment ends.
-    fn walk(&self, position: u32, mut more: impl FnMut(&BatchHeader, u64) -> bool) -> Result<(), ReadError> {
+    /// Shows heads from `position` on, where no offset below `expected` is, until `more` says false or the segment ends.
+    fn walk(
+        &self,
+        position: u32,
+        mut expected: Offset,
+        mut more: impl FnMut(&BatchHeader, u64) -> bool,
+    ) -> Result<(), ReadError> {
         let (mut position, size) = (u64::from(position), u64::from(self.size));
         while position < size {
             let header = header_at(&*self.log, position, size)?
-                .ok_or_else(|| self.damaged(position, "the segment ends within a head"))?;
-            let batch_size = plausible_size(&header, self.base, self.base, size - position)
-                .map_err(|why| self.damaged(position, why))?;
+                .ok_or_else(|| self.damaged(position, expected, "the segment ends within a head"))?;
+            let batch_size = plausible_size(&header, self.base, expected, size - position)
+                .map_err(|why| self.damaged(position, expected, why))?;
             if !more(&header, position) {
                 return Ok(());
             }
             position += batch_size as u64;
+            expected = header.next_offset();
         }
         Ok(())
     }
@@ -131,7 +137,7 @@ impl TimedSegment {
         let size = header.size_bytes().unwrap_or(0);
         let mut bytes = BytesMut::zeroed(size);
         if read_up_to(&*self.log, &mut bytes, position)? < size {
-            return Err(self.damaged(position, "the file is too short"));
+            return Err(self.damaged(position, header.base_offset(), "the file is too short"));
         }
         let batch = Batch {
             header: *header,
@@ -140,14 +146,15 @@ impl TimedSegment {
         if batch.crc_is_good() {
             Ok(batch)
         } else {
-            Err(self.damaged(position, "a checksum does not fit"))
+            Err(self.damaged(position, header.base_offset(), "a checksum does not fit"))
         }
     }
 
-    fn damaged(&self, position: u64, why: impl Into<String>) -> ReadError {
+    fn damaged(&self, position: u64, offset: Offset, why: impl Into<String>) -> ReadError {
         ReadError::Damaged {
             segment: self.base,
             position,
+            offset,
             why: why.into(),
         }
     }
@@ -190,10 +197,10 @@ impl TimestampPlan {
         start: u32,
         at: WallMs,
     ) -> Result<Option<(Offset, WallMs, LeaderEpoch)>, ReadError> {
-        let mut from = start;
+        let (mut from, mut expected) = (start, segment.base);
         loop {
             let mut candidate = None;
-            segment.walk(from, |header, position| {
+            segment.walk(from, expected, |header, position| {
                 let fits = header.max_timestamp() >= at && header.last_offset() >= self.log_start;
                 if fits {
                     candidate = Some((*header, position));
@@ -207,6 +214,7 @@ impl TimestampPlan {
                 return Ok(Some((offset, timestamp, header.leader_epoch())));
             }
             from = position as u32 + header.size_bytes().unwrap_or(0) as u32;
+            expected = header.next_offset();
         }
     }
 
@@ -218,9 +226,10 @@ impl TimestampPlan {
         at: WallMs,
     ) -> Result<Option<(Offset, WallMs)>, ReadError> {
         let batch = segment.batch(header, position)?;
-        let records = Records::new(&batch).map_err(|error| segment.damaged(position, error.to_string()))?;
+        let damaged = |why: String| segment.damaged(position, header.base_offset(), why);
+        let records = Records::new(&batch).map_err(|error| damaged(error.to_string()))?;
         for record in records {
-            let record = record.map_err(|error| segment.damaged(position, error.to_string()))?;
+            let record = record.map_err(|error| damaged(error.to_string()))?;
             if record.timestamp >= at && record.offset >= self.log_start {
                 return Ok(Some((record.offset, record.timestamp)));
             }

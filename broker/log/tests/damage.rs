@@ -179,6 +179,44 @@ proptest! {
     }
 
     #[test]
+    fn a_checked_read_finds_a_flipped_bit_and_finds_it_again(
+        seed in 0u64..8, file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0u32..8,
+        max_bytes in 1u32..2000,
+    ) {
+        let (disk, batches, point) = sample(seed, true);
+        let (mut log, _) = try_open(&disk, &config(), Shutdown::Clean, Recovered { recovery_point: point, ..Recovered::default() }).unwrap();
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+        let files: Vec<(PathBuf, Vec<u8>)> = disk.files().into_iter().filter(|(path, bytes)| is_log(path) && !bytes.is_empty()).collect();
+        let (path, bytes) = file.get(&files);
+        let at = at.index(bytes.len());
+        prop_assume!(!is_epoch_byte(&batches, bytes, at));
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        disk.put(path, damaged);
+        log.forget_files();
+        let read = |from: Offset| log.plan_read(from, log.log_end(), max_bytes, true).unwrap().run_checked();
+        let (mut next, mut found) = (log.log_start(), Vec::new());
+        let error = loop {
+            prop_assert!(next < log.log_end(), "nobody has seen the bit");
+            match read(next) {
+                Ok(bytes) => {
+                    prop_assert!(!bytes.is_empty(), "a reader waits for ever at {}", next);
+                    found.extend(Batches::new(bytes));
+                }
+                Err(error) => break error,
+            }
+            next = found.last().unwrap().header.next_offset();
+        };
+        let found: Vec<Bytes> = found.into_iter().map(|batch| batch.bytes).collect();
+        prop_assert_eq!(&found[..], &batches[..found.len()], "what is read is what was written");
+        prop_assert!(error.is_damage(), "{}", error);
+        // Whoever is told of the place finds the same there.
+        let place = error.offset().unwrap();
+        prop_assert!(place >= next);
+        prop_assert_eq!(read(place).unwrap_err().to_string(), error.to_string());
+    }
+
+    #[test]
     fn a_cut_file_is_never_a_silent_loss(
         seed in 0u64..8, file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
         close in any::<bool>(), zeros in 0usize..100, gone in any::<bool>(),

@@ -511,3 +511,21 @@ fn a_follower_takes_what_its_leader_gives() {
     ));
     follower.check();
 }
+
+#[test]
+fn a_job_of_a_log_that_was_set_aside_proves_nothing_of_its_successor() {
+    let disk = PowerDisk::new();
+    let cache = files(&disk);
+    let make = |dir: &str| Log::create(&cache, dir.into(), identity(), small()).unwrap();
+    let mut old = make("/data/orders-0");
+    append(&mut old, batch(&["one", "two"]), 0);
+    let (flush, checkpoint) = (old.start_flush().unwrap(), old.start_checkpoint().unwrap());
+    drop(old);
+    let mut new = make("/data/orders-1");
+    append(&mut new, batch(&["one", "two"]), 0);
+    let failed = || Err(std::io::Error::other("the old files are gone"));
+    assert_eq!(new.finish_flush(flush, Ok(())).unwrap(), Offset(0));
+    assert_eq!(new.finish_checkpoint(checkpoint, failed()).unwrap(), Offset(0));
+    assert_eq!((new.durable_end(), new.poisoned()), (Offset(0), None));
+    assert_eq!(support::flush(&mut new), Offset(2));
+}

@@ -137,7 +137,7 @@ impl Log {
         self.producers = Producers::default();
         self.epochs = epochs::Epochs::default();
         self.side_files.clear();
-        self.generation += 1;
+        self.generation.cuts += 1;
         self.write_epochs()?;
         Ok(retired)
     }
@@ -191,7 +191,7 @@ impl Log {
             remove_if_there(&self.place, at, FileKind::Snapshot)?;
         }
         self.cleaned_until = self.cleaned_until.map(|cleaned| cleaned.min(end));
-        self.generation += 1;
+        self.generation.cuts += 1;
         self.renote_active()?;
         self.rebuild_producers()?;
         self.epochs.truncate_end(end);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skerry_env::disk::{DynDisk, File, replace_file};
 use skerry_types::{Offset, is_planted};
 
-use super::Log;
+use super::{Generation, Log};
 use crate::epochs;
 use crate::errors::Poisoned;
 use crate::segment::FileKind;
@@ -17,7 +17,7 @@ pub struct FlushJob {
     names: Option<(DynDisk, PathBuf)>,
     end: Offset,
     write: u64,
-    generation: u64,
+    generation: Generation,
 }
 
 impl FlushJob {
@@ -110,6 +110,9 @@ impl Log {
     /// # Errors
     /// Where the sync failed: the log takes no more writes.
     pub fn finish_flush(&mut self, job: FlushJob, result: io::Result<()>) -> Result<Offset, Poisoned> {
+        if job.generation.log != self.generation.log {
+            return Ok(self.durable_end);
+        }
         if let Err(error) = result {
             self.poison("a sync failed", &error);
         }

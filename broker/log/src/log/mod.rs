@@ -19,7 +19,7 @@ use skerry_types::{LeaderEpoch, Offset, WallMs};
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, Epochs};
 use crate::errors::{AppendError, OpenError, Poisoned};
-use crate::files::FileCache;
+use crate::files::{FileCache, FileKey};
 use crate::identity::{self, PartitionIdentity};
 use crate::producers::{ProducerSnapshot, Producers};
 use crate::segment::{FileKind, Place, Segment};
@@ -89,12 +89,21 @@ pub struct Log {
     synced_names: u64,
     /// Files beside the data that the next flush makes durable, with their last write.
     side_files: Vec<(u64, Arc<dyn File>)>,
-    /// Counts truncations: a flush that began before one proves nothing after it.
-    generation: u64,
+    generation: Generation,
     known_high_watermark: AtomicI64,
     /// Lives as long as a round of compaction is under way.
     compacting: Weak<()>,
     poison: Option<String>,
+}
+
+/// What a job is of. A flush that began before a cut proves nothing after it, and nothing at all of another log that
+/// has taken the place of the one it was begun for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation {
+    /// Names the log among all that were ever opened over its cache of files.
+    log: FileKey,
+    /// Truncations since then.
+    cuts: u64,
 }
 
 impl Log {
@@ -149,6 +158,10 @@ impl Log {
         end: Offset,
     ) -> Self {
         let log_start = segments.first().map_or(end, |first| first.base);
+        let generation = Generation {
+            log: place.files.new_key(),
+            cuts: 0,
+        };
         Self {
             place,
             identity,
@@ -167,7 +180,7 @@ impl Log {
             names_changed: 0,
             synced_names: 0,
             side_files: Vec::new(),
-            generation: 0,
+            generation,
             known_high_watermark: AtomicI64::new(0),
             compacting: Weak::new(),
             poison: None,

@@ -6,7 +6,7 @@ use skerry_env::disk::File;
 use skerry_types::Offset;
 
 use super::{Log, gaps_until};
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Batches};
 use crate::buffers::BufferPool;
 use crate::errors::ReadError;
 use crate::index::{AbortedTxn, OffsetEntry, floor_in_file};
@@ -90,10 +90,11 @@ impl SegmentView {
         }
     }
 
-    pub(crate) fn damaged(&self, position: u64, why: impl Into<String>) -> ReadError {
+    pub(crate) fn damaged(&self, position: u64, offset: Offset, why: impl Into<String>) -> ReadError {
         ReadError::Damaged {
             segment: self.base,
             position,
+            offset,
             why: why.into(),
         }
     }
@@ -109,10 +110,37 @@ fn read_some(file: &dyn File, buf: &mut [u8], position: u64, cached: bool) -> io
 
 /// What a segment has for a read.
 enum Found {
-    Batches(Bytes),
+    Batches(Piece),
     /// Nothing at or after the offset.
     Nothing,
     WouldWait,
+}
+
+/// Whole batches of one segment.
+struct Piece {
+    segment: Offset,
+    /// Where they begin in the segment's `.log` file.
+    position: u64,
+    bytes: Bytes,
+}
+
+impl Piece {
+    /// Compares each batch with its sum.
+    fn check(self) -> Result<Bytes, ReadError> {
+        let mut position = self.position;
+        for batch in Batches::new(self.bytes.clone()) {
+            if !batch.crc_is_good() {
+                return Err(ReadError::Damaged {
+                    segment: self.segment,
+                    position,
+                    offset: batch.header.base_offset(),
+                    why: "a batch's checksum does not fit its bytes".to_owned(),
+                });
+            }
+            position += batch.bytes.len() as u64;
+        }
+        Ok(self.bytes)
+    }
 }
 
 impl Log {
@@ -210,7 +238,12 @@ impl ReadPlan {
     /// # Errors
     /// Where the file fails or is damaged.
     pub fn run_cached(&self) -> Result<Option<Bytes>, ReadError> {
-        self.read(true)
+        let found = self.read(true)?;
+        Ok(match found {
+            Found::Batches(piece) => Some(piece.bytes),
+            Found::Nothing => Some(Bytes::new()),
+            Found::WouldWait => None,
+        })
     }
 
     /// Reads, and waits for the device where it must.
@@ -218,22 +251,35 @@ impl ReadPlan {
     /// # Errors
     /// Where the file fails or is damaged.
     pub fn run(&self) -> Result<Bytes, ReadError> {
-        Ok(self.read(false)?.unwrap_or_default())
+        Ok(match self.read(false)? {
+            Found::Batches(piece) => piece.bytes,
+            Found::Nothing | Found::WouldWait => Bytes::new(),
+        })
     }
 
-    fn read(&self, cached: bool) -> Result<Option<Bytes>, ReadError> {
+    /// As [`Self::run`], and does what a read leaves to its reader: compares each batch with its sum.
+    ///
+    /// # Errors
+    /// Where the file fails or is damaged.
+    pub fn run_checked(&self) -> Result<Bytes, ReadError> {
+        match self.read(false)? {
+            Found::Batches(piece) => piece.check(),
+            Found::Nothing | Found::WouldWait => Ok(Bytes::new()),
+        }
+    }
+
+    fn read(&self, cached: bool) -> Result<Found, ReadError> {
         for (number, view) in self.views.iter().flatten().enumerate() {
             if number > 0 && view.base > self.from && view.base > self.gaps_until {
                 let why = format!("offsets {} to {} are missing before it", self.from, view.base);
-                return Err(view.damaged(0, why));
+                return Err(view.damaged(0, self.from, why));
             }
             match self.read_segment(view, cached)? {
-                Found::Batches(bytes) => return Ok(Some(bytes)),
-                Found::WouldWait => return Ok(None),
                 Found::Nothing => {}
+                found => return Ok(found),
             }
         }
-        Ok(Some(Bytes::new()))
+        Ok(Found::Nothing)
     }
 
     fn read_segment(&self, view: &SegmentView, cached: bool) -> Result<Found, ReadError> {
@@ -276,10 +322,10 @@ impl ReadPlan {
                     expected = header.base_offset().max(view.base);
                 }
                 let batch_size = plausible_size(&header, view.base, expected, size - here)
-                    .map_err(|why| view.damaged(here, why))?;
+                    .map_err(|why| view.damaged(here, expected, why))?;
                 if header.base_offset() > expected && header.base_offset() > self.gaps_until {
                     let why = format!("offset {} follows {expected}", header.base_offset());
-                    return Err(view.damaged(here, why));
+                    return Err(view.damaged(here, expected, why));
                 }
                 if header.last_offset() >= self.from {
                     return self
@@ -297,7 +343,7 @@ impl ReadPlan {
                 return if cached {
                     Ok(Some(Found::WouldWait))
                 } else {
-                    Err(view.damaged(position, "the file is too short"))
+                    Err(view.damaged(position, expected, "the file is too short"))
                 };
             }
             position += at as u64;
@@ -321,8 +367,18 @@ impl ReadPlan {
         cached: bool,
     ) -> Result<Found, ReadError> {
         let max_bytes = self.max_bytes as usize;
-        if first.next_offset() > self.upper || first_size > max_bytes && !self.min_one_batch {
-            return Ok(Found::Batches(Bytes::new()));
+        let piece = |bytes| {
+            Found::Batches(Piece {
+                segment: view.base,
+                position,
+                bytes,
+            })
+        };
+        // A bound rarely lies within a batch. More often the head is wrong about its end: an empty answer would keep the
+        // reader there for ever.
+        let beyond = first.next_offset() > self.upper;
+        if !beyond && first_size > max_bytes && !self.min_one_batch {
+            return Ok(piece(Bytes::new()));
         }
         if bytes.len() < first_size {
             let want = (first_size.max(max_bytes) as u64).min(u64::from(view.size) - position);
@@ -334,9 +390,18 @@ impl ReadPlan {
                 return if cached {
                     Ok(Found::WouldWait)
                 } else {
-                    Err(view.damaged(position, "the file is too short"))
+                    Err(view.damaged(position, first.base_offset(), "the file is too short"))
                 };
             }
+        }
+        if beyond {
+            let whole = Piece {
+                segment: view.base,
+                position,
+                bytes: bytes.slice(..first_size),
+            };
+            whole.check()?;
+            return Ok(piece(Bytes::new()));
         }
         let mut end = first_size;
         let mut expected = first.next_offset();
@@ -353,7 +418,7 @@ impl ReadPlan {
             expected = header.next_offset();
             end += size;
         }
-        Ok(Found::Batches(bytes.slice(..end)))
+        Ok(piece(bytes.slice(..end)))
     }
 
     /// Up to `want` bytes; fewer where the file ends, or where only so much is cached.
