@@ -23,5 +23,5 @@ pub use raft::Survivor;
 /// The pure state machine: commands, the image and what is in it.
 pub use skerry_metadata_state as state;
 pub use skerry_metadata_state::{Command, Delta, Image, Outcome, Refusal};
-pub use status::{Leadership, MemberStatus, QuorumStatus, Role};
+pub use status::{Leadership, MemberStatus, QuorumStatus, Role, StoreTrouble};
 pub use wal::{WalMark, cut_unsynced_wal};

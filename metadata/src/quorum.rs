@@ -12,7 +12,7 @@ use crate::errors::{MembershipError, ProposeError, ReadError, StartError};
 use crate::identity;
 use crate::publish::ImageWatch;
 use crate::raft::Node;
-use crate::status::{Leadership, QuorumStatus};
+use crate::status::{Leadership, QuorumStatus, StoreTrouble};
 
 /// This node's part of the metadata quorum. Cheap to clone.
 #[derive(Clone)]
@@ -162,6 +162,12 @@ impl Quorum {
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         self.node.status()
+    }
+
+    /// Why this node takes no part in decisions, where that is for its disk.
+    #[must_use]
+    pub fn trouble(&self) -> Option<StoreTrouble> {
+        self.node.trouble()
     }
 
     /// What the leader knows of the quorum, how far each member is included. From any node.

@@ -57,6 +57,20 @@ pub struct Leadership {
     pub here: bool,
 }
 
+/// Why a node takes no part in decisions.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreTrouble {
+    /// A write failed, which is final until the next start.
+    #[error("{0}; start this node again when the cause is gone")]
+    Failed(String),
+    /// There is too little room on the disk. It goes on by itself.
+    #[error("the metadata waits for room on its disk, where {free_bytes} bytes are free")]
+    NoRoom {
+        /// What is free.
+        free_bytes: u64,
+    },
+}
+
 /// What a node knows of the quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuorumStatus {

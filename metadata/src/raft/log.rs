@@ -11,6 +11,7 @@ use skerry_env::{TaskHandle, Tasks};
 use skerry_types::is_planted;
 use tokio::sync::{mpsc, oneshot};
 
+use super::room::Room;
 use super::store::Store;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -86,11 +87,12 @@ async fn flush_all(store: Arc<Store>, tasks: Tasks, mut queue: mpsc::UnboundedRe
 pub(crate) struct LogStore {
     store: Arc<Store>,
     flusher: Flusher,
+    room: Room,
 }
 
 impl LogStore {
-    pub(crate) fn new(store: Arc<Store>, flusher: Flusher) -> Self {
-        Self { store, flusher }
+    pub(crate) fn new(store: Arc<Store>, flusher: Flusher, room: Room) -> Self {
+        Self { store, flusher, room }
     }
 }
 
@@ -128,6 +130,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.room.wait(0).await?;
         self.store.put_vote(vote)?;
         if is_planted("raft-vote-not-synced") {
             return Ok(());
@@ -136,6 +139,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.room.wait(0).await?;
         self.store.put_committed(committed.as_ref())
     }
 
@@ -148,6 +152,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        self.room.wait(0).await?;
         self.store.append(entries)?;
         if is_planted("raft-entry-acked-before-sync") {
             callback.io_completed(Ok(()));
@@ -160,11 +165,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.room.wait(0).await?;
         self.store
             .truncate_from(last_log_id.map_or(0, |last| last.index + 1))
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.room.wait(0).await?;
         self.store.purge(&log_id)
     }
 }

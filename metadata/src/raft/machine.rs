@@ -11,6 +11,7 @@ use skerry_env::Tasks;
 use skerry_metadata_state::{Delta, Image, Outcome, State};
 
 use super::log::Flusher;
+use super::room::Room;
 use super::snapshot::{Snapshots, Stored};
 use super::store::Store;
 use super::types::{LogId, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -32,8 +33,8 @@ fn decode(data: &[u8]) -> io::Result<Image> {
 
 impl Machine {
     /// The state of the snapshot in `store`, or an empty one.
-    pub(crate) fn load(store: Arc<Store>, flusher: Flusher, tasks: Tasks) -> io::Result<Self> {
-        let snapshots = Snapshots::load(store, flusher, tasks)?;
+    pub(crate) fn load(store: Arc<Store>, flusher: Flusher, tasks: Tasks, room: Room) -> io::Result<Self> {
+        let snapshots = Snapshots::load(store, flusher, tasks, room)?;
         let (image, last_applied, membership) = match snapshots.current() {
             Some(Snapshot { meta, snapshot }) => {
                 (decode(&snapshot.read()?)?, meta.last_log_id, meta.last_membership)

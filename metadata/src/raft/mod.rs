@@ -5,11 +5,14 @@ mod attend;
 mod convert;
 mod describe;
 mod found;
+#[cfg(test)]
+mod full_disk;
 mod log;
 mod machine;
 mod members;
 mod network;
 mod recover;
+mod room;
 mod server;
 mod snapshot;
 mod store;
@@ -19,7 +22,7 @@ mod types;
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -39,6 +42,7 @@ use self::log::{Flusher, LogStore};
 use self::machine::Machine;
 use self::members::Change;
 use self::network::{AddressBook, Peers};
+use self::room::Room;
 use self::server::Service;
 use self::snapshot::Snapshots;
 use self::store::Store;
@@ -46,7 +50,7 @@ use self::types::{Raft, Runtime, ServerMetrics, TypeConfig};
 use crate::config::QuorumConfig;
 use crate::errors::{ChangeRefused, MembershipError, ProposeError, ReadError, StartError};
 use crate::publish::Publisher;
-use crate::status::{Leadership, QuorumStatus};
+use crate::status::{Leadership, QuorumStatus, StoreTrouble};
 
 pub use self::recover::Survivor;
 
@@ -80,6 +84,9 @@ struct Inner {
     /// Held by whoever changes the members at this node.
     changing: tokio::sync::Mutex<()>,
     stop_serving: watch::Sender<bool>,
+    room: Room,
+    /// Weak: it closes with the raft.
+    store: Weak<Store>,
     tasks: Mutex<Vec<TaskHandle>>,
 }
 
@@ -132,8 +139,16 @@ impl Node {
         let store = Arc::new(env.tasks.run_blocking(move || Store::open(&path, mark)).await?);
         let had_log = store.is_used().map_err(|error| unreadable(&dir, &error))?;
         let (flusher, task) = Flusher::start(&store, &env.tasks);
-        let machine = Machine::load(Arc::clone(&store), flusher.clone(), env.tasks.clone())
-            .map_err(|error| unreadable(&dir, &error))?;
+        let stop_serving = watch::Sender::new(false);
+        let room = Room::new(&env, config.data_dir.clone(), stop_serving.subscribe());
+        let machine = Machine::load(
+            Arc::clone(&store),
+            flusher.clone(),
+            env.tasks.clone(),
+            room.clone(),
+        )
+        .map_err(|error| unreadable(&dir, &error))?;
+        let weak_store = Arc::downgrade(&store);
         let publisher = Arc::clone(machine.publisher());
         let snapshots = machine.snapshots().clone();
         let book = Arc::new(AddressBook::default());
@@ -142,7 +157,13 @@ impl Node {
             timings: config.timings,
             book: Arc::clone(&book),
         };
-        let new = Raft::new(id, raft_config, network, LogStore::new(store, flusher), machine);
+        let new = Raft::new(
+            id,
+            raft_config,
+            network,
+            LogStore::new(store, flusher, room.clone()),
+            machine,
+        );
         let raft = Runtime::scope(env.rng.u64(), new)
             .await
             .map_err(|error| unreadable(&dir, &error))?;
@@ -159,7 +180,9 @@ impl Node {
             leader_heard: Mutex::default(),
             book,
             changing: tokio::sync::Mutex::default(),
-            stop_serving: watch::Sender::new(false),
+            stop_serving,
+            room,
+            store: weak_store,
             tasks: Mutex::new(vec![task]),
         };
         let node = Self {
@@ -315,6 +338,15 @@ impl Node {
     /// A message of the leader was taken.
     fn leader_is_heard(&self) {
         *self.inner.leader_heard.lock() = Some(self.env().clock.now());
+    }
+
+    /// Why this node takes no part in decisions, where that is for its disk.
+    pub(crate) fn trouble(&self) -> Option<StoreTrouble> {
+        let failure = self.inner.store.upgrade().and_then(|store| store.failure());
+        let lacking = || self.inner.room.lacking();
+        failure
+            .map(StoreTrouble::Failed)
+            .or_else(|| lacking().map(|free_bytes| StoreTrouble::NoRoom { free_bytes }))
     }
 
     pub(crate) fn leadership(&self) -> Leadership {

@@ -243,7 +243,7 @@ impl Service {
             .node
             .snapshots()
             .ok_or_else(|| Status::unavailable("this node is stopping"))?;
-        let mut writer = snapshots.writer();
+        let mut writer = snapshots.writer(data_bytes).await.map_err(stopped)?;
         while let Some(part) = next_part(parts).await? {
             let Part::Data(piece) = part else {
                 return Err(Status::invalid_argument("a second header"));

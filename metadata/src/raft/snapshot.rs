@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use skerry_env::Tasks;
 
 use super::log::Flusher;
+use super::room::Room;
 use super::store::{Pieces, Store};
 use super::types::{Snapshot, SnapshotMeta};
 
@@ -104,12 +105,13 @@ pub(crate) struct Snapshots {
     store: Arc<Store>,
     flusher: Flusher,
     tasks: Tasks,
+    room: Room,
     current: Arc<Mutex<Option<Snapshot>>>,
 }
 
 impl Snapshots {
     /// Reads what the store says.
-    pub(super) fn load(store: Arc<Store>, flusher: Flusher, tasks: Tasks) -> io::Result<Self> {
+    pub(super) fn load(store: Arc<Store>, flusher: Flusher, tasks: Tasks, room: Room) -> io::Result<Self> {
         let current = store.snapshot()?.map(|(meta, pieces)| Snapshot {
             meta,
             snapshot: Stored(Arc::new(Guard {
@@ -122,6 +124,7 @@ impl Snapshots {
             store,
             flusher,
             tasks,
+            room,
             current: Arc::new(Mutex::new(current)),
         })
     }
@@ -130,8 +133,10 @@ impl Snapshots {
         self.current.lock().clone()
     }
 
-    pub(super) fn writer(&self) -> Writer {
-        Writer(Guard {
+    /// Takes a snapshot of `bytes` bytes, as soon as there is room for it.
+    pub(super) async fn writer(&self, bytes: u64) -> io::Result<Writer> {
+        self.room.wait(bytes).await?;
+        Ok(Writer(Guard {
             store: Arc::clone(&self.store),
             pieces: Pieces {
                 generation: self.store.new_generation(),
@@ -139,7 +144,7 @@ impl Snapshots {
                 bytes: 0,
             },
             current: AtomicBool::new(false),
-        })
+        }))
     }
 
     /// Runs `work`, which reads or writes pieces, where it may block.
@@ -149,7 +154,7 @@ impl Snapshots {
 
     /// Cuts `data` into pieces.
     pub(super) async fn write(&self, data: Bytes) -> io::Result<Stored> {
-        let mut writer = self.writer();
+        let mut writer = self.writer(data.len() as u64).await?;
         self.tasks
             .run_blocking(move || {
                 for piece in data.chunks(PIECE_BYTES) {
@@ -162,6 +167,7 @@ impl Snapshots {
 
     /// Makes `stored` the current snapshot, unless a newer one is. Durable on return.
     pub(super) async fn adopt(&self, meta: SnapshotMeta, stored: Stored) -> io::Result<()> {
+        self.room.wait(0).await?;
         let replaced = {
             let mut current = self.current.lock();
             // One that was built for long may end after a newer one came from the leader: the log up to that one is

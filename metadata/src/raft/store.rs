@@ -2,10 +2,13 @@
 //!
 //! Writes go to RocksDB's memory and are readable at once; they are durable after the next [`Store::sync`]. RocksDB
 //! replays its write-ahead log in order, so whatever was written before a durable thing is durable as well.
+//!
+//! The first write that fails is the last that RocksDB is given: it asserts that nobody writes to a file after that.
 
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
@@ -62,6 +65,8 @@ pub(crate) struct Store {
     mark: Option<WalMark>,
     /// Names the next snapshot. Above whatever a crash left.
     next_generation: AtomicU64,
+    /// Why nothing is written any more.
+    failure: OnceLock<String>,
 }
 
 /// The pieces of one snapshot.
@@ -119,6 +124,7 @@ impl Store {
             dir: dir.to_owned(),
             mark,
             next_generation: AtomicU64::new(0),
+            failure: OnceLock::new(),
         };
         store.clear_leftovers().map_err(|source| StartError::Io {
             path: dir.to_owned(),
@@ -132,10 +138,29 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes everything written so far durable. A failure is final: RocksDB refuses every later write.
+    /// Makes everything written so far durable. A failure is final.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.db.flush_wal(true).map_err(failed)?;
+        self.change(|db| db.flush_wal(true))?;
         self.mark_synced()
+    }
+
+    /// Lets RocksDB write, unless a write has failed before.
+    fn change(&self, change: impl FnOnce(&DB) -> Result<(), rocksdb::Error>) -> io::Result<()> {
+        if let Some(why) = self.failure() {
+            return Err(io::Error::other(why));
+        }
+        change(&self.db).map_err(|error| {
+            let why = self
+                .failure
+                .get_or_init(|| format!("the metadata store takes no more writes: {}", error.into_string()));
+            tracing::error!(dir = %self.dir.display(), why, "a write failed, which is final until the next start");
+            io::Error::other(why.clone())
+        })
+    }
+
+    /// Why the store takes no more writes: an earlier one failed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 
     fn mark_synced(&self) -> io::Result<()> {
@@ -147,9 +172,7 @@ impl Store {
     }
 
     pub(crate) fn put_vote(&self, vote: &Vote) -> io::Result<()> {
-        self.db
-            .put(key::VOTE, value(&convert::vote(vote)))
-            .map_err(failed)
+        self.change(|db| db.put(key::VOTE, value(&convert::vote(vote))))
     }
 
     pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
@@ -160,7 +183,7 @@ impl Store {
     }
 
     fn put_log_id(&self, key: &[u8], id: &LogId) -> io::Result<()> {
-        self.db.put(key, value(&convert::log_id(id))).map_err(failed)
+        self.change(|db| db.put(key, value(&convert::log_id(id))))
     }
 
     fn get_log_id(&self, key: &[u8]) -> io::Result<Option<LogId>> {
@@ -174,7 +197,7 @@ impl Store {
     pub(crate) fn put_committed(&self, committed: Option<&LogId>) -> io::Result<()> {
         match committed {
             Some(id) => self.put_log_id(key::COMMITTED, id),
-            None => self.db.delete(key::COMMITTED).map_err(failed),
+            None => self.change(|db| db.delete(key::COMMITTED)),
         }
     }
 
@@ -191,14 +214,14 @@ impl Store {
         for entry in entries {
             batch.put(log_key(entry.log_id.index), value(&convert::entry(&entry)));
         }
-        self.db.write(batch).map_err(failed)
+        self.change(|db| db.write(batch))
     }
 
     /// Drops the entries from `first` on. May be lost in a crash together with everything written later.
     pub(crate) fn truncate_from(&self, first: u64) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         batch.delete_range(&log_key(first)[..], &LOG_END[..]);
-        self.db.write(batch).map_err(failed)
+        self.change(|db| db.write(batch))
     }
 
     /// Drops the entries up to `last`, which a snapshot covers.
@@ -206,7 +229,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         batch.put(key::PURGED, value(&convert::log_id(last)));
         batch.delete_range(log_key(0), log_key(last.index + 1));
-        self.db.write(batch).map_err(failed)
+        self.change(|db| db.write(batch))
     }
 
     /// The entries of `range`, as many as fit into `bytes_max`, one at least.
@@ -258,7 +281,7 @@ impl Store {
     }
 
     pub(crate) fn put_piece(&self, generation: u64, piece: u32, data: &[u8]) -> io::Result<()> {
-        self.db.put(piece_key(generation, piece), data).map_err(failed)
+        self.change(|db| db.put(piece_key(generation, piece), data))
     }
 
     pub(crate) fn piece(&self, generation: u64, piece: u32) -> io::Result<Bytes> {
@@ -269,7 +292,7 @@ impl Store {
     pub(crate) fn delete_pieces(&self, generation: u64) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         batch.delete_range(piece_key(generation, 0), piece_key(generation + 1, 0));
-        self.db.write(batch).map_err(failed)
+        self.change(|db| db.write(batch))
     }
 
     /// Makes `pieces`, which are all written, the snapshot. Not durable before the next sync.
@@ -280,7 +303,7 @@ impl Store {
             pieces: pieces.count,
             data_bytes: pieces.bytes,
         };
-        self.db.put(key::SNAPSHOT, value(&stored)).map_err(failed)
+        self.change(|db| db.put(key::SNAPSHOT, value(&stored)))
     }
 
     pub(crate) fn snapshot(&self) -> io::Result<Option<(SnapshotMeta, Pieces)>> {
@@ -312,7 +335,7 @@ impl Store {
         };
         batch.delete_range(&piece_key(after, 0)[..], &PIECE_END[..]);
         self.next_generation.store(after, Ordering::Relaxed);
-        self.db.write(batch).map_err(failed)
+        self.change(|db| db.write(batch))
     }
 }
 

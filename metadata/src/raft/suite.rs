@@ -9,9 +9,11 @@ use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{RaftLogReader as _, StorageError};
 use skerry_env::{Env, TaskHandle};
+use tokio::sync::watch;
 
 use super::log::{Flusher, LogStore};
 use super::machine::Machine;
+use super::room::Room;
 use super::snapshot::{PIECE_BYTES, Snapshots};
 use super::store::Store;
 use super::types::{Entry, LeaderId, LogId, Runtime, SnapshotMeta, StoredMembership, TypeConfig, Vote};
@@ -29,12 +31,17 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, (tempfile::TempDir, TaskHandle)
     }
 }
 
+fn room(dir: &Path) -> Room {
+    Room::new(&Env::os(), dir.to_owned(), watch::channel(false).1)
+}
+
 fn open(dir: &Path, mark: Option<WalMark>) -> (LogStore, Machine, TaskHandle) {
     let tasks = Env::os().tasks;
     let store = Arc::new(Store::open(&dir.join("raft"), mark).expect("opens"));
     let (flusher, task) = Flusher::start(&store, &tasks);
-    let machine = Machine::load(Arc::clone(&store), flusher.clone(), tasks).expect("loads");
-    (LogStore::new(store, flusher), machine, task)
+    let room = room(dir);
+    let machine = Machine::load(Arc::clone(&store), flusher.clone(), tasks, room.clone()).expect("loads");
+    (LogStore::new(store, flusher, room), machine, task)
 }
 
 #[tokio::test]
@@ -149,13 +156,15 @@ async fn a_snapshot_is_replaced_while_it_is_read_and_leaves_nothing_behind() {
     let tasks = Env::os().tasks;
     let store = Arc::new(Store::open(&dir.path().join("raft"), None).expect("opens"));
     let (flusher, task) = Flusher::start(&store, &tasks);
-    let load = || Snapshots::load(Arc::clone(&store), flusher.clone(), tasks.clone()).expect("loads");
+    let room = room(dir.path());
+    let load =
+        || Snapshots::load(Arc::clone(&store), flusher.clone(), tasks.clone(), room.clone()).expect("loads");
     let snapshots = load();
     assert!(snapshots.current().is_none());
     let data = |byte: u8| Bytes::from(vec![byte; PIECE_BYTES * 2 + 10]);
 
     // One that is given up, as by a peer that dies while it sends.
-    let mut writer = snapshots.writer();
+    let mut writer = snapshots.writer(100).await.expect("room");
     writer.push(&[1; 100]).expect("written");
     assert_eq!(pieces(&store, 0), 1);
     drop(writer);
@@ -183,7 +192,7 @@ async fn a_snapshot_is_replaced_while_it_is_read_and_leaves_nothing_behind() {
     assert_eq!(pieces(&store, 3), 0);
 
     // A crash in the middle of one leaves pieces that the next start clears.
-    let mut writer = snapshots.writer();
+    let mut writer = snapshots.writer(100).await.expect("room");
     writer.push(&[5; 100]).expect("written");
     std::mem::forget(writer);
     let unfinished = 4;
