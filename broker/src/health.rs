@@ -48,18 +48,28 @@ impl AdminState for NodeHealth {
 }
 
 /// Why the node does not serve as it should, and what is wrong elsewhere.
-fn ready(broker: &Broker) -> Health {
+pub(crate) fn ready(broker: &Broker) -> Health {
     let mut reasons = Vec::new();
-    reasons.extend(cluster_view::quorum_trouble(&broker.quorum().status()));
+    match broker.quorum().trouble() {
+        Some(trouble) => reasons.push(trouble.to_string()),
+        None => reasons.extend(cluster_view::quorum_trouble(&broker.quorum().status())),
+    }
     let view = ClusterView::of(&broker.image(), broker.id());
     if broker.epoch().is_none() {
         reasons.push("the broker has not registered yet".to_owned());
     } else {
         reasons.extend(view.reasons(&broker.catching_up.lock().told()));
     }
+    let mut notes = view.notes();
     for partition in broker.partitions().all() {
         if let Some(why) = partition.offline() {
             reasons.push(format!("{}: {why}", partition.name()));
+        } else if let Some(why) = partition.damage() {
+            // Until another copy takes over, or for ever where there is none.
+            notes.push(format!(
+                "{}: {why}; what can be read of it is served",
+                partition.name()
+            ));
         }
     }
     if let Some(free_bytes) = broker.disk_nearly_full() {
@@ -67,8 +77,5 @@ fn ready(broker: &Broker) -> Health {
             "the disk is nearly full: {free_bytes} bytes are free, producers must wait"
         ));
     }
-    Health {
-        reasons,
-        notes: view.notes(),
-    }
+    Health { reasons, notes }
 }

@@ -35,6 +35,7 @@ pub mod peers;
 pub mod producer_ids;
 mod registration;
 pub mod replication;
+mod scrub;
 mod session;
 pub mod settings;
 pub mod topics;

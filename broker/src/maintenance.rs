@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skerry_log::Retired;
-use skerry_types::Instant;
+use skerry_log::{ChangeError, Retired};
+use skerry_types::{Instant, Offset};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -102,6 +102,9 @@ impl Maintenance {
             partitions.iter().filter(|p| p.offline().is_some()).count(),
         ));
         metrics
+            .partitions_damaged
+            .set(number(partitions.iter().filter(|p| p.damage().is_some()).count()));
+        metrics
             .partitions_led
             .set(number(partitions.iter().filter(|p| p.is_led()).count()));
         self.broker.replication().measure(partitions);
@@ -178,7 +181,12 @@ impl Maintenance {
             .await;
         match cleaned {
             Some(Ok(retired)) => self.retire(partition, retired),
-            Some(Err(error)) => tracing::warn!(partition = %partition.name(), %error, "cannot compact"),
+            Some(Err(error)) => {
+                tracing::warn!(partition = %partition.name(), %error, "cannot compact");
+                if let ChangeError::Read(error) = &error {
+                    partition.suspect(Offset::ZERO, error);
+                }
+            }
             None => {}
         }
     }

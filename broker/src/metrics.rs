@@ -46,6 +46,10 @@ pub struct Metrics {
     pub partitions_led: Gauge,
     /// Partitions that cannot be served.
     pub partitions_offline: Gauge,
+    /// Partitions that are served although a part of them is damaged.
+    pub partitions_damaged: Gauge,
+    /// Damage that was found in copies here, each once.
+    pub damage_found: Counter,
     /// Bytes of all logs.
     pub log_bytes: Gauge,
     /// Bytes of the memory budget in use.
@@ -56,6 +60,40 @@ pub struct Metrics {
     pub groups: Gauge,
     /// What goes between brokers.
     pub replication: ReplicationMetrics,
+    /// What the scrub has read.
+    pub scrub: ScrubMetrics,
+}
+
+/// How far the scrub is, which reads all that is kept and compares it with its sums.
+#[derive(Default)]
+pub struct ScrubMetrics {
+    /// Bytes read.
+    pub read_bytes: Counter,
+    /// Rounds ended.
+    pub rounds: Counter,
+    /// Partitions that this round has not come to; 0 between two rounds.
+    pub partitions_left: Gauge,
+}
+
+impl ScrubMetrics {
+    fn register(&self, r: &mut Registry) {
+        r.register_with_unit(
+            "scrub_read",
+            "Bytes that the scrub has read and checked",
+            Unit::Bytes,
+            self.read_bytes.clone(),
+        );
+        r.register(
+            "scrub_rounds",
+            "How often the scrub has read everything",
+            self.rounds.clone(),
+        );
+        r.register(
+            "scrub_partitions_left",
+            "Partitions that the scrub has not come to in this round",
+            self.partitions_left.clone(),
+        );
+    }
 }
 
 /// What is counted of replication.
@@ -201,6 +239,16 @@ impl Metrics {
             "Partitions that cannot be served",
             self.partitions_offline.clone(),
         );
+        r.register(
+            "partitions_damaged",
+            "Partitions that are served although a part of them is damaged",
+            self.partitions_damaged.clone(),
+        );
+        r.register(
+            "damage_found",
+            "Damaged places found in copies here",
+            self.damage_found.clone(),
+        );
         r.register_with_unit("log", "Bytes of all logs", Unit::Bytes, self.log_bytes.clone());
         r.register_with_unit(
             "memory_budget_used",
@@ -215,6 +263,7 @@ impl Metrics {
             self.disk_free_bytes.clone(),
         );
         self.replication.register(r);
+        self.scrub.register(r);
         r.register("groups", "Consumer groups coordinated here", self.groups.clone());
         registry
     }

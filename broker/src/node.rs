@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_http;
+use crate::admin_http::{self, Health};
 use crate::broker::{Broker, ConnectionLimits};
 use crate::budget::Budget;
 use crate::config::NodeConfig;
@@ -29,7 +29,7 @@ use crate::disk_watch;
 use crate::flusher::{self, FlushQueue};
 use crate::gate::Gate;
 use crate::groups::Groups;
-use crate::health::NodeHealth;
+use crate::health::{self, NodeHealth};
 use crate::kafka::listener;
 use crate::kafka::sessions::FetchSessions;
 use crate::maintenance;
@@ -40,6 +40,7 @@ use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
 use crate::registration;
 use crate::replication::Replication;
+use crate::scrub;
 use crate::session;
 use crate::settings::Settings;
 
@@ -211,6 +212,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     broker.groups.start(&broker).await;
     tasks.push(disk_watch::start(&broker, stop.front.clone()));
     let upkeep = maintenance::start(&broker, stop.upkeep.clone());
+    tasks.push(scrub::start(&broker, stop.upkeep.clone()));
     tasks.push(listener::start(broker.clone(), kafka, stop.front.clone()));
     tasks.push(session::start(&broker, mailbox, stop.back.clone()));
     registration::unfenced(&broker).await;
@@ -346,6 +348,12 @@ impl RunningNode {
         &self.broker
     }
 
+    /// Whether the node serves, as `/health/ready` tells it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        health::ready(&self.broker)
+    }
+
     /// The cluster's id.
     #[must_use]
     pub fn cluster_id(&self) -> Option<Uuid> {
@@ -357,7 +365,9 @@ impl RunningNode {
         loop {
             self.broker.env.clock.sleep(FAILURE_LOOK).await;
             if self.broker.quorum.status().role == Role::Stopped {
-                return "the metadata quorum has stopped: its store failed".to_owned();
+                let why = self.broker.quorum.trouble();
+                let why = why.map_or_else(|| "its store failed".to_owned(), |trouble| trouble.to_string());
+                return format!("the metadata quorum has stopped: {why}");
             }
             if let Some(why) = registration::lost(&self.broker) {
                 return why;

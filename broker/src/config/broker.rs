@@ -113,6 +113,8 @@ broker_config! {
     cleaner_backoff: Duration = "log.cleaner.backoff.ms",
     cleaner_dedupe_buffer_bytes: u64 = "log.cleaner.dedupe.buffer.size",
     cleaner_io_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second",
+    scrub_bytes_per_second: u64 = "log.scrub.io.max.bytes.per.second",
+    scrub_interval: Duration = "log.scrub.interval.ms",
     flush_offset_checkpoint_interval: Duration = "log.flush.offset.checkpoint.interval.ms",
     flush_start_offset_checkpoint_interval: Duration = "log.flush.start.offset.checkpoint.interval.ms",
     producer_id_expiration: Duration = "producer.id.expiration.ms",

@@ -96,6 +96,8 @@ pub(super) const STORAGE: &[Row] = &[
     int("log.cleaner.io.buffer.size", 0, "524288").bytes().dynamic().inert("a compaction reads batch by batch").doc("Memory for a compaction's reads and writes."),
     row("log.cleaner.io.buffer.load.factor", Kind::Double(f64::MIN, f64::MAX), "0.9").dynamic().inert("the memory of keys grows as it is filled").doc("How full the memory of keys may become."),
     row("log.cleaner.io.max.bytes.per.second", Kind::Double(f64::MIN, f64::MAX), "1.7976931348623157E308").unit(Unit::BytesPerSecond).dynamic().doc("The most that compactions read and write in a second."),
+    long("log.scrub.io.max.bytes.per.second", 0, "2097152").unit(Unit::BytesPerSecond).dynamic().doc("How fast everything that is kept is read and compared with its checksums, so that damage is found while other replicas are whole: the most in a second, less where the disk is busy. A damaged replica is made again from the others. 0: never."),
+    long("log.scrub.interval.ms", 1, "604800000").ms().dynamic().doc("How often that begins anew. Where reading everything takes longer, it begins again at once."),
     flag("log.cleaner.enable", "true").inert("__consumer_offsets needs it").doc("Compact topics at all."),
     int("log.flush.offset.checkpoint.interval.ms", 0, "60000").ms().doc("How often it is written down how far the logs are durable: what recovery need not read."),
     int("log.flush.start.offset.checkpoint.interval.ms", 0, "60000").ms().doc("How often it is written down where the logs begin."),

@@ -141,6 +141,9 @@ impl Loader {
         };
         let plan = self.log.read(&spec)?.plan;
         let read = self.env.tasks.run_blocking(move || plan.run()).await;
-        read.map_err(|error| LoadError::Log(error.to_string()))
+        read.map_err(|error| {
+            self.log.suspect(from, &error);
+            LoadError::Log(error.to_string())
+        })
     }
 }

@@ -4,6 +4,7 @@
 //! task, timer or open file (DESIGN, "idle partition"). Everything under the lock is short and synchronous; what may
 //! block for long leaves it as a job.
 
+mod damage;
 mod feed;
 mod flush;
 mod follow;
@@ -24,6 +25,7 @@ use skerry_types::{
 };
 use tokio::sync::{Notify, oneshot};
 
+use damage::Damage;
 pub use feed::{Attach, FeedPlan, ImpossibleReport, InSyncCheck, ReplicationState, Watermark};
 pub use flush::AfterFlush;
 use flush::FlushState;
@@ -70,6 +72,9 @@ struct State {
     unflushed_since: Option<WallMs>,
     /// The log is about to be cut here: no checkpoint may claim more.
     cut_at: Option<Offset>,
+    /// A read that met damage here.
+    suspected: Option<Offset>,
+    damage: Option<Damage>,
     /// The newest assignment: registration and partition epoch.
     assigned: (Option<BrokerEpoch>, PartitionEpoch),
 }
@@ -164,6 +169,8 @@ impl Partition {
                 announced: Offset::ZERO,
                 unflushed_since: None,
                 cut_at: None,
+                suspected: None,
+                damage: None,
                 assigned: (None, PartitionEpoch(-1)),
             }),
             flushes,
@@ -296,7 +303,7 @@ impl Partition {
         }
     }
 
-    /// Wakes `waiter` at the next change that a reader could see.
+    /// Wakes `waiter` at the next change that a reader could see, or that moves the first offset of a follower.
     pub fn wait_for_records(&self, waiter: &Arc<Notify>) {
         let mut state = self.state.lock();
         if !state.waiting_reads.iter().any(|other| Arc::ptr_eq(other, waiter)) {
@@ -367,23 +374,12 @@ impl Partition {
         }
     }
 
-    /// Bytes that were durable are not what was written. Where there are other copies, this one is given up.
-    pub fn on_damage(&self, why: &str) {
-        let mut state = self.state.lock();
-        let replicated = match &state.role {
-            Role::None => false,
-            Role::Leader(leading) => leading.rules.replicas().nth(1).is_some(),
-            Role::Follower(_) => true,
-        };
-        if replicated && matches!(state.storage, Storage::Open(_)) {
-            state.end_role();
-            state.storage = Storage::Offline(why.to_owned());
-        }
-    }
-
     /// Gives up the log: what is left of it is set aside.
     pub fn go_offline(&self, why: &str) {
         let mut state = self.state.lock();
+        if let Storage::Open(log) = &mut state.storage {
+            log.forget_files();
+        }
         if !matches!(state.storage, Storage::Deleted) {
             state.end_role();
             state.storage = Storage::Offline(why.to_owned());
@@ -399,6 +395,7 @@ impl Partition {
             state.announced = Offset::ZERO;
             state.flush = FlushState::Idle;
             state.cut_at = None;
+            (state.suspected, state.damage) = (None, None);
             state.storage = Storage::Open(log);
         }
     }

@@ -54,6 +54,8 @@ struct State {
     /// Partitions that ask later.
     later: BTreeSet<(Instant, Key)>,
     unfollow: Vec<u32>,
+    /// Handles of those that cannot take what the leader sent, and from where on.
+    corrupt: Vec<proto::Corrupt>,
     /// Handles that have come further.
     progress: Vec<u32>,
     /// Those of them that throttling holds back, until when.
@@ -304,6 +306,7 @@ impl Fetcher {
             let state = &mut *guard;
             let handles = std::mem::take(&mut state.by_handle);
             state.unfollow.clear();
+            state.corrupt.clear();
             state.progress.clear();
             state.held_back.clear();
             state.held_until = None;
@@ -405,7 +408,10 @@ impl Fetcher {
             Err(FollowError::Stale) => {}
             Err(error) => {
                 tracing::warn!(partition = %partition.name(), leader = %self.leader, %error, "cannot take what the leader sent");
-                self.unfollow(handle);
+                match error {
+                    FollowError::Corrupt(_) => self.complain(handle, &partition),
+                    _ => self.unfollow(handle),
+                }
                 self.ask_later(handle, clock.now());
                 if let FollowError::Failed(_) = error {
                     replication.look_at_damage(&partition);
@@ -456,6 +462,14 @@ impl Fetcher {
 
     fn unfollow(&self, handle: u32) {
         self.state.lock().unfollow.push(handle);
+        self.more.notify_one();
+    }
+
+    /// The leader's own copy may be damaged: a read checks no sums.
+    fn complain(&self, handle: u32, partition: &Partition) {
+        let end = partition.with_log(|log| log.log_end());
+        let from = end.unwrap_or(Offset::ZERO).get();
+        self.state.lock().corrupt.push(proto::Corrupt { handle, from });
         self.more.notify_one();
     }
 
@@ -588,7 +602,7 @@ impl Speaker {
         let fetcher = &self.fetcher;
         let mut message = proto::FollowerMessage::default();
         let asking = fetcher.take_asking(now);
-        let (unfollow, handles) = {
+        let (unfollow, corrupt, handles) = {
             let mut state = fetcher.state.lock();
             if state.held_until.is_some_and(|at| at <= now) {
                 state.held_until = None;
@@ -597,10 +611,11 @@ impl Speaker {
             }
             (
                 std::mem::take(&mut state.unfollow),
+                std::mem::take(&mut state.corrupt),
                 std::mem::take(&mut state.progress),
             )
         };
-        message.unfollow = unfollow;
+        (message.unfollow, message.corrupt) = (unfollow, corrupt);
         for (handle, key, partition, epoch) in asking {
             match partition.begin_following(epoch, fetcher, handle) {
                 Some((position, log_start)) => message.follow.push(proto::Follow {

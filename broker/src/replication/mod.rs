@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_env::{Env, TaskHandle};
+use skerry_log::ReadError;
 use skerry_replica::{FollowerReport, InSyncProposal, LagLimits};
-use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
@@ -408,6 +409,20 @@ impl Replication {
         self.repairs.push(partition);
     }
 
+    /// A read of this copy from `from` on has failed: where it is damaged, it is repaired from its peers.
+    pub fn suspect(&self, partition: &Arc<Partition>, from: Offset, error: &ReadError) {
+        partition.suspect(from, error);
+        if partition.is_suspected() {
+            self.look_at_damage(partition);
+        }
+    }
+
+    /// A follower says that what it was sent from `from` on is damaged.
+    fn on_complaint(&self, partition: &Arc<Partition>, from: Offset) {
+        partition.suspect_at(from);
+        self.look_at_damage(partition);
+    }
+
     /// Counts what only a look at everything tells. Called every second or so.
     pub fn measure(&self, partitions: &[Arc<Partition>]) {
         let counters = &self.metrics.replication;
@@ -438,7 +453,7 @@ impl Replication {
         ));
         for partition in partitions
             .iter()
-            .filter(|partition| partition.offline().is_some())
+            .filter(|partition| partition.offline().is_some() || partition.is_suspected())
         {
             self.look_at_damage(partition);
         }

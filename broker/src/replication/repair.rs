@@ -1,16 +1,18 @@
 //! Copies that are damaged or gone are made again from their peers.
 //!
-//! First the metadata must know that this copy does not count any more (`ReplicaLost`): only then is what is left of it
-//! set aside, and an empty log follows the leader. Where no other copy may lead, nothing is touched: this one is all
-//! there is. What was set aside is removed when the new copy is in sync.
+//! Whoever reads and meets damage tells (consumers' and followers' reads, a follower that could not take what it was
+//! sent, the scrub): here it is looked at again, so that nobody's mistake costs a copy. Then the metadata must know that
+//! this copy does not count any more (`ReplicaLost`): only then is what is left of it set aside, and an empty log
+//! follows the leader. Where no other copy may lead, nothing is touched: this one is all there is, and what can be read
+//! of it is served. What was set aside is removed when the new copy is in sync.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use skerry_metadata_state::{BrokerGuard, Command, Outcome, Refusal, ReplicaLost};
-use skerry_types::Instant;
+use skerry_metadata_state::{self as metadata, BrokerGuard, Command, Image, Outcome, ReplicaLost};
+use skerry_types::{BrokerId, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -19,12 +21,13 @@ use super::fetcher::Key;
 use crate::broker::Broker;
 use crate::partition::Partition;
 
-/// After a repair that did not come about, and between two repairs of one partition: a disk that damages what it is
-/// given shall not be fed for ever.
+/// Between two repairs of one partition, longer each time: a disk that damages what it is given shall not be fed for ever.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// How often to look whether another copy can take over.
+const LOOK: Duration = Duration::from_secs(2);
 
-/// Partitions that cannot be served here.
+/// Partitions that cannot be served here, or may be damaged.
 #[derive(Default)]
 pub(super) struct RepairQueue {
     waiting: Mutex<BTreeMap<Key, Arc<Partition>>>,
@@ -52,6 +55,30 @@ impl RepairQueue {
 struct Tried {
     again_at: Instant,
     pause: Duration,
+    /// It could not be repaired, which has been said.
+    is_refused: bool,
+}
+
+impl Tried {
+    fn after(done: &Done, before: Option<Self>, now: Instant) -> Option<Self> {
+        let pause = before.map_or(Duration::ZERO, |before| before.pause);
+        match done {
+            Done::Nothing => None,
+            Done::Refused(_) => Some(Self {
+                again_at: now + LOOK,
+                pause,
+                is_refused: true,
+            }),
+            Done::Repaired | Done::Failed => {
+                let pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                Some(Self {
+                    again_at: now + pause,
+                    pause,
+                    is_refused: false,
+                })
+            }
+        }
+    }
 }
 
 /// Repairs until `stop`.
@@ -65,56 +92,120 @@ pub(super) async fn run(replication: Arc<Replication>, broker: Arc<Broker>, stop
         }
         for (key, partition) in replication.repairs.take() {
             let now = broker.env().clock.now();
+            let before = tried.get(&key).copied();
             // Whoever looks at all partitions puts it into the queue again.
-            if tried.get(&key).is_some_and(|tried| now < tried.again_at) {
+            if before.is_some_and(|before| now < before.again_at) {
                 continue;
             }
-            let Some(why) = partition.offline() else { continue };
-            let repair = repair(&broker, &partition, &why);
+            let repair = look_and_repair(&broker, &partition);
             let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 done = repair => done,
             };
-            if done == Done::NotNow {
-                continue;
+            if let Done::Refused(why) = &done
+                && !before.is_some_and(|before| before.is_refused)
+            {
+                tracing::warn!(partition = %partition.name(), why, "a damaged copy is left as it is");
             }
-            let pause = tried
-                .get(&key)
-                .map_or(PAUSE_MIN, |before| before.pause * 2)
-                .min(PAUSE_MAX);
-            tried.insert(
-                key,
-                Tried {
-                    again_at: now + pause,
-                    pause,
-                },
-            );
+            if let Some(after) = Tried::after(&done, before, now) {
+                tried.insert(key, after);
+            }
         }
     }
     drop(replication.repairs.take());
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Done {
-    /// It may be repaired later.
-    NotNow,
-    /// It was tried.
-    Tried,
+    /// There is nothing to do, or nothing can be done yet.
+    Nothing,
+    /// Nobody else has the records, or can take over now, or the metadata does not answer.
+    Refused(String),
+    /// An empty log follows the leader.
+    Repaired,
+    /// The disk failed.
+    Failed,
 }
 
-async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str) -> Done {
+async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Done {
+    if let Some(why) = partition.offline() {
+        return repair(broker, partition, &why, Others::Known).await;
+    }
+    match look(broker, partition).await {
+        // Served until another one can take over: most of it can be read.
+        Some(why) => repair(broker, partition, &why, Others::Alive).await,
+        None => Done::Nothing,
+    }
+}
+
+/// Reads where there may be damage, and compares with the sums. `None`: nothing is wrong there.
+async fn look(broker: &Broker, partition: &Arc<Partition>) -> Option<String> {
+    let offset = partition.take_suspicion()?;
+    let found = match partition.plan_check(offset, true, 1)? {
+        Ok(plan) => broker.env().tasks.run_blocking(move || plan.run_checked()).await,
+        Err(error) => Err(error),
+    };
+    let news = partition.on_looked_at(offset, found.as_ref().map(|_| ()));
+    let name = partition.name();
+    match found {
+        Ok(_) => {
+            tracing::info!(partition = %name, %offset, "somebody could not read this copy, and nothing is wrong with it");
+            None
+        }
+        Err(error) if error.is_damage() => {
+            if news {
+                broker.metrics().damage_found.inc();
+                tracing::error!(partition = %name, %error, "this copy is damaged");
+            }
+            Some(error.to_string())
+        }
+        Err(error) => {
+            tracing::warn!(partition = %name, %offset, %error, "cannot look whether this copy is damaged");
+            None
+        }
+    }
+}
+
+/// Whom a copy may be left to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// To any that may be elected, were it only after its broker has come back.
+    Known,
+    /// To one whose broker takes part now.
+    Alive,
+}
+
+/// Why nobody but `me` could lead.
+fn refusal(image: &Image, metadata: &metadata::Partition, me: BrokerId, others: Others) -> Option<String> {
+    let mut eligible = metadata.isr.iter().chain(&metadata.elr).filter(|id| **id != me);
+    if metadata.replicas.len() < 2 {
+        Some("it is the only one".to_owned())
+    } else if !metadata.isr.contains(&me) && !metadata.elr.contains(&me) {
+        // It does not count anyway.
+        None
+    } else if eligible.clone().next().is_none() {
+        Some("no other one is in sync".to_owned())
+    } else if others == Others::Alive && !eligible.any(|id| image.is_unfenced(*id)) {
+        Some("no other one can take over now".to_owned())
+    } else {
+        None
+    }
+}
+
+async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, others: Others) -> Done {
     let image = broker.image();
     let Some(epoch) = broker.partitions().registration(&image) else {
-        return Done::NotNow;
+        return Done::Nothing;
     };
     let name = partition.name();
-    let replicas = image
+    let metadata = image
         .topic_by_id(partition.topic_id())
-        .and_then(|topic| topic.partition(name.partition))
-        .map_or(0, |metadata| metadata.replicas.len());
-    if replicas < 2 {
-        return Done::NotNow;
+        .and_then(|topic| topic.partition(name.partition));
+    let Some(metadata) = metadata else {
+        return Done::Nothing;
+    };
+    if let Some(refusal) = refusal(&image, metadata, broker.id(), others) {
+        return Done::Refused(format!("{refusal}: {why}"));
     }
     let lost = Command::ReplicaLost(ReplicaLost {
         replica: BrokerGuard {
@@ -125,23 +216,18 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str) -> 
         partition: name.partition,
     });
     match broker.propose(lost).await {
-        Ok(Outcome::Refused(Refusal::LastReplica(_))) => {
-            tracing::warn!(partition = %name, why, "this copy is damaged, and no other one may lead: it is left as it is");
+        Ok(Outcome::Refused(refusal)) => return Done::Refused(format!("{refusal}: {why}")),
+        Ok(_) => {}
+        Err(error) => return Done::Refused(format!("{error}: {why}")),
+    }
+    match broker.partitions().start_over(broker, partition).await {
+        Ok(aside) => {
+            tracing::warn!(partition = %name, why, aside = %aside.display(), "a damaged copy is set aside, and made again from its peers");
+            Done::Repaired
         }
-        Ok(Outcome::Refused(refusal)) => {
-            tracing::warn!(partition = %name, %refusal, "cannot give up a damaged copy");
-        }
-        Ok(_) => match broker.partitions().start_over(broker, partition).await {
-            Ok(aside) => {
-                tracing::warn!(partition = %name, why, aside = %aside.display(), "a damaged copy is set aside, and made again from its peers");
-            }
-            Err(error) => {
-                tracing::error!(partition = %name, %error, "cannot make a damaged copy again");
-            }
-        },
         Err(error) => {
-            tracing::info!(partition = %name, %error, "cannot give up a damaged copy now");
+            tracing::error!(partition = %name, %error, "cannot make a damaged copy again");
+            Done::Failed
         }
     }
-    Done::Tried
 }

@@ -1,7 +1,7 @@
 //! What a leader says on a stream: a message is everything that is ready, records of partitions in sync first.
 //!
 //! Records go from the page cache into the message without being looked at but for their offsets. A read that would
-//! wait for the device is made elsewhere, one at a time, while the others go on.
+//! wait for the device is made elsewhere, one at a time, while the others go on; there the sums are compared as well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub(super) struct Sender {
 struct Planned {
     handle: u32,
     partition: Arc<Partition>,
+    position: Offset,
     watermark: Watermark,
     in_sync: bool,
 }
@@ -125,14 +126,17 @@ impl Sender {
 
     fn take_turn(&mut self, turn: Turn, message: &mut proto::LeaderMessage) {
         let Turn {
-            handle, partition, ..
+            handle,
+            partition,
+            position,
+            ..
         } = turn;
-        match partition.plan_feed(&self.feed, handle, turn.position, turn.max_bytes, turn.one_batch) {
+        match partition.plan_feed(&self.feed, handle, position, turn.max_bytes, turn.one_batch) {
             FeedPlan::Drained => {}
             // The one who made it void has told the follower.
             FeedPlan::Void => drop(self.feed.remove(handle)),
             FeedPlan::OutOfRange { log_start } => self.refuse(handle, Reason::OutOfRange, log_start),
-            FeedPlan::Failed(error) => self.cannot_read(&partition, handle, &error),
+            FeedPlan::Failed(error) => self.cannot_read(&partition, handle, position, &error),
             FeedPlan::Read {
                 plan,
                 watermark,
@@ -141,6 +145,7 @@ impl Sender {
                 let planned = Planned {
                     handle,
                     partition,
+                    position,
                     watermark,
                     in_sync,
                 };
@@ -148,7 +153,7 @@ impl Sender {
                     Ok(Some(records)) => self.add(planned, records, message),
                     Ok(None) if self.cold.is_some() => self.feed.postpone(handle),
                     Ok(None) => self.read_cold(planned, plan),
-                    Err(error) => self.cannot_read(&planned.partition, handle, &error),
+                    Err(error) => self.cannot_read(&planned.partition, handle, position, &error),
                 }
             }
         }
@@ -161,7 +166,7 @@ impl Sender {
         let tasks = env.tasks.clone();
         // It ends with the read; whoever wanted it may be gone by then.
         drop(env.tasks.spawn("cold-read", async move {
-            let result = tasks.run_blocking(move || plan.run()).await;
+            let result = tasks.run_blocking(move || plan.run_checked()).await;
             let _ = done.send((planned, result));
             feed.more.notify_one();
         }));
@@ -176,7 +181,9 @@ impl Sender {
                 self.cold = None;
                 match result {
                     Ok(records) => self.add(planned, records, message),
-                    Err(error) => self.cannot_read(&planned.partition, planned.handle, &error),
+                    Err(error) => {
+                        self.cannot_read(&planned.partition, planned.handle, planned.position, &error);
+                    }
                 }
             }
         }
@@ -188,6 +195,7 @@ impl Sender {
             partition,
             watermark,
             in_sync,
+            ..
         } = planned;
         let Some(end) = end_of(&records) else {
             self.feed.stalled(handle);
@@ -230,15 +238,13 @@ impl Sender {
         }
     }
 
-    fn cannot_read(&self, partition: &Partition, handle: u32, error: &ReadError) {
+    fn cannot_read(&self, partition: &Arc<Partition>, handle: u32, position: Offset, error: &ReadError) {
         // A new leader's follower may have cut the log under a read that began before.
         if self.feed.followed(handle).is_none() {
             return;
         }
         tracing::error!(partition = %partition.name(), %error, follower = %self.feed.follower(), "cannot read for a follower");
-        if let ReadError::Damaged { .. } = error {
-            partition.on_damage(&error.to_string());
-        }
+        self.replication.suspect(partition, position, error);
         self.refuse(handle, Reason::Offline, Offset::ZERO);
     }
 }

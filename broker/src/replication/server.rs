@@ -177,6 +177,9 @@ impl Listener {
         for progress in message.progress {
             self.progress(&progress)?;
         }
+        for corrupt in message.corrupt {
+            self.corrupt(&corrupt)?;
+        }
         Ok(())
     }
 
@@ -254,6 +257,20 @@ impl Listener {
             }
         };
         self.feed.refuse(handle, reason, log_start);
+    }
+
+    fn corrupt(&self, corrupt: &proto::Corrupt) -> Result<(), Nonsense> {
+        if corrupt.from < 0 {
+            return Err(Nonsense::Offset);
+        }
+        // Else it crossed a refusal.
+        if let Some(partition) = self.feed.remove(corrupt.handle) {
+            partition.detach(&self.feed, corrupt.handle);
+            let from = Offset(corrupt.from);
+            tracing::warn!(partition = %partition.name(), follower = %self.feed.follower(), %from, "a follower cannot take what it was sent");
+            self.replication.on_complaint(&partition, from);
+        }
+        Ok(())
     }
 
     fn progress(&self, progress: &proto::Progress) -> Result<(), Nonsense> {

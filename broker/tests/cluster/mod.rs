@@ -2,21 +2,25 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use skerry::admin_http::Health;
 use skerry::broker::Broker;
 use skerry::config::NodeConfig;
 use skerry::node::{self, RunningNode};
 use skerry::partition::Partition;
+use skerry_client::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use skerry_client::messages::fetch_request::{FetchPartition, FetchTopic};
 use skerry_client::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use skerry_client::messages::{FetchRequest, ProduceRequest, TopicName};
+use skerry_client::messages::{DeleteRecordsRequest, FetchRequest, ProduceRequest, TopicName};
 use skerry_client::protocol::StrBytes;
 use skerry_client::{Compression, Connection, ConnectionOptions};
 use skerry_env::Env;
+use skerry_env::disk::{OpenMode, read_exact_at};
 use skerry_metadata_state::{BrokerGuard, Command, CreateTopic, Image, Outcome, Placement};
 use skerry_types::{BrokerId, Offset, PartitionIndex, WallMs};
 use tempfile::TempDir;
@@ -315,6 +319,52 @@ impl Cluster {
         all
     }
 
+    /// A node's copy ends at `end`, and every batch of it fits its sum.
+    pub fn is_whole(&self, id: i32, topic: &str, end: i64) -> bool {
+        let Some(partition) = self.partition(id, topic) else {
+            return false;
+        };
+        let mut from = Offset::ZERO;
+        while let Some(planned) = partition.plan_check(from, true, 1 << 20) {
+            let Ok(Ok(bytes)) = planned.map(|plan| plan.run_checked()) else {
+                return false;
+            };
+            let Some(last) = skerry_log::batch::Batches::new(bytes).last() else {
+                return false;
+            };
+            from = last.header.next_offset();
+        }
+        from == Offset(end)
+    }
+
+    /// Turns a bit over in a node's copy: of byte `within` of the batch at `offset`, in the first segment.
+    pub fn flip(&self, id: i32, topic: &str, offset: i64, within: usize) {
+        let path = self
+            .node_dir(id)
+            .join(format!("log/{topic}-0/00000000000000000000.log"));
+        let file = Env::os()
+            .disk
+            .open(&path, OpenMode::ReadWrite)
+            .expect("a segment");
+        let mut bytes = vec![0; usize::try_from(file.len().expect("a length")).unwrap()];
+        read_exact_at(&*file, &mut bytes, 0).expect("its bytes");
+        let mut position = within;
+        for batch in skerry_log::batch::Batches::new(bytes.clone().into()) {
+            if batch.header.base_offset() == Offset(offset) {
+                break;
+            }
+            position += batch.bytes.len();
+        }
+        let flipped = [bytes[position] ^ 1];
+        file.write_at(&[IoSlice::new(&flipped)], position as u64)
+            .expect("a write");
+    }
+
+    /// What a node answers to whoever asks for its health.
+    pub fn health(&self, id: i32) -> Health {
+        self.nodes[&id].running().health()
+    }
+
     /// Waits until `reached` holds.
     pub async fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
         let clock = Env::os().clock;
@@ -371,6 +421,38 @@ impl Cluster {
             let (code, _) = produce(&connection, topic, -1, bytes).await;
             assert_eq!(code, 0);
         }
+    }
+}
+
+impl Cluster {
+    /// Where a node's copy begins.
+    pub fn start_of(&self, id: i32, topic: &str) -> i64 {
+        let partition = self.partition(id, topic).expect("a copy");
+        partition
+            .with_log(|log| log.log_start())
+            .expect("an open log")
+            .get()
+    }
+
+    /// DeleteRecords of partition 0 at a node: the error code and the low watermark.
+    pub async fn delete_records(&self, id: i32, topic: &str, before: i64, timeout_ms: i32) -> (i16, i64) {
+        let partition = DeleteRecordsPartition::default()
+            .with_partition_index(0)
+            .with_offset(before);
+        let of_topic = DeleteRecordsTopic::default()
+            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+            .with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default()
+            .with_topics(vec![of_topic])
+            .with_timeout_ms(timeout_ms);
+        let told = self
+            .connect(id)
+            .await
+            .call_version(&request, 2, PATIENCE)
+            .await
+            .expect("an answer");
+        let partition = &told.topics[0].partitions[0];
+        (partition.error_code, partition.low_watermark)
     }
 }
 

@@ -301,7 +301,13 @@ impl<'a> Round<'a> {
             let answer = match self.partitions.get(key).and_then(Option::as_ref) {
                 Some(partition) => match self.read_one(partition, wanted).await {
                     Ok(answer) => answer,
-                    Err(error) => self.refused(partition, &error),
+                    Err(error) => {
+                        if let FetchError::Log(error) = &error {
+                            let from = Offset(wanted.fetch_offset);
+                            self.broker.replication().suspect(partition, from, error);
+                        }
+                        self.refused(partition, &error)
+                    }
                 },
                 None => PartitionAnswer::error(match key.topic {
                     FetchTopic::Id(id) if self.broker.partitions().topic_by_id(id).is_none() => {
@@ -404,7 +410,11 @@ impl<'a> Round<'a> {
         // A read that would wait for the device leaves the threads that serve the network.
         let bytes = match plan.run_cached()? {
             Some(bytes) => bytes,
-            None => self.broker.env().tasks.run_blocking(move || plan.run()).await?,
+            // What comes from the device has changed there, if anywhere: its sums are compared, which costs little beside it.
+            None => {
+                let read = self.broker.env().tasks.run_blocking(move || plan.run_checked());
+                read.await?
+            }
         };
         held.shrink_to(bytes.len());
         match &mut self.held {

@@ -248,6 +248,7 @@ async fn read(
 
 fn failed(partition: &Partition, error: ReadError) -> ResponseError {
     tracing::warn!(partition = %partition.name(), %error, "cannot look a timestamp up");
+    partition.suspect(Offset::ZERO, &error);
     errors::fetch(&FetchError::Log(error))
 }
 

@@ -1,0 +1,101 @@
+//! Records that this copy does not give back as they were written.
+//!
+//! Whoever reads and meets damage only says where (`suspect`). One task looks again, with the sums that reads leave to
+//! their readers, and knows what to do about it (replication/repair.rs): a follower that could not take what it was
+//! sent may be the one that is wrong.
+
+use skerry_log::{ReadError, ReadPlan};
+use skerry_types::Offset;
+
+use super::{Partition, State, Storage};
+
+/// Damage that was found, and looked at twice.
+pub(super) struct Damage {
+    offset: Offset,
+    why: String,
+}
+
+impl Partition {
+    /// A read from `from` on has failed. Where that means damage, it is looked at soon.
+    pub fn suspect(&self, from: Offset, error: &ReadError) {
+        if error.is_damage() {
+            self.suspect_at(error.offset().unwrap_or(from));
+        }
+    }
+
+    /// Somebody who read the batch at `offset` says that it is damaged.
+    pub fn suspect_at(&self, offset: Offset) {
+        self.state.lock().suspected.get_or_insert(offset);
+    }
+
+    /// There may be damage that nobody has looked at, or there is some.
+    #[must_use]
+    pub fn is_suspected(&self) -> bool {
+        let state = self.state.lock();
+        state.suspected.is_some() || state.known_damage().is_some()
+    }
+
+    /// Where to look for damage; a suspicion is told once.
+    pub fn take_suspicion(&self) -> Option<Offset> {
+        let mut state = self.state.lock();
+        let known = state.known_damage().map(|damage| damage.offset);
+        state.suspected.take().or(known)
+    }
+
+    /// A read that finds damage from `from` on, in what a checkpoint has made durable or, if it is `recent`, in all of
+    /// the log. `None`: nothing is there.
+    pub fn plan_check(
+        &self,
+        from: Offset,
+        recent: bool,
+        max_bytes: u32,
+    ) -> Option<Result<ReadPlan, ReadError>> {
+        let state = self.state.lock();
+        let Storage::Open(log) = &state.storage else {
+            return None;
+        };
+        let upper = if recent {
+            log.log_end()
+        } else {
+            log.recovery_point()
+        };
+        let from = from.max(log.log_start());
+        (from < upper).then(|| log.plan_read(from, upper, max_bytes, true))
+    }
+
+    /// What a look at `offset` came to. True where that is news.
+    pub fn on_looked_at(&self, offset: Offset, found: Result<(), &ReadError>) -> bool {
+        let mut state = self.state.lock();
+        match found {
+            Err(error) if error.is_damage() => {
+                let news = state.known_damage().is_none();
+                if news {
+                    let why = error.to_string();
+                    state.damage = Some(Damage { offset, why });
+                }
+                news
+            }
+            Err(_) => false,
+            Ok(()) => state.damage.take_if(|damage| damage.offset == offset).is_some(),
+        }
+    }
+
+    /// What is damaged of a copy that is served all the same.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        let state = self.state.lock();
+        state.known_damage().map(|damage| damage.why.clone())
+    }
+}
+
+impl State {
+    /// What was deleted since is nobody's concern any more.
+    fn known_damage(&self) -> Option<&Damage> {
+        let Storage::Open(log) = &self.storage else {
+            return None;
+        };
+        self.damage
+            .as_ref()
+            .filter(|damage| damage.offset >= log.log_start())
+    }
+}

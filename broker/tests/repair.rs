@@ -1,0 +1,123 @@
+//! Damaged copies are made again from their peers, whoever meets the damage.
+
+mod cluster;
+
+use cluster::Cluster;
+
+const KAFKA_STORAGE_ERROR: i16 = 56;
+/// In a batch's head: reads look at it.
+const MAGIC: usize = 16;
+/// In a batch's records: only its sum covers it.
+const PAYLOAD: usize = 90;
+
+async fn whole_again(cluster: &Cluster, ids: &[i32], end: i64) {
+    cluster
+        .until("every copy is in sync, and whole", |cluster| {
+            let id = cluster.any();
+            cluster.in_sync(id, "t") == ids && ids.iter().all(|id| cluster.is_whole(*id, "t", end))
+        })
+        .await;
+    let bytes = cluster.bytes(ids[0], "t", end);
+    for id in ids {
+        assert_eq!(cluster.bytes(*id, "t", end), bytes, "node {id}");
+    }
+}
+
+#[tokio::test]
+async fn damage_that_a_consumer_meets_is_repaired() {
+    let cluster = Cluster::start("127.0.81", 3, &[]).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    cluster.flip(1, "t", 10, MAGIC);
+    assert_eq!(
+        cluster.fetch(1, "t", 0, "").await.records,
+        10,
+        "what is before it"
+    );
+    assert_eq!(cluster.fetch(1, "t", 10, "").await.error, KAFKA_STORAGE_ERROR);
+    cluster
+        .until("another one leads", |cluster| {
+            cluster.leader(2, "t").is_some_and(|leader| leader != 1) && cluster.partition_leads("t")
+        })
+        .await;
+    whole_again(&cluster, &[1, 2, 3], 20).await;
+    assert_eq!(cluster.broker(1).metrics().damage_found.get(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_whose_records_a_follower_cannot_take_looks_at_its_own_copy() {
+    let mut cluster = Cluster::start("127.0.82", 3, &[]).await;
+    cluster
+        .create("t", &[1, 2, 3], &[("min.insync.replicas", "2")])
+        .await;
+    cluster.produce_many(1, "t", 5, 100).await;
+    cluster.kill(3);
+    cluster
+        .until("it leaves", |cluster| cluster.in_sync(1, "t") == [1, 2])
+        .await;
+    cluster.produce_many(1, "t", 15, 100).await;
+    // No read of heads sees it, and nobody but node 3 needs the batch.
+    cluster.flip(1, "t", 10, PAYLOAD);
+    cluster.restart(3).await;
+    whole_again(&cluster, &[1, 2, 3], 20).await;
+    assert_eq!(cluster.broker(1).metrics().damage_found.get(), 1);
+    assert_eq!(
+        cluster.broker(3).metrics().damage_found.get(),
+        0,
+        "it has refused what was bad"
+    );
+}
+
+#[tokio::test]
+async fn damage_that_nobody_reads_is_found_and_repaired() {
+    let often = [
+        ("log.scrub.interval.ms", "1000"),
+        ("log.flush.offset.checkpoint.interval.ms", "500"),
+    ];
+    let cluster = Cluster::start("127.0.83", 3, &often).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    cluster.flip(2, "t", 10, PAYLOAD);
+    cluster
+        .until("it is found", |cluster| {
+            cluster.broker(2).metrics().damage_found.get() == 1
+        })
+        .await;
+    whole_again(&cluster, &[1, 2, 3], 20).await;
+    let scrub = &cluster.broker(1).metrics().scrub;
+    cluster
+        .until("the other nodes have read theirs", |_| {
+            scrub.rounds.get() > 0 && scrub.read_bytes.get() > 0
+        })
+        .await;
+    assert_eq!(cluster.broker(1).metrics().damage_found.get(), 0);
+}
+
+#[tokio::test]
+async fn the_last_copy_is_served_as_it_is_until_another_one_is_there() {
+    let mut cluster = Cluster::start("127.0.84", 3, &[]).await;
+    cluster.create("t", &[1, 2], &[]).await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    cluster.kill(2);
+    cluster
+        .until("it leaves", |cluster| cluster.in_sync(1, "t") == [1])
+        .await;
+    cluster.flip(1, "t", 10, MAGIC);
+    assert_eq!(cluster.fetch(1, "t", 10, "").await.error, KAFKA_STORAGE_ERROR);
+    cluster
+        .until("health says so", |cluster| {
+            let notes = cluster.health(1).notes.join("\n");
+            notes.contains("t-0: segment 0 is damaged at byte") && notes.contains("(offset 10)")
+        })
+        .await;
+    assert_eq!(cluster.fetch(1, "t", 0, "").await.records, 10);
+    cluster.produce_many(1, "t", 5, 100).await;
+    assert_eq!(cluster.leader(1, "t"), Some(1));
+    cluster.restart(2).await;
+    whole_again(&cluster, &[1, 2], 25).await;
+    cluster
+        .until("health has forgotten it", |cluster| {
+            !cluster.health(1).notes.join("\n").contains("damaged")
+        })
+        .await;
+}
