@@ -145,6 +145,7 @@ fn settings(name: &str, number: u32, nodes: u32) -> Vec<(String, String)> {
         ("group.initial.rebalance.delay.ms", "200".to_owned()),
         ("log.segment.delete.delay.ms", "1000".to_owned()),
         ("log.flush.offset.checkpoint.interval.ms", "1500".to_owned()),
+        ("log.scrub.interval.ms", "4000".to_owned()),
     ];
     if nodes > 1 {
         let voters: Vec<_> = (1..=nodes)

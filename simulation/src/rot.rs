@@ -1,4 +1,4 @@
-//! Which bit rots: one that was synced, and that recovery looks at.
+//! Which bit rots: one that was synced, and that recovery looks at, or that nobody looks at.
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ pub(crate) struct Rot {
     pub(crate) path: PathBuf,
     pub(crate) position: usize,
     pub(crate) bit: u8,
+    /// The node was not told, and goes on.
+    pub(crate) is_quiet: bool,
 }
 
 impl Rot {
@@ -37,8 +39,18 @@ impl Rot {
     }
 }
 
-/// A bit of the last batch below some partition's recovery point: damage there is no torn tail.
-pub(crate) fn choose(node: usize, disk: &SimDisk, rng: &Rng, may: impl Fn(&str) -> bool) -> Option<Rot> {
+/// Batches at the end of a log that nobody may have heard of yet.
+const NEW_BATCHES: usize = 5;
+
+/// A bit of the last batch below some partition's recovery point: damage there is no torn tail. Where the node is not
+/// told, of an older one: recovery does not look there.
+pub(crate) fn choose(
+    node: usize,
+    disk: &SimDisk,
+    rng: &Rng,
+    is_quiet: bool,
+    may: impl Fn(&str) -> bool,
+) -> Option<Rot> {
     let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);
     let text = disk.with_durable(&checkpoint, |bytes| String::from_utf8_lossy(bytes).into_owned())?;
     let mut places: Vec<(String, i64)> = text
@@ -57,7 +69,17 @@ pub(crate) fn choose(node: usize, disk: &SimDisk, rng: &Rng, may: impl Fn(&str) 
     while !places.is_empty() {
         let index = usize::try_from(rng.below(places.len() as u64)).unwrap_or(0);
         let (partition, recovery_point) = places.remove(index);
-        if let Some((path, start, len)) = last_batch_below(disk, &partition, recovery_point) {
+        let found = batches_below(disk, &partition, recovery_point).and_then(|(path, mut batches)| {
+            let number = if is_quiet {
+                batches.truncate(batches.len().saturating_sub(NEW_BATCHES));
+                usize::try_from(rng.below(batches.len() as u64)).unwrap_or(0)
+            } else {
+                batches.len().saturating_sub(1)
+            };
+            let (start, len) = *batches.get(number)?;
+            Some((path, start, len))
+        });
+        if let Some((path, start, len)) = found {
             let within = usize::try_from(rng.below((len - HEADER_BYTES) as u64)).unwrap_or(0);
             let bit = u8::try_from(rng.below(8)).unwrap_or(0);
             return Some(Rot {
@@ -66,13 +88,19 @@ pub(crate) fn choose(node: usize, disk: &SimDisk, rng: &Rng, may: impl Fn(&str) 
                 path,
                 position: start + HEADER_BYTES + within,
                 bit,
+                is_quiet,
             });
         }
     }
     None
 }
 
-fn last_batch_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option<(PathBuf, usize, usize)> {
+/// Where the whole batches below a partition's recovery point lie, in the segment of the last of them.
+fn batches_below(
+    disk: &SimDisk,
+    partition: &str,
+    recovery_point: i64,
+) -> Option<(PathBuf, Vec<(usize, usize)>)> {
     let dir = disk.find_dir(partition)?;
     let names = disk.durable_names(&dir);
     let segments = names
@@ -81,15 +109,14 @@ fn last_batch_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Opt
     let (_, name) = segments.filter(|(base, _)| *base < recovery_point).max()?;
     let path = dir.join(name);
     let found = disk.with_durable(&path, |bytes| {
-        let mut at = 0;
-        let mut found = None;
+        let (mut at, mut found) = (0, Vec::new());
         for batch in record::batches(bytes) {
             if batch.end() <= recovery_point && batch.is_whole() {
-                found = Some((at, batch.bytes.len()));
+                found.push((at, batch.bytes.len()));
             }
             at += batch.bytes.len();
         }
         found
-    })??;
-    Some((path, found.0, found.1))
+    })?;
+    Some((path, found))
 }

@@ -207,7 +207,7 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Restart { down_ms }
         | Fault::BitRot { down_ms }
         | Fault::DieIn { down_ms, .. } => *down_ms,
-        Fault::ClockJump { .. } | Fault::ClockDrift { .. } => 0,
+        Fault::ClockJump { .. } | Fault::ClockDrift { .. } | Fault::QuietRot => 0,
         Fault::SlowLink { for_ms, .. }
         | Fault::HeldLink { for_ms, .. }
         | Fault::CutLink { for_ms, .. }

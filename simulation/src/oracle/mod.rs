@@ -50,20 +50,37 @@ impl Violations {
     }
 }
 
+/// Where a bit has rotted.
+#[derive(Clone, Debug)]
+pub struct RottenPlace {
+    /// The node.
+    pub node: String,
+    /// Its partition.
+    pub partition: String,
+    /// The node runs and does not know: it may send what has rotted, and clients compare the sums.
+    pub is_quiet: bool,
+}
+
 /// The partition of a node in which a bit has rotted, if there is one. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Rotten(Arc<Mutex<Option<(String, String)>>>);
+pub struct Rotten(Arc<Mutex<Option<RottenPlace>>>);
 
 impl Rotten {
     /// Names the node and the partition, or says that all are sound.
-    pub fn set(&self, place: Option<(String, String)>) {
+    pub fn set(&self, place: Option<RottenPlace>) {
         *self.0.lock() = place;
     }
 
     /// True for that partition of that node.
     #[must_use]
     pub fn is(&self, node: &str, partition: &str) -> bool {
-        matches!(&*self.0.lock(), Some((rotten_node, rotten)) if rotten_node == node && rotten == partition)
+        matches!(&*self.0.lock(), Some(place) if place.node == node && place.partition == partition)
+    }
+
+    /// True where a node may send records of that partition that have rotted.
+    #[must_use]
+    pub fn may_be_sent(&self, partition: &str) -> bool {
+        matches!(&*self.0.lock(), Some(place) if place.is_quiet && place.partition == partition)
     }
 
     /// True while there is one.

@@ -9,7 +9,7 @@ use crate::workload::TOPICS;
 const CALM_MS: u64 = 1_500;
 
 /// The kinds of fault and how many of each a seed has at most.
-pub(super) const KINDS: [(&str, u64); 21] = [
+pub(super) const KINDS: [(&str, u64); 22] = [
     ("kill", 4),
     ("power-cut", 3),
     ("double-power-cut", 1),
@@ -31,6 +31,7 @@ pub(super) const KINDS: [(&str, u64); 21] = [
     ("bridge", 1),
     ("pause", 2),
     ("site-power-cut", 1),
+    ("quiet-rot", 1),
 ];
 
 /// The scenario of a seed for so many nodes; 0: the seed says how many.
@@ -62,7 +63,7 @@ fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
     let begins_ms = if seed.is_multiple_of(8) { 100 } else { CALM_MS };
     for (number, (kind, most)) in (1..).zip(KINDS) {
         let rng = Rng::seeded(seed ^ (number << 40) ^ 0x0c10);
-        let on = if matches!(kind, "sync-fails" | "bit-rot") {
+        let on = if matches!(kind, "sync-fails" | "bit-rot" | "quiet-rot") {
             rng.chance(1, 5)
         } else {
             rng.chance(2, 5)

@@ -183,6 +183,8 @@ pub enum Fault {
     DiskFull { room_bytes: u64, for_ms: u64 },
     /// The broker is killed, and while it is down a bit below the synced point rots. It is put right at the end.
     BitRot { down_ms: u64 },
+    /// A bit of an old record rots while the broker runs, and nobody is told. The cluster has to find it by itself.
+    QuietRot,
     /// Those hit are cut off from all other nodes, and with `clients` from the clients as well. Among themselves they
     /// hear each other.
     Isolate { way: Way, clients: bool, for_ms: u64 },
@@ -216,6 +218,7 @@ impl Fault {
             Self::DiskFull { .. } => "disk-full",
             Self::SyncFails { .. } => "sync-fails",
             Self::BitRot { .. } => "bit-rot",
+            Self::QuietRot => "quiet-rot",
             Self::Isolate { .. } => "isolate",
             Self::Bridge { .. } => "bridge",
             Self::Pause { .. } => "pause",
@@ -511,6 +514,7 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             for_ms,
         },
         "bit-rot" => Fault::BitRot { down_ms },
+        "quiet-rot" => Fault::QuietRot,
         "disk-full" => Fault::DiskFull {
             room_bytes: rng.below(200_000),
             for_ms,

@@ -255,7 +255,11 @@ fn digest(
                 }
                 Err(Bad::Records(why)) => {
                     client.complete(op, Failure::unknown(why.clone()).outcome());
-                    let excused = client.shared.rotten.is(ALONE, &key(&name, place.1)) && client.is_alone();
+                    // Kafka's brokers check no sums of what they send either: its clients do.
+                    let rotten = &client.shared.rotten;
+                    let partition = key(&name, place.1);
+                    let excused =
+                        rotten.may_be_sent(&partition) || rotten.is(ALONE, &partition) && client.is_alone();
                     if !excused {
                         client.shared.violation(
                             "broken-records",

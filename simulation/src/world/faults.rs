@@ -8,6 +8,7 @@ use skerry_env::clock::ClockBackend as _;
 use super::World;
 use crate::disk::DiskConfig;
 use crate::env::{LinkFaults, NetControl};
+use crate::oracle::RottenPlace;
 use crate::process::State;
 use crate::rot;
 use crate::scenario::{Fault, Target, Way};
@@ -195,8 +196,9 @@ impl World<'_> {
                 self.nodes[index].host.disk.die_in(op, count);
             }
             Fault::BitRot { down_ms } if up && self.rot.is_none() => {
-                self.let_a_bit_rot(index, down_ms);
+                self.let_a_bit_rot(index, Some(down_ms));
             }
+            Fault::QuietRot if up && self.rot.is_none() => self.let_a_bit_rot(index, None),
             Fault::Pause { for_ms } if up && !self.nodes[index].host.gate.is_closed() => {
                 let node = &self.nodes[index];
                 self.trace.event(&node.name, format_args!("stands still"));
@@ -208,6 +210,7 @@ impl World<'_> {
             }
             Fault::Kill { .. }
             | Fault::BitRot { .. }
+            | Fault::QuietRot
             | Fault::PowerCut { .. }
             | Fault::DoublePowerCut { .. }
             | Fault::Restart { .. }
@@ -413,7 +416,9 @@ impl World<'_> {
             self.restart_what_has_failed(index, "disk has failed");
         }
         // Nobody but the cluster itself makes a bad copy good, where it can: see `mend_a_last_copy`.
-        self.shared.rotten.set(None);
+        if self.rot.as_ref().is_some_and(|rot| !rot.is_quiet) {
+            self.shared.rotten.set(None);
+        }
         self.left_rotten = self.rot.take();
         self.mend_a_last_copy();
     }
@@ -441,6 +446,14 @@ impl World<'_> {
             .event("world", format_args!("the rotten bit is put right: {there}"));
     }
 
+    /// A bit that rotted while nobody looked is still there.
+    pub(super) fn quiet_rot(&self) -> Option<String> {
+        let rot = self.left_rotten.as_ref().filter(|rot| rot.is_quiet)?;
+        let node = &self.nodes[rot.node];
+        let place = || format!("{} of {} is still damaged", rot.partition, node.name);
+        rot.is_there(&node.host.disk).then(place)
+    }
+
     /// The cluster has left the rotten copy out, or can.
     fn others_may_lead(&self, rot: &rot::Rot) -> bool {
         let place = self
@@ -465,8 +478,8 @@ impl World<'_> {
     }
 
     /// Kills the node and turns a bit over in the last batch that the recovery point of some partition covers: of one
-    /// that another node in sync has as well.
-    fn let_a_bit_rot(&mut self, index: usize, down_ms: u64) {
+    /// that another node in sync has as well. Without a time to be down: lets it run, and takes an older batch.
+    fn let_a_bit_rot(&mut self, index: usize, down_ms: Option<u64>) {
         let rng = Rng::seeded(self.scenario.seed ^ 0xb17);
         let brokers = self.brokers();
         let alone = self.nodes.len() == 1;
@@ -479,9 +492,12 @@ impl World<'_> {
             place.is_some_and(|place| place.in_sync.iter().any(|id| *id != me))
         };
         let disk = &self.nodes[index].host.disk;
-        let chosen = rot::choose(index, disk, &rng, |partition| alone || others_have_it(partition));
+        let may = |partition: &str| alone || others_have_it(partition);
+        let chosen = rot::choose(index, disk, &rng, down_ms.is_none(), may);
         drop(brokers);
-        self.crash(index, false, down_ms);
+        if let Some(down_ms) = down_ms {
+            self.crash(index, false, down_ms);
+        }
         let Some(rot) = chosen else { return };
         let node = &self.nodes[index];
         if node.host.disk.flip_bit(&rot.path, rot.position, rot.bit) {
@@ -495,9 +511,11 @@ impl World<'_> {
                     node.name
                 ),
             );
-            self.shared
-                .rotten
-                .set(Some((node.name.clone(), rot.partition.clone())));
+            self.shared.rotten.set(Some(RottenPlace {
+                node: node.name.clone(),
+                partition: rot.partition.clone(),
+                is_quiet: rot.is_quiet,
+            }));
             self.rot = Some(rot);
         }
     }

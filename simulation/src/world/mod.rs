@@ -285,7 +285,10 @@ impl<'a> World<'a> {
             return false;
         }
         match self.what_is_missing() {
-            None => true,
+            None => {
+                self.shared.rotten.set(None);
+                true
+            }
             Some(missing) => {
                 let message = format!("{WHOLE_WITHIN_MS} ms after everything healed: {missing}");
                 self.violations.add(&self.trace, "not-whole", message);
@@ -295,7 +298,8 @@ impl<'a> World<'a> {
     }
 
     fn what_is_missing(&self) -> Option<String> {
-        self.watcher.as_ref()?.what_is_missing(&self.brokers())
+        let missing = self.watcher.as_ref()?.what_is_missing(&self.brokers());
+        missing.or_else(|| self.quiet_rot())
     }
 
     /// Every copy of a partition is the same now.
