@@ -139,6 +139,35 @@ async fn a_consumer_is_sent_to_a_replica_in_its_rack_and_reads_there() {
 }
 
 #[tokio::test]
+async fn deleted_records_are_gone_on_every_live_replica_when_that_is_answered() {
+    const REQUEST_TIMED_OUT: i16 = 7;
+    let mut cluster = Cluster::start("127.0.77", 3, &[]).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster.produce_many(1, "t", 10, 100).await;
+    let starts = |cluster: &Cluster, ids: &[i32]| {
+        ids.iter()
+            .map(|id| cluster.start_of(*id, "t"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(cluster.delete_records(1, "t", 4, 30_000).await, (0, 4));
+    assert_eq!(starts(&cluster, &[1, 2, 3]), [4, 4, 4]);
+    assert_eq!(
+        cluster.delete_records(1, "t", 2, 30_000).await,
+        (0, 4),
+        "they are gone already"
+    );
+    // The followers hear of it some milliseconds later.
+    assert_eq!(cluster.delete_records(1, "t", 6, 0).await.0, REQUEST_TIMED_OUT);
+    assert_eq!(cluster.start_of(1, "t"), 6, "deleted all the same");
+    assert_eq!(cluster.delete_records(1, "t", 6, 30_000).await, (0, 6));
+    assert_eq!(starts(&cluster, &[1, 2, 3]), [6, 6, 6]);
+    // Nobody waits for it longer than it takes to see that it is gone.
+    cluster.kill(3);
+    assert_eq!(cluster.delete_records(1, "t", 8, 30_000).await, (0, 8));
+    assert_eq!(starts(&cluster, &[1, 2]), [8, 8]);
+}
+
+#[tokio::test]
 async fn throttled_catching_up_does_not_slow_those_who_are_in_sync() {
     // 300 KB take about three seconds at this rate.
     let rate = [("leader.replication.throttled.rate", "100000")];

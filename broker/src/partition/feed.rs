@@ -126,6 +126,8 @@ impl Partition {
             marked: false,
         });
         state.settle();
+        // Whoever waits for the replicas' first offsets knows one more.
+        state.wake_readers();
         Ok(())
     }
 
@@ -167,7 +169,13 @@ impl Partition {
                 log_end: log.log_end(),
             });
         }
+        let start = |leading: &Leading| {
+            let progress = leading.rules.progress_of(report.follower);
+            progress.map(|progress| progress.log_start)
+        };
+        let start_before = start(leading);
         leading.rules.on_follower(report, check.now);
+        let start_moved = start(leading) != start_before;
         let mut due = (None, None);
         if !leading.is_in_sync(report.follower) {
             due.0 = leading
@@ -176,6 +184,9 @@ impl Partition {
             due.1 = leading.rules.next_deadline(check.now, &check.limits);
         }
         state.settle();
+        if start_moved {
+            state.wake_readers();
+        }
         Ok(due)
     }
 

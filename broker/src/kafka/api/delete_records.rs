@@ -1,9 +1,11 @@
 //! DeleteRecords (21), v0-v2 (KIP-107).
 //!
 //! The new first offset is durable before the log takes it over and before the answer leaves: after a crash, deleted
-//! records do not come back.
+//! records do not come back. The answer waits until every live replica begins there, or later: whoever leads next has
+//! deleted them, too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_request::DeleteRecordsTopic;
@@ -11,7 +13,8 @@ use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
-use skerry_types::{LeaderEpoch, Offset};
+use skerry_types::{Instant, LeaderEpoch, Offset};
+use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::gate::{Operation, Resource};
@@ -26,31 +29,34 @@ api!(DeleteRecords, 0..=2, DeleteRecordsRequest, handle);
 const HIGH_WATERMARK: i64 = -1;
 /// Partitions that are cut at a time.
 const CUT_AT_ONCE: usize = 16;
+/// Topics that are worked on at a time.
+const TOPICS_AT_ONCE: usize = 16;
 
 async fn handle(context: Context, _version: i16, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let broker = &context.broker;
     let caller = context.caller();
-    let mut response = DeleteRecordsResponse::default();
-    for topic in &request.topics {
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = broker.env().clock.now() + timeout;
+    let topics = request.topics.iter().map(|topic| {
         let allowed = broker
             .gate()
             .allows(&caller, Operation::Delete, Resource::Topic(&topic.name));
-        let partitions = topic.partitions.iter().map(|asked| async move {
+        let partitions = topic.partitions.iter().map(move |asked| async move {
             let deleted = if allowed {
-                delete(broker, topic, asked.partition_index, asked.offset).await
+                delete(broker, topic, asked.partition_index, asked.offset, deadline).await
             } else {
                 Err(ResponseError::TopicAuthorizationFailed)
             };
             answer(asked.partition_index, deleted)
         });
-        let partitions = wire::in_order(partitions, CUT_AT_ONCE).await;
-        response.topics.push(
+        async move {
             DeleteRecordsTopicResult::default()
                 .with_name(topic.name.clone())
-                .with_partitions(partitions),
-        );
-    }
-    response
+                .with_partitions(wire::in_order(partitions, CUT_AT_ONCE).await)
+        }
+    });
+    // One topic that waits for its replicas holds up no other's deletion.
+    DeleteRecordsResponse::default().with_topics(wire::in_order(topics, TOPICS_AT_ONCE).await)
 }
 
 fn answer(index: i32, deleted: Result<Offset, ResponseError>) -> DeleteRecordsPartitionResult {
@@ -61,12 +67,13 @@ fn answer(index: i32, deleted: Result<Offset, ResponseError>) -> DeleteRecordsPa
     }
 }
 
-/// Deletes what is below `offset`, and gives the first offset that is left.
+/// Deletes what is below `offset`, and gives the first offset that is left on every live replica.
 async fn delete(
     broker: &Broker,
     topic: &DeleteRecordsTopic,
     index: i32,
     offset: i64,
+    deadline: Instant,
 ) -> Result<Offset, ResponseError> {
     let partition = match wire::partition(broker, &topic.name, index) {
         Ok(_) | Err(ResponseError::NotLeaderOrFollower) if topics::is_internal(&topic.name) => {
@@ -85,10 +92,47 @@ async fn delete(
         })
         .map_err(|error| errors::not_serving(&error))?;
     let first_kept = first_kept?;
-    if first_kept <= log_start {
-        return Ok(log_start);
+    if first_kept > log_start {
+        cut(broker, &partition, first_kept).await?;
     }
-    cut(broker, &partition, first_kept).await
+    replicated(broker, &partition, first_kept, deadline).await
+}
+
+/// Waits until no live replica begins before `first_kept`, and gives the first offset that all of them have.
+async fn replicated(
+    broker: &Broker,
+    partition: &Arc<Partition>,
+    first_kept: Offset,
+    deadline: Instant,
+) -> Result<Offset, ResponseError> {
+    let waiter = Arc::new(Notify::new());
+    let mut images = broker.applied.subscribe();
+    let waited = async {
+        loop {
+            // Registered before the look: what comes after the look wakes, what came before is seen.
+            partition.wait_for_records(&waiter);
+            images.mark_unchanged();
+            let image = broker.image();
+            let low_watermark = partition
+                .with_leader(LeaderEpoch::UNKNOWN, |_, leader| {
+                    leader.low_watermark(|id| image.is_unfenced(id))
+                })
+                .map_err(|error| errors::not_serving(&error))?;
+            if low_watermark >= first_kept {
+                return Ok(low_watermark);
+            }
+            tokio::select! {
+                biased;
+                () = waiter.notified() => {}
+                // A replica that is not alive any more is waited for no longer. The sender lives in the broker.
+                _ = images.changed() => {}
+                () = broker.env().clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
+            }
+        }
+    };
+    let waited = waited.await;
+    partition.stop_waiting(&waiter);
+    waited
 }
 
 /// Where the log shall begin. The checks and their order are Kafka's (`Partition.deleteRecordsOnLeader`).
@@ -107,11 +151,7 @@ fn first_kept(offset: i64, high_watermark: Offset, deletable: bool) -> Result<Of
     Ok(offset)
 }
 
-async fn cut(
-    broker: &Broker,
-    partition: &Arc<Partition>,
-    first_kept: Offset,
-) -> Result<Offset, ResponseError> {
+async fn cut(broker: &Broker, partition: &Arc<Partition>, first_kept: Offset) -> Result<(), ResponseError> {
     if let Err(error) = broker
         .partitions()
         .save_log_start(partition.name(), first_kept)
@@ -121,16 +161,14 @@ async fn cut(
         return Err(ResponseError::KafkaStorageError);
     }
     let subject = partition.clone();
-    let cut = broker.env().tasks.run_blocking(move || {
-        subject.change_log(|log, _| {
-            log.set_log_start(first_kept)
-                .map(|retired| (log.log_start(), retired))
-        })
-    });
+    let cut = broker
+        .env()
+        .tasks
+        .run_blocking(move || subject.change_log(|log, _| log.set_log_start(first_kept)));
     match cut.await {
-        Some(Ok((log_start, retired))) => {
+        Some(Ok(retired)) => {
             broker.partitions().retire(partition, retired);
-            Ok(log_start)
+            Ok(())
         }
         Some(Err(error)) => {
             tracing::warn!(partition = %partition.name(), %error, "cannot delete records");
