@@ -124,10 +124,7 @@ impl Log {
             let header = batch.header;
             let before_end = header.base_offset() < self.log_end;
             if before_end && self.size_bytes() > 0 {
-                return Err(AppendError::UnexpectedOffset {
-                    found: header.base_offset(),
-                    expected: self.log_end,
-                });
+                return Err(self.unexpected(&header));
             }
             plausible_size(
                 &header,
@@ -140,10 +137,7 @@ impl Log {
                 && header.last_offset() >= self.log_end
                 && !is_planted("follower-begins-between-batches");
             if before_end && !around_start {
-                return Err(AppendError::UnexpectedOffset {
-                    found: header.base_offset(),
-                    expected: self.log_end,
-                });
+                return Err(self.unexpected(&header));
             }
             if !batch.crc_is_good() {
                 return Err(AppendError::Corrupt(format!(
@@ -184,6 +178,13 @@ impl Log {
             )));
         }
         Ok(self.log_end)
+    }
+
+    fn unexpected(&self, header: &BatchHeader) -> AppendError {
+        AppendError::UnexpectedOffset {
+            found: header.base_offset(),
+            expected: self.log_end,
+        }
     }
 
     fn write_batch(
