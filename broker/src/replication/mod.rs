@@ -350,17 +350,8 @@ impl Replication {
         let Some(broker) = self.broker() else {
             return Ok(());
         };
-        let image = broker.image();
-        let registered = |id: BrokerId| -> Option<BrokerEpoch> {
-            let broker = image.broker(id)?;
-            broker.is_active().then_some(broker.epoch)
-        };
-        let check = InSyncCheck {
-            now: self.env.clock.now(),
-            limits: self.lag_limits(),
-            registered: &registered,
-        };
-        let (proposal, look_at) = partition.on_report(feed, handle, report, &check)?;
+        let reported = |check: &InSyncCheck<'_>| partition.on_report(feed, handle, report, check);
+        let (proposal, look_at) = self.checking(&broker, reported)?;
         if let Some(proposal) = proposal {
             self.in_sync.propose(partition, proposal);
         }
@@ -375,12 +366,17 @@ impl Replication {
         broker: &Broker,
         partition: &Partition,
     ) -> (Option<InSyncProposal>, Option<Instant>) {
+        self.checking(broker, |check| partition.check_in_sync(check))
+    }
+
+    /// Looks at an in-sync set with what is known now.
+    fn checking<T>(&self, broker: &Broker, look: impl FnOnce(&InSyncCheck<'_>) -> T) -> T {
         let image = broker.image();
         let registered = |id: BrokerId| -> Option<BrokerEpoch> {
             let broker = image.broker(id)?;
             broker.is_active().then_some(broker.epoch)
         };
-        partition.check_in_sync(&InSyncCheck {
+        look(&InSyncCheck {
             now: self.env.clock.now(),
             limits: self.lag_limits(),
             registered: &registered,
