@@ -97,11 +97,15 @@ pub struct InSyncCheck<'a> {
 }
 
 impl Partition {
-    /// A follower's stream asks for this partition. From now on it is woken.
+    /// A follower's stream asks for this partition. From now on it is woken. True where the follower is in sync.
     ///
     /// # Errors
     /// `Err(Ok(_))`: the partition is not served. `Err(Err(_))`: not to this follower, or not from there.
-    pub fn attach(&self, attach: &Attach, feed: &Arc<Feed>) -> Result<(), Result<NotServing, FollowRefusal>> {
+    pub fn attach(
+        &self,
+        attach: &Attach,
+        feed: &Arc<Feed>,
+    ) -> Result<bool, Result<NotServing, FollowRefusal>> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let (log, leading) =
@@ -125,10 +129,11 @@ impl Partition {
             told: (Offset(-1), Offset(-1)),
             marked: false,
         });
+        let in_sync = leading.is_in_sync(attach.report.follower);
         state.settle();
         // Whoever waits for the replicas' first offsets knows one more.
         state.wake_readers();
-        Ok(())
+        Ok(in_sync)
     }
 
     /// A follower's stream has ended, or follows this partition no more.

@@ -195,12 +195,12 @@ impl Feed {
     }
 
     /// The partition knows of the stream.
-    pub(super) fn begin(&self, handle: u32) {
+    pub(super) fn begin(&self, handle: u32, in_sync: bool) {
         let mut state = self.state.lock();
         if let Some(followed) = state.followed.get_mut(&handle) {
             followed.place = Place::Queued;
-            // How far its follower is shows with the first read; a quota counts for that one too.
-            if followed.partition.settings().throttled.leader {
+            // How far behind it is shows with the first read; a quota counts for that one too.
+            if !in_sync && followed.partition.settings().throttled.leader {
                 state.behind.push_back(handle);
             } else {
                 state.tail.push_back(handle);

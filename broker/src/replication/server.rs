@@ -230,8 +230,8 @@ impl Listener {
             last_epoch: LeaderEpoch(follow.last_epoch),
         };
         match partition.attach(&attach, &self.feed) {
-            Ok(()) => {
-                self.feed.begin(handle);
+            Ok(in_sync) => {
+                self.feed.begin(handle, in_sync);
                 self.replication.look_at_in_sync_set(&partition);
             }
             Err(refusal) => self.refuse(handle, &partition, refusal),
