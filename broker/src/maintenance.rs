@@ -11,7 +11,7 @@ use skerry_types::{Instant, Offset};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::partition::Partition;
+use crate::partition::{Measured, Partition};
 
 /// How often `flush.ms` is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -93,25 +93,21 @@ impl Maintenance {
     fn measure(&self, partitions: &[Arc<Partition>]) {
         let metrics = self.broker.metrics();
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let bytes: u64 = partitions
-            .iter()
-            .filter_map(|partition| partition.with_log(|log| log.size_bytes()))
-            .sum();
+        let measured: Vec<Measured> = partitions.iter().map(|partition| partition.measure()).collect();
+        let count = |which: fn(&Measured) -> bool| number(measured.iter().filter(|one| which(one)).count());
+        let bytes: u64 = measured.iter().map(|one| one.log_bytes).sum();
         metrics.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        metrics.partitions_offline.set(number(
-            partitions.iter().filter(|p| p.offline().is_some()).count(),
-        ));
-        metrics
-            .partitions_damaged
-            .set(number(partitions.iter().filter(|p| p.damage().is_some()).count()));
-        metrics
-            .partitions_led
-            .set(number(partitions.iter().filter(|p| p.is_led()).count()));
-        self.broker.replication().measure(partitions);
-        let lacking = partitions
-            .iter()
-            .map(|partition| partition.records_lacking())
-            .sum();
+        metrics.partitions_offline.set(count(|one| one.is_offline));
+        metrics.partitions_damaged.set(count(|one| one.is_damaged));
+        metrics.partitions_led.set(count(|one| one.is_led));
+        let replication = self.broker.replication();
+        replication.measure(&measured);
+        for (partition, one) in partitions.iter().zip(&measured) {
+            if one.is_suspected {
+                replication.look_at_damage(partition);
+            }
+        }
+        let lacking = measured.iter().map(|one| one.records_lacking).sum();
         let now = self.broker.env().clock.now();
         self.broker.catching_up.lock().sample(now, lacking);
         let budget = self.broker.budget();

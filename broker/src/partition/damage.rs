@@ -90,7 +90,7 @@ impl Partition {
 
 impl State {
     /// What was deleted since is nobody's concern any more.
-    fn known_damage(&self) -> Option<&Damage> {
+    pub(super) fn known_damage(&self) -> Option<&Damage> {
         let Storage::Open(log) = &self.storage else {
             return None;
         };

@@ -10,7 +10,7 @@ use skerry_replica::{Answer, FollowRefusal, FollowerReport, InSyncProposal, LagL
 use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset};
 
 use super::lead::Leading;
-use super::{NotServing, Partition, Role, Storage, serving};
+use super::{NotServing, Partition, Role, State, Storage, serving};
 use crate::leader_epochs;
 use crate::replication::Feed;
 
@@ -301,22 +301,7 @@ impl Partition {
     /// Fewer replicas are in sync than there are; `None` where this broker does not lead.
     #[must_use]
     pub fn replication_state(&self) -> Option<ReplicationState> {
-        let state = self.state.lock();
-        let rules = state.role.leader()?;
-        let log_end = rules
-            .progress_of(self.me)
-            .map_or(Offset::ZERO, |own| own.written_end);
-        let behind = |id: BrokerId| {
-            rules
-                .progress_of(id)
-                .map(|progress| log_end.get() - progress.written_end.get())
-        };
-        let others: Vec<BrokerId> = rules.replicas().filter(|id| *id != self.me).collect();
-        Some(ReplicationState {
-            replicas: others.len() + 1,
-            in_sync: rules.in_sync().count(),
-            lag_records_max: others.iter().filter_map(|id| behind(*id)).max().unwrap_or(0),
-        })
+        self.state.lock().replication(self.me)
     }
 
     /// An in-sync follower that has `offset` in the rack of a reader, the one that is furthest (KIP-392). `None`: the
@@ -336,6 +321,25 @@ impl Partition {
             })
             .max()
             .map(|(_, std::cmp::Reverse(id))| id)
+    }
+}
+
+impl State {
+    /// How the replicas of what `me` leads are.
+    pub(super) fn replication(&self, me: BrokerId) -> Option<ReplicationState> {
+        let rules = self.role.leader()?;
+        let log_end = rules.progress_of(me).map_or(Offset::ZERO, |own| own.written_end);
+        let behind = |id: BrokerId| {
+            rules
+                .progress_of(id)
+                .map(|progress| log_end.get() - progress.written_end.get())
+        };
+        let others = || rules.replicas().filter(move |id| *id != me);
+        Some(ReplicationState {
+            replicas: others().count() + 1,
+            in_sync: rules.in_sync().count(),
+            lag_records_max: others().filter_map(behind).max().unwrap_or(0),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use skerry_replica::{Follower, Position, Visibility};
 use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted};
 use thiserror::Error;
 
-use super::{Durability, Partition, Role, Storage, Watermark};
+use super::{Durability, Partition, Role, State, Storage, Watermark};
 use crate::replication::Fetcher;
 
 /// The part of a partition's follower.
@@ -128,12 +128,10 @@ impl Link {
     }
 }
 
-impl Partition {
+impl State {
     /// Acknowledged records that this copy lacks while it is not in sync, as far as it has been told.
-    #[must_use]
-    pub fn records_lacking(&self) -> u64 {
-        let state = self.state.lock();
-        match (&state.storage, &state.role) {
+    pub(super) fn records_lacking(&self) -> u64 {
+        match (&self.storage, &self.role) {
             (Storage::Open(log), Role::Follower(following)) if !following.in_sync => {
                 let lacking = following.leader_high_watermark.get() - log.log_end().get();
                 u64::try_from(lacking).unwrap_or(0)
@@ -141,7 +139,9 @@ impl Partition {
             _ => 0,
         }
     }
+}
 
+impl Partition {
     /// Begins to follow over a stream, under this name; from where. `None`: this broker does not follow in this epoch.
     pub fn begin_following(
         &self,

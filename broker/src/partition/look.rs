@@ -1,8 +1,9 @@
-//! What a partition is on this broker at one moment, for checks from outside (the simulator's invariants).
+//! What a partition is on this broker at one moment: for the metrics, and for checks from outside (the simulator's
+//! invariants).
 
 use skerry_types::{LeaderEpoch, Offset};
 
-use super::{Partition, Role, Storage};
+use super::{Partition, ReplicationState, Role, Storage};
 
 /// What a broker is to a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,46 @@ pub struct Look {
     pub high_watermark: Offset,
 }
 
+/// What the metrics count of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Bytes of its log; 0 where it is not open.
+    pub log_bytes: u64,
+    /// This broker leads it.
+    pub is_led: bool,
+    /// It cannot be served.
+    pub is_offline: bool,
+    /// It is served although a part of it is damaged.
+    pub is_damaged: bool,
+    /// Somebody should look whether it must be repaired.
+    pub is_suspected: bool,
+    /// Acknowledged records that this copy lacks while it is not in sync.
+    pub records_lacking: u64,
+    /// How its replicas are, where it is led here.
+    pub replication: Option<ReplicationState>,
+}
+
 impl Partition {
+    /// What the metrics count of it, under one lock.
+    pub fn measure(&self) -> Measured {
+        let state = self.state.lock();
+        let log_bytes = match &state.storage {
+            Storage::Open(log) => log.size_bytes(),
+            Storage::Offline(_) | Storage::Deleted => 0,
+        };
+        let is_offline = state.offline().is_some();
+        let is_damaged = state.known_damage().is_some();
+        Measured {
+            log_bytes,
+            is_led: matches!(state.role, Role::Leader(_)),
+            is_offline,
+            is_damaged: is_damaged && !is_offline,
+            is_suspected: is_offline || is_damaged || state.suspected.is_some(),
+            records_lacking: state.records_lacking(),
+            replication: state.replication(self.me),
+        }
+    }
+
     /// What it is now; `None` where its log is not open.
     pub fn look(&self) -> Option<Look> {
         let state = self.state.lock();

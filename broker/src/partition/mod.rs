@@ -32,7 +32,7 @@ use flush::FlushState;
 use follow::Following;
 pub use follow::{Checkpoint, Cut, FollowError, OwnProgress};
 use lead::Leading;
-pub use look::{Look, Part};
+pub use look::{Look, Measured, Part};
 pub use spec::{
     AckError, Acks, Appending, Assigned, Assignment, Durability, FetchError, Isolation, NotServing,
     PartitionSettings, ProduceError, ReadSpec, Reading, Throttled,
@@ -367,11 +367,7 @@ impl Partition {
     /// Why the partition is not served, if it is not.
     #[must_use]
     pub fn offline(&self) -> Option<String> {
-        match &self.state.lock().storage {
-            Storage::Offline(why) => Some(why.clone()),
-            Storage::Open(log) => log.poisoned().map(str::to_owned),
-            Storage::Deleted => None,
-        }
+        self.state.lock().offline().map(str::to_owned)
     }
 
     /// Gives up the log: what is left of it is set aside.
@@ -421,6 +417,16 @@ impl Partition {
         match &mut state.storage {
             Storage::Open(log) => log.close(),
             _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn offline(&self) -> Option<&str> {
+        match &self.storage {
+            Storage::Offline(why) => Some(why),
+            Storage::Open(log) => log.poisoned(),
+            Storage::Deleted => None,
         }
     }
 }

@@ -37,7 +37,7 @@ pub use fetcher::Fetcher;
 
 use crate::broker::Broker;
 use crate::metrics::Metrics;
-use crate::partition::{Assigned, Cut, ImpossibleReport, InSyncCheck, Partition};
+use crate::partition::{Assigned, Cut, ImpossibleReport, InSyncCheck, Measured, Partition};
 use crate::settings::Settings;
 use connect::Limits;
 use cuts::{CutJob, CutQueue};
@@ -420,20 +420,16 @@ impl Replication {
     }
 
     /// Counts what only a look at everything tells. Called every second or so.
-    pub fn measure(&self, partitions: &[Arc<Partition>]) {
+    pub fn measure(&self, partitions: &[Measured]) {
         let counters = &self.metrics.replication;
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let states = || {
-            partitions
-                .iter()
-                .filter_map(|partition| partition.replication_state())
-        };
+        let led = || partitions.iter().filter_map(|partition| partition.replication);
         counters.under_replicated.set(number(
-            states().filter(|state| state.in_sync < state.replicas).count(),
+            led().filter(|state| state.in_sync < state.replicas).count(),
         ));
         counters
             .lag_records_max
-            .set(states().map(|state| state.lag_records_max).max().unwrap_or(0));
+            .set(led().map(|state| state.lag_records_max).max().unwrap_or(0));
         counters.streams_out.set(number(self.feeds.lock().len()));
         let counts: Vec<(usize, usize)> = self
             .fetchers
@@ -447,11 +443,5 @@ impl Replication {
         counters.partitions_waiting.set(number(
             counts.iter().map(|(wanted, following)| wanted - following).sum(),
         ));
-        for partition in partitions
-            .iter()
-            .filter(|partition| partition.offline().is_some() || partition.is_suspected())
-        {
-            self.look_at_damage(partition);
-        }
     }
 }
