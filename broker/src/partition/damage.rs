@@ -4,6 +4,8 @@
 //! their readers, and knows what to do about it (replication/repair.rs): a follower that could not take what it was
 //! sent may be the one that is wrong.
 
+use std::sync::Arc;
+
 use skerry_log::{ReadError, ReadPlan};
 use skerry_types::Offset;
 
@@ -77,6 +79,21 @@ impl Partition {
             }
             Err(_) => false,
             Ok(()) => state.damage.take_if(|damage| damage.offset == offset).is_some(),
+        }
+    }
+
+    /// The metadata is asked to count this copy no more. It goes on as what it is, and takes no part in a later epoch.
+    pub fn give_up(&self) {
+        self.state.lock().is_given_up = true;
+    }
+
+    /// The metadata has refused, or did not answer: the copy counts, and takes part as it was told meanwhile.
+    pub fn keep(self: &Arc<Self>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.is_given_up = false;
+        if let Some(assignment) = state.assigned.clone() {
+            self.take_part(state, &assignment);
         }
     }
 

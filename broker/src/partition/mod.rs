@@ -20,9 +20,7 @@ use parking_lot::Mutex;
 use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
 use skerry_replica::{Follower, FollowerStart, Leader};
-use skerry_types::{
-    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition, WallMs, is_planted,
-};
+use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted};
 use tokio::sync::{Notify, oneshot};
 
 use damage::Damage;
@@ -75,8 +73,10 @@ struct State {
     /// A read that met damage here.
     suspected: Option<Offset>,
     damage: Option<Damage>,
-    /// The newest assignment: registration and partition epoch.
-    assigned: (Option<BrokerEpoch>, PartitionEpoch),
+    /// The metadata is asked to count this copy no more: in a later epoch it has no part.
+    is_given_up: bool,
+    /// The newest assignment.
+    assigned: Option<Assignment>,
 }
 
 /// What this broker is to the partition.
@@ -96,6 +96,14 @@ impl Role {
                 leader: following.rules.leader(),
                 epoch: following.rules.epoch(),
             },
+        }
+    }
+
+    fn epoch(&self) -> Option<LeaderEpoch> {
+        match self {
+            Self::None => None,
+            Self::Leader(leading) => Some(leading.rules.epoch()),
+            Self::Follower(following) => Some(following.rules.epoch()),
         }
     }
 
@@ -171,7 +179,8 @@ impl Partition {
                 cut_at: None,
                 suspected: None,
                 damage: None,
-                assigned: (None, PartitionEpoch(-1)),
+                is_given_up: false,
+                assigned: None,
             }),
             flushes,
             clock,
@@ -215,11 +224,29 @@ impl Partition {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // Two tasks may act on two images at once, and not in their order.
-        let version = (assignment.registration, assignment.view.partition_epoch);
-        if version < state.assigned {
+        if state
+            .assigned
+            .as_ref()
+            .is_some_and(|known| assignment.is_before(known))
+        {
             return state.role.assigned();
         }
-        state.assigned = version;
+        state.assigned = Some(assignment.clone());
+        self.take_part(state, assignment)
+    }
+
+    /// What this broker is to the partition now.
+    #[must_use]
+    pub fn assigned(&self) -> Assigned {
+        self.state.lock().role.assigned()
+    }
+
+    fn take_part(self: &Arc<Self>, state: &mut State, assignment: &Assignment) -> Assigned {
+        // Nobody may take it into an in-sync set again, and then find it gone.
+        if state.is_given_up && state.role.epoch() != Some(assignment.leader_epoch) {
+            state.end_role();
+            return Assigned::Nothing;
+        }
         let role = match assignment.leader {
             Some(leader) if leader == self.me => self.lead(state, assignment),
             Some(leader) if assignment.registration.is_some() => self.follow(state, assignment, leader),
@@ -382,9 +409,10 @@ impl Partition {
         }
     }
 
-    /// An empty log takes the place of the one that was given up. Its role comes with the next assignment.
-    pub fn come_back(&self, log: Log) {
-        let mut state = self.state.lock();
+    /// An empty log takes the place of the one that was given up, and takes part as the metadata has told meanwhile.
+    pub fn come_back(self: &Arc<Self>, log: Log) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         if matches!(state.storage, Storage::Offline(_)) {
             state.end_role();
             state.high_watermark = log.log_start();
@@ -392,7 +420,11 @@ impl Partition {
             state.flush = FlushState::Idle;
             state.cut_at = None;
             (state.suspected, state.damage) = (None, None);
+            state.is_given_up = false;
             state.storage = Storage::Open(log);
+            if let Some(assignment) = state.assigned.clone() {
+                self.take_part(state, &assignment);
+            }
         }
     }
 

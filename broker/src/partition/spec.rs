@@ -72,6 +72,14 @@ pub struct Assignment {
     pub registration: Option<BrokerEpoch>,
 }
 
+impl Assignment {
+    /// `other` is of newer metadata.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        let version = |of: &Self| (of.registration, of.view.partition_epoch);
+        version(self) < version(other)
+    }
+}
+
 /// What an assignment comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Assigned {

@@ -25,8 +25,9 @@ impl Partitions {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "the topic has been deleted");
         let image = broker.image();
         let topic = image.topic_by_id(partition.topic_id()).ok_or_else(missing)?;
-        let metadata = topic.partition(name.partition).ok_or_else(missing)?;
         partition.go_offline("its damaged copy is set aside");
+        // What it was sent until now is not for the new log.
+        self.replication.forget(partition);
         self.prepare_cuts(&[(name.clone(), Offset::ZERO)], &[]).await?;
         let dir = self.log_dir.join(name.to_string());
         let aside = self
@@ -63,7 +64,7 @@ impl Partitions {
         };
         let log = self.env.tasks.run_blocking(move || opening.run()).await;
         partition.come_back(log.map_err(io::Error::other)?);
-        self.assign(&image, topic, metadata, partition);
+        self.replication.on_assigned(partition);
         Ok(aside)
     }
 

@@ -372,7 +372,7 @@ impl Partitions {
             registration: self.registration(image),
         };
         let assigned = partition.assign(&assignment);
-        self.replication.on_assigned(partition, assigned);
+        self.replication.on_assigned(partition);
         if metadata.isr.contains(&self.me) && assigned != Assigned::Nothing {
             self.forget_aside(partition.name());
         }

@@ -73,6 +73,8 @@ pub struct Replication {
     fetchers: Mutex<BTreeMap<BrokerId, Arc<Fetcher>>>,
     /// Where each partition is followed.
     followed: Mutex<BTreeMap<Key, BrokerId>>,
+    /// Held by whoever changes what is followed. Taken before a partition's lock.
+    assigning: Mutex<()>,
     tasks: Mutex<Vec<TaskHandle>>,
     in_sync: InSyncQueue,
     cuts: CutQueue,
@@ -127,6 +129,7 @@ impl Replication {
             feeds: Mutex::default(),
             fetchers: Mutex::default(),
             followed: Mutex::default(),
+            assigning: Mutex::default(),
             tasks: Mutex::default(),
             in_sync: InSyncQueue::default(),
             cuts: CutQueue::default(),
@@ -175,12 +178,14 @@ impl Replication {
         self.fetchers.lock().clear();
     }
 
-    /// What the metadata assigned to this broker.
-    pub fn on_assigned(self: &Arc<Self>, partition: &Arc<Partition>, assigned: Assigned) {
-        match assigned {
+    /// What this broker is to the partition has changed. Two tasks may come at once, each after its own change: what
+    /// counts is what it is now.
+    pub fn on_assigned(self: &Arc<Self>, partition: &Arc<Partition>) {
+        let one_at_a_time = self.assigning.lock();
+        match partition.assigned() {
             Assigned::Follows { leader, epoch } => self.follow(partition, leader, epoch),
             Assigned::Leads => {
-                self.forget(partition);
+                self.end_following(partition);
                 if partition
                     .replication_state()
                     .is_some_and(|state| state.replicas > 1)
@@ -188,8 +193,9 @@ impl Replication {
                     self.look_at_in_sync_set(partition);
                 }
             }
-            Assigned::Nothing => self.forget(partition),
+            Assigned::Nothing => self.end_following(partition),
         }
+        drop(one_at_a_time);
         if partition.offline().is_some() {
             self.look_at_damage(partition);
         }
@@ -208,6 +214,11 @@ impl Replication {
 
     /// This broker does not follow the partition, or has it no more.
     pub fn forget(self: &Arc<Self>, partition: &Partition) {
+        let _one_at_a_time = self.assigning.lock();
+        self.end_following(partition);
+    }
+
+    fn end_following(self: &Arc<Self>, partition: &Partition) {
         let key = key_of(partition);
         let before = self.followed.lock().remove(&key);
         if let Some(before) = before {

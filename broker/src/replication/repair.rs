@@ -215,10 +215,16 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, oth
         topic: partition.topic_id(),
         partition: name.partition,
     });
-    match broker.propose(lost).await {
-        Ok(Outcome::Refused(refusal)) => return Done::Refused(format!("{refusal}: {why}")),
-        Ok(_) => {}
-        Err(error) => return Done::Refused(format!("{error}: {why}")),
+    partition.give_up();
+    let refusal = match broker.propose(lost).await {
+        Ok(Outcome::Refused(refusal)) => Some(refusal.to_string()),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(refusal) = refusal {
+        partition.keep();
+        broker.replication().on_assigned(partition);
+        return Done::Refused(format!("{refusal}: {why}"));
     }
     match broker.partitions().start_over(broker, partition).await {
         Ok(aside) => {

@@ -40,6 +40,8 @@ pub(super) struct Ghost {
     /// Who led in which epoch.
     leaders: BTreeMap<i32, usize>,
     pub(super) replicas: Vec<Replica>,
+    /// The node in whose copy a bit has rotted, which it need not know yet.
+    pub(super) rotten: Option<usize>,
     /// What the trace was told last.
     pub(super) told: Option<Partition>,
 }
@@ -54,6 +56,7 @@ impl Ghost {
             checked_end: 0,
             leaders: BTreeMap::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
+            rotten: None,
             told: None,
         }
     }
@@ -172,6 +175,10 @@ impl Ghost {
         let (mut next, mut changed) = (from, false);
         for mark in &marks {
             next = mark.end;
+            let mark = &Mark {
+                whole: mark.whole || self.rotten == Some(node),
+                ..*mark
+            };
             let expected = self
                 .committed
                 .range(..=mark.base)

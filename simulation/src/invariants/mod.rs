@@ -21,7 +21,7 @@ use skerry_types::{BrokerId, PartitionIndex};
 use self::ghost::{Ghost, Replica};
 use self::metadata::MetadataWatch;
 use crate::disk::SimDisk;
-use crate::oracle::Violations;
+use crate::oracle::{Rotten, Violations};
 use crate::trace::Trace;
 use crate::workload::TOPICS;
 
@@ -39,6 +39,7 @@ pub(crate) struct Place {
 pub(crate) struct Watcher {
     names: Vec<String>,
     disks: Vec<SimDisk>,
+    rotten: Rotten,
     trace: Trace,
     violations: Violations,
     metadata: MetadataWatch,
@@ -51,7 +52,13 @@ pub(crate) struct Watcher {
 pub(crate) type Found = Vec<(&'static str, String)>;
 
 impl Watcher {
-    pub(crate) fn new(names: Vec<String>, disks: Vec<SimDisk>, trace: Trace, violations: Violations) -> Self {
+    pub(crate) fn new(
+        names: Vec<String>,
+        disks: Vec<SimDisk>,
+        rotten: Rotten,
+        trace: Trace,
+        violations: Violations,
+    ) -> Self {
         let ghosts = TOPICS.iter().flat_map(|(topic, partitions)| {
             (0..*partitions).map(move |partition| format!("{topic}-{partition}"))
         });
@@ -62,6 +69,7 @@ impl Watcher {
             metadata: MetadataWatch::default(),
             names,
             disks,
+            rotten,
             trace,
             violations,
             seen: BTreeMap::new(),
@@ -79,6 +87,10 @@ impl Watcher {
     /// Checks everything that has moved since the last look.
     pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>]) {
         let mut found = Found::new();
+        for (name, ghost) in &mut self.ghosts {
+            let node = self.rotten.may_be_sent(name);
+            ghost.rotten = node.and_then(|node| self.names.iter().position(|name| *name == node));
+        }
         let moved = self.metadata.look(brokers, &mut found);
         for (node, broker) in brokers.iter().enumerate() {
             let Some(broker) = broker else { continue };

@@ -77,10 +77,12 @@ impl Rotten {
         matches!(&*self.0.lock(), Some(place) if place.node == node && place.partition == partition)
     }
 
-    /// True where a node may send records of that partition that have rotted.
+    /// The node that may send records of that partition that have rotted.
     #[must_use]
-    pub fn may_be_sent(&self, partition: &str) -> bool {
-        matches!(&*self.0.lock(), Some(place) if place.is_quiet && place.partition == partition)
+    pub fn may_be_sent(&self, partition: &str) -> Option<String> {
+        let place = self.0.lock();
+        let place = place.as_ref()?;
+        (place.is_quiet && place.partition == partition).then(|| place.node.clone())
     }
 
     /// True while there is one.

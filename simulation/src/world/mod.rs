@@ -151,7 +151,7 @@ impl<'a> World<'a> {
             replication: scenario.replication,
             min_in_sync: scenario.min_in_sync,
         };
-        let shared = Shared::new(cluster, violations.clone(), rotten, trace.clone());
+        let shared = Shared::new(cluster, violations.clone(), rotten.clone(), trace.clone());
         if scenario.nodes > 1 {
             shared.note(Note::SeveralNodes);
         }
@@ -165,7 +165,8 @@ impl<'a> World<'a> {
         Self {
             scenario,
             sim,
-            watcher: (nodes.len() > 1).then(|| Watcher::new(names, disks, trace.clone(), violations.clone())),
+            watcher: (nodes.len() > 1)
+                .then(|| Watcher::new(names, disks, rotten.clone(), trace.clone(), violations.clone())),
             shared,
             violations,
             nodes,
