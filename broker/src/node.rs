@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
-use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Voter, WalMark};
+use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Timings, Voter, WalMark};
 use skerry_metadata_state::{Delta, Image};
 use skerry_types::Uuid;
 use thiserror::Error;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin_http::{self, Health};
 use crate::broker::{Broker, ConnectionLimits};
 use crate::budget::Budget;
-use crate::config::NodeConfig;
+use crate::config::{BrokerConfig, BrokerLayers, NodeConfig};
 use crate::controller::{self, Mailbox};
 use crate::data_dir::{DataDir, Identity, LAYOUT_VERSION, LOG_DIR, METADATA_DIR};
 use crate::disk_watch;
@@ -310,7 +310,10 @@ impl Start {
                 })
                 .collect();
         }
+        quorum.advertise.clone_from(&config.cluster_advertise);
         quorum.cluster_id = cluster_id;
+        let given = BrokerConfig::resolve(BrokerLayers::given(&config.given));
+        quorum.timings = Timings::from_election_timeout(given.quorum_fetch_timeout);
         quorum.wal_mark = hooks.wal_mark;
         let started = Quorum::start(env.clone(), quorum, |quorum, routes| {
             let stop = self.stop.back.clone();

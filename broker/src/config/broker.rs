@@ -120,6 +120,7 @@ broker_config! {
     producer_id_expiration: Duration = "producer.id.expiration.ms",
     heartbeat_interval: Duration = "broker.heartbeat.interval.ms",
     session_timeout: Duration = "broker.session.timeout.ms",
+    quorum_fetch_timeout: Duration = "controller.quorum.fetch.timeout.ms",
     initial_registration_timeout: Duration = "initial.broker.registration.timeout.ms",
     auto_leader_rebalance: bool = "auto.leader.rebalance.enable",
     leader_imbalance_check_interval: Duration = "leader.imbalance.check.interval.seconds",

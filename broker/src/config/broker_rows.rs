@@ -142,7 +142,7 @@ pub(super) const CLUSTER: &[Row] = &[
     int("controller.quorum.append.linger.ms", 0, "25").ms().inert(RAFT).doc("How long metadata records wait for company."),
     int("controller.quorum.election.backoff.max.ms", 0, "1000").ms().inert(QUORUM).doc("The longest pause before another election."),
     int("controller.quorum.election.timeout.ms", 0, "1000").ms().inert(QUORUM).doc("How long a voter without a leader waits before it stands for election."),
-    int("controller.quorum.fetch.timeout.ms", 0, "2000").ms().inert(QUORUM).doc("How long a voter goes without hearing of its leader."),
+    int("controller.quorum.fetch.timeout.ms", 0, "320").ms().doc("How long a leader of the metadata quorum may be silent until the voters elect another. One whose process has ended is replaced in half of that."),
     int("controller.quorum.request.timeout.ms", 0, "2000").ms().inert(QUORUM).doc("How long a request within the quorum may take."),
     int("controller.quorum.retry.backoff.ms", 0, "20").ms().inert(QUORUM).doc("The first pause before a request within the quorum is tried again."),
     int("controller.quorum.fetch.max.bytes", 1, "1048576").bytes().inert(QUORUM).doc("The most metadata that is fetched in one go."),

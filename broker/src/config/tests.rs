@@ -101,6 +101,7 @@ fn broker_settings_are_kafkas() {
         // Service is back in half a second.
         "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
+        "controller.quorum.fetch.timeout.ms",
         // What the reference was started with.
         "controller.listener.names",
         "controller.quorum.voters",

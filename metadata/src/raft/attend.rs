@@ -41,9 +41,12 @@ impl Node {
                 () = self.leader_other_than(Some(id)) => continue,
                 () = self.attend(&addr) => {}
             }
+            let known = self.leadership();
             if self.is_gone(&addr).await {
                 tracing::info!(leader = %broker_id(id), addr, "the leader's process is gone");
                 self.hunt(id).await;
+                // Once for each leadership: where no majority is left, openraft's own timers ask for one.
+                self.leadership_changed(known).await;
             } else {
                 self.env().clock.sleep(AGAIN).await;
             }
