@@ -140,6 +140,10 @@ impl Producers {
         })
     }
 
+    pub(crate) fn knows(&self, id: ProducerId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// Everything, with each producer's batches, oldest first.
     pub(crate) fn dump(&self) -> impl Iterator<Item = (ProducerSnapshot, Vec<BatchMeta>)> + '_ {
         self.snapshots().zip(

@@ -1,12 +1,21 @@
-//! Keeps an idempotent producer's batches in order where its log cannot.
+//! Keeps an idempotent producer's batches in order while some of them are refused for a moment.
 //!
-//! A producer has up to five batches on their way. While the first is refused for a moment, say for want of room, the
-//! others are in the socket already. A log that knows the producer finds their sequences out of order. One that does
-//! not lets it begin at any sequence, because retention may have taken what was known (KIP-360): it would take the
-//! second batch, and then refuse the first whenever it came again. Kafka does that (KAFKA-14359); its Java client tries
-//! again until the delivery's timeout, and librdkafka gives the producer up.
+//! A producer has up to five batches on their way. While the first is refused, say because its leader has not taken
+//! office yet, the others are in the socket already, and this broker may have become the leader before it comes to them.
 //!
-//! Therefore a connection remembers what was refused for a moment, and gives what comes behind it the same answer.
+//! A log that does not know the producer would take the second batch, because retention may have taken what was known
+//! (KIP-360), and then refuse the first whenever it came again: KAFKA-14359. Java's client tries again until the
+//! delivery's timeout, and librdkafka gives the producer up.
+//!
+//! A log that knows the producer finds the second batch out of order, and OUT_OF_ORDER_SEQUENCE_NUMBER is a dangerous
+//! answer. Java's client takes it for what it is and tries again, in order. librdkafka begins a new producer epoch and
+//! sends everything again that is not acknowledged (`rd_kafka_handle_idempotent_Produce_error`, "R2 failed"): the first
+//! batch too, which the leader before this one may have written. The new epoch makes it another record. Kafka gives
+//! that answer.
+//!
+//! Therefore a connection remembers what was refused for a moment, and gives what comes behind it the same answer: both
+//! clients send all of it again in the order of the sequences. What does not follow upon anything refused is a real
+//! gap, and is told as one.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +23,12 @@ use kafka_protocol::ResponseError;
 use skerry_log::batch::BatchHeader;
 use skerry_types::{ProducerIdentity, Sequence, Uuid, is_planted};
 
-/// Requests that a producer may have sent before it hears that one was refused. Idempotent producers have at most five
-/// on their way (`max.in.flight.requests.per.connection`), since a log remembers five batches of each.
-const SENT_AHEAD_MAX: u64 = 4;
+/// Batches that a producer may have sent behind one before it hears that this was refused. Idempotent producers have at
+/// most five for a partition on their way (`max.in.flight.requests.per.connection`), since a log remembers five of each.
+/// More than these are a producer's that has given the refused batch up.
+const SENT_AHEAD_MAX: u32 = 4;
+/// Requests of a connection after which a refused batch is forgotten: its producer has found another leader.
+const REQUESTS_MAX: u64 = 64;
 /// Of one connection. What is refused beyond it is not remembered: Kafka's behaviour.
 const REFUSED_MAX: usize = 4096;
 
@@ -69,6 +81,8 @@ struct Refused {
     sequence: Sequence,
     code: ResponseError,
     request: u64,
+    /// Batches behind it that were given the same answer.
+    followers: u32,
 }
 
 /// What one connection's producers were refused for a moment.
@@ -80,11 +94,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A Produce request begins. Whoever sent it knows of what was refused long before.
+    /// A Produce request begins.
     pub fn begin_request(&mut self) {
         self.requests += 1;
-        let oldest = self.requests.saturating_sub(SENT_AHEAD_MAX);
-        self.refused.retain(|_, refused| refused.request >= oldest);
+        let oldest = self.requests.saturating_sub(REQUESTS_MAX);
+        self.refused.retain(|_, refused| refused.request > oldest);
     }
 
     /// True where nothing is remembered, which is nearly always.
@@ -93,26 +107,45 @@ impl Pipeline {
         self.refused.is_empty()
     }
 
-    /// The answer to a batch before `sent` that has not come again yet. A batch that has come again is forgotten.
+    /// The answer that `sent` shares with a batch before it that was refused and has not come again; asked where its log
+    /// cannot tell, or has found a gap. Nobody is refused without end: a producer whose batches go on without the
+    /// refused one has given that up.
     pub fn held_back(&mut self, sent: &Sent) -> Option<ResponseError> {
-        let refused = self.refused.get(&sent.stream)?;
-        if refused.sequence == sent.sequence {
+        let refused = self.refused.get_mut(&sent.stream)?;
+        if !is_behind(sent.sequence, refused.sequence) || is_planted("pipelined-batch-overtakes") {
+            return None;
+        }
+        if refused.followers == SENT_AHEAD_MAX {
             self.refused.remove(&sent.stream);
             return None;
         }
-        (is_behind(sent.sequence, refused.sequence) && !is_planted("pipelined-batch-overtakes"))
-            .then_some(refused.code)
+        refused.followers += 1;
+        Some(refused.code)
     }
 
-    /// `sent` was refused for a moment, and [`Self::held_back`] had nothing against it.
+    /// `sent` was refused for a moment, or was taken and will not be acknowledged here.
     pub fn refuse(&mut self, sent: Sent, code: ResponseError) {
-        if self.refused.len() < REFUSED_MAX || self.refused.contains_key(&sent.stream) {
+        let known = self.refused.get(&sent.stream);
+        // The first of several is what the others wait for.
+        if known.is_some_and(|known| is_behind(sent.sequence, known.sequence)) {
+            return;
+        }
+        if known.is_some() || self.refused.len() < REFUSED_MAX {
             let refused = Refused {
                 sequence: sent.sequence,
                 code,
                 request: self.requests,
+                followers: 0,
             };
             self.refused.insert(sent.stream, refused);
+        }
+    }
+
+    /// `sent` is in the log, and with it all that was sent before.
+    pub fn taken(&mut self, sent: &Sent) {
+        let refused = self.refused.get(&sent.stream);
+        if refused.is_some_and(|refused| !is_behind(refused.sequence, sent.sequence)) {
+            self.refused.remove(&sent.stream);
         }
     }
 }
@@ -147,65 +180,153 @@ mod tests {
         }
     }
 
-    /// Each of the batches in a request of its own, while only `refused` find no room.
-    fn answers(pipeline: &mut Pipeline, batches: &[Sent], refused: &[Sent]) -> Vec<&'static str> {
+    /// A log that has one producer's batches up to `last`, if it knows the producer, and takes only what follows.
+    struct Log {
+        last: Option<i32>,
+    }
+
+    /// Each of the batches in a request of its own, while `refused` find no room.
+    fn answers(
+        pipeline: &mut Pipeline,
+        log: &mut Log,
+        batches: &[Sent],
+        refused: &[Sent],
+    ) -> Vec<&'static str> {
         let answer = |sent: &Sent| {
             pipeline.begin_request();
-            if pipeline.held_back(sent).is_some() {
-                return "held back";
-            }
             if refused.contains(sent) {
                 pipeline.refuse(sent.clone(), FULL);
                 return "no room";
             }
+            if log.last.is_none() && pipeline.held_back(sent).is_some() {
+                return "held back";
+            }
+            let sequence = sent.sequence.get();
+            if log.last.is_some_and(|last| sequence > last + 1) {
+                return match pipeline.held_back(sent) {
+                    Some(_) => "held back",
+                    None => "out of order",
+                };
+            }
+            log.last = log.last.max(Some(sequence));
+            pipeline.taken(sent);
             "written"
         };
         batches.iter().map(answer).collect()
     }
 
+    const fn unknown() -> Log {
+        Log { last: None }
+    }
+
     #[test]
     fn nothing_overtakes_a_refused_batch() {
-        let mut pipeline = Pipeline::default();
-        let window = [0, 5, 6, 9, 12].map(|sequence| sent(0, 0, sequence));
+        for mut log in [unknown(), Log { last: Some(-1) }] {
+            let mut pipeline = Pipeline::default();
+            let window = [0, 1, 2, 3, 4].map(|sequence| sent(0, 0, sequence));
+            assert_eq!(
+                answers(&mut pipeline, &mut log, &window, &window[..1]),
+                ["no room", "held back", "held back", "held back", "held back"]
+            );
+            assert_eq!(answers(&mut pipeline, &mut log, &window, &[]), ["written"; 5]);
+            assert!(pipeline.is_empty());
+        }
+    }
+
+    /// librdkafka has one more request in its queue than are on their way, and those of other partitions between them.
+    #[test]
+    fn requests_for_other_partitions_do_not_count() {
+        let (mut pipeline, mut log) = (Pipeline::default(), Log { last: Some(6) });
+        let (first, second) = (sent(0, 0, 7), sent(0, 0, 8));
         assert_eq!(
-            answers(&mut pipeline, &window, &window[..1]),
-            ["no room", "held back", "held back", "held back", "held back"]
+            answers(
+                &mut pipeline,
+                &mut log,
+                std::slice::from_ref(&first),
+                std::slice::from_ref(&first)
+            ),
+            ["no room"]
         );
-        assert_eq!(answers(&mut pipeline, &window, &[]), ["written"; 5]);
-        assert!(pipeline.is_empty());
+        for partition in 1..=30 {
+            answers(&mut pipeline, &mut unknown(), &[sent(0, partition, 0)], &[]);
+        }
+        let second = std::slice::from_ref(&second);
+        assert_eq!(answers(&mut pipeline, &mut log, second, &[]), ["held back"]);
     }
 
     #[test]
     fn a_batch_that_is_refused_again_holds_the_others_back_again() {
-        let mut pipeline = Pipeline::default();
-        let window = [i32::MAX - 1, 3, 8].map(|sequence| sent(0, 0, sequence));
+        let (mut pipeline, mut log) = (Pipeline::default(), Log { last: Some(0) });
+        let window = [1, 2, 3].map(|sequence| sent(0, 0, sequence));
         for _ in 0..3 {
             assert_eq!(
-                answers(&mut pipeline, &window, &window[..1]),
+                answers(&mut pipeline, &mut log, &window, &window[..1]),
                 ["no room", "held back", "held back"]
             );
         }
         assert_eq!(
-            answers(&mut pipeline, &window, &window[1..2]),
+            answers(&mut pipeline, &mut log, &window, &window[1..2]),
             ["written", "no room", "held back"]
         );
+    }
+
+    #[test]
+    fn what_was_taken_and_cut_away_again_holds_the_others_back() {
+        let (mut pipeline, mut log) = (Pipeline::default(), Log { last: Some(0) });
+        let window = [1, 2, 3].map(|sequence| sent(0, 0, sequence));
+        assert_eq!(
+            answers(&mut pipeline, &mut log, &window[..2], &[]),
+            ["written"; 2]
+        );
+        // The leadership ends, their acknowledgements fail, and this broker leads again without them.
+        log.last = Some(0);
+        for lost in &window[..2] {
+            pipeline.refuse(lost.clone(), ResponseError::NotLeaderOrFollower);
+        }
+        assert_eq!(answers(&mut pipeline, &mut log, &window[2..], &[]), ["held back"]);
+        assert_eq!(answers(&mut pipeline, &mut log, &window, &[]), ["written"; 3]);
     }
 
     #[test]
     fn other_partitions_other_epochs_and_repetitions_are_not_concerned() {
         let mut pipeline = Pipeline::default();
         let (refused, others) = ([sent(0, 0, 5)], [sent(0, 1, 6), sent(1, 0, 6), sent(0, 0, 4)]);
-        assert_eq!(answers(&mut pipeline, &refused, &refused), ["no room"]);
-        assert_eq!(answers(&mut pipeline, &others, &[]), ["written"; 3]);
-        assert_eq!(answers(&mut pipeline, &[sent(0, 0, 6)], &[]), ["held back"]);
+        assert_eq!(
+            answers(&mut pipeline, &mut unknown(), &refused, &refused),
+            ["no room"]
+        );
+        for other in &others[..2] {
+            assert_eq!(pipeline.held_back(other), None);
+        }
+        assert_eq!(pipeline.held_back(&others[2]), None);
+        assert_eq!(pipeline.held_back(&sent(0, 0, 6)), Some(FULL));
     }
 
     #[test]
-    fn a_producer_that_gives_a_batch_up_may_go_on() {
-        let mut pipeline = Pipeline::default();
-        let refused = sent(0, 0, 0);
-        let window = [0, 1, 2, 3, 4, 5].map(|sequence| sent(0, 0, sequence));
-        assert_eq!(answers(&mut pipeline, &window, &[refused])[5], "written");
+    fn a_producer_that_gives_a_batch_up_hears_of_the_gap() {
+        let (mut pipeline, mut log) = (Pipeline::default(), Log { last: Some(0) });
+        let refused = sent(0, 0, 1);
+        answers(
+            &mut pipeline,
+            &mut log,
+            std::slice::from_ref(&refused),
+            std::slice::from_ref(&refused),
+        );
+        let behind = [2, 3, 4, 5, 2].map(|sequence| sent(0, 0, sequence));
+        assert_eq!(
+            answers(&mut pipeline, &mut log, &behind, &[]),
+            ["held back", "held back", "held back", "held back", "out of order"]
+        );
+    }
+
+    #[test]
+    fn a_gap_behind_nothing_refused_is_a_gap() {
+        let (mut pipeline, mut log) = (Pipeline::default(), Log { last: Some(0) });
+        let window = [2, 1, 3].map(|sequence| sent(0, 0, sequence));
+        assert_eq!(
+            answers(&mut pipeline, &mut log, &window, &[]),
+            ["out of order", "written", "out of order"]
+        );
     }
 
     #[test]
@@ -216,7 +337,7 @@ mod tests {
             pipeline.refuse(sent(0, partition, 0), FULL);
         }
         assert_eq!(pipeline.refused.len(), REFUSED_MAX);
-        for _ in 0..=SENT_AHEAD_MAX {
+        for _ in 0..REQUESTS_MAX {
             pipeline.begin_request();
         }
         assert!(pipeline.is_empty());

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use skerry_env::disk::File;
-use skerry_types::{LeaderEpoch, Offset, WallMs};
+use skerry_types::{LeaderEpoch, Offset, ProducerId, WallMs};
 
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, Epochs};
@@ -274,6 +274,12 @@ impl Log {
     #[must_use]
     pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
         self.epochs.at(offset)
+    }
+
+    /// Whether it can judge the order of this producer's batches. One that it does not know may begin at any sequence.
+    #[must_use]
+    pub fn knows_producer(&self, id: ProducerId) -> bool {
+        self.producers.knows(id)
     }
 
     /// The producers that the log knows, by id.

@@ -58,7 +58,7 @@ fn start(context: Context, mut request: Request) -> Pending {
     let answered = decoded.acks != 0;
     let topics = Produce::new(&context, version, &decoded).append_all(decoded);
     Box::pin(async move {
-        let topics = wait_for_all(&context.broker, version, topics, deadline).await;
+        let topics = wait_for_all(&context, version, topics, deadline).await;
         if answered {
             answer(&context.broker, version, correlation_id, topics)
         } else {
@@ -76,6 +76,8 @@ struct Topic {
 /// One partition of the answer, while its records wait.
 struct Appended {
     response: PartitionProduceResponse,
+    /// Of what waits: its acknowledgement may fail.
+    head: Option<BatchHeader>,
     waits: Option<oneshot::Receiver<Result<(), AckError>>>,
     partition: Option<Arc<Partition>>,
 }
@@ -117,6 +119,20 @@ impl From<InvalidBatch> for Refused {
             code,
             message,
             records,
+        }
+    }
+}
+
+impl From<AckError> for Refused {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::Deleted => ResponseError::UnknownTopicOrPartition.into(),
+            AckError::NotLeader => ResponseError::NotLeaderOrFollower.into(),
+            AckError::Storage(why) => Self {
+                code: ResponseError::KafkaStorageError,
+                message: Some(why),
+                records: Vec::new(),
+            },
         }
     }
 }
@@ -186,37 +202,37 @@ impl<'a> Produce<'a> {
         let mut topics = Vec::with_capacity(request.topic_data.len());
         for topic in request.topic_data {
             let found = self.find(&topic.name, topic.topic_id);
-            let partitions = topic
-                .partition_data
-                .into_iter()
-                .map(|data| {
-                    let index = data.index;
-                    let head = data.records.as_deref().and_then(BatchHeader::read);
-                    let sent = || {
-                        let key = if self.version >= 13 {
-                            TopicKey::Id(skerry_types::Uuid(topic.topic_id.into_bytes()))
-                        } else {
-                            TopicKey::Name(topic.name.as_str().into())
-                        };
-                        head.as_ref().and_then(|head| Sent::new(key, index, head))
-                    };
-                    let appended = in_order(&mut pipeline, sent, || {
-                        let topic = found.as_ref().map_err(|code| *code)?;
-                        let partition = topic
-                            .partition(index)
-                            .ok_or(ResponseError::UnknownTopicOrPartition)?;
-                        let appended = self.append(&partition, data.records);
-                        Ok((partition, appended))
-                    });
-                    self.appended(index, appended)
-                })
-                .collect();
             let mut response = TopicProduceResponse::default();
             if self.version >= 13 {
                 response.topic_id = topic.topic_id;
             } else {
                 response.name = topic.name;
             }
+            let partitions = topic
+                .partition_data
+                .into_iter()
+                .map(|data| {
+                    let index = data.index;
+                    let head = data.records.as_deref().and_then(BatchHeader::read);
+                    let sent = || sent(self.version, &response, index, head.as_ref());
+                    let partition = found.as_ref().map_err(|code| *code).and_then(|topic| {
+                        topic
+                            .partition(index)
+                            .ok_or(ResponseError::UnknownTopicOrPartition)
+                    });
+                    let knows = || match (&partition, &head) {
+                        (Ok(partition), Some(head)) => partition
+                            .with_log(|log| log.knows_producer(head.producer_id()))
+                            .unwrap_or(false),
+                        _ => false,
+                    };
+                    let appended = in_order(&mut pipeline, sent, knows, || {
+                        let partition = partition.as_ref().map_err(|code| *code)?;
+                        self.append(partition, data.records)
+                    });
+                    self.appended(index, partition.ok(), head, appended)
+                })
+                .collect();
             topics.push(Topic { response, partitions });
         }
         topics
@@ -284,12 +300,10 @@ impl<'a> Produce<'a> {
     fn appended(
         &self,
         index: i32,
-        result: Result<(Arc<Partition>, Result<Appending, Refused>), Refused>,
+        partition: Option<Arc<Partition>>,
+        head: Option<BatchHeader>,
+        result: Result<Appending, Refused>,
     ) -> Appended {
-        let (partition, result) = match result {
-            Ok((partition, result)) => (Some(partition), result),
-            Err(refused) => (None, Err(refused)),
-        };
         let mut response = PartitionProduceResponse::default().with_index(index);
         match result {
             Ok(appending) => {
@@ -300,6 +314,7 @@ impl<'a> Produce<'a> {
                 }
                 Appended {
                     response,
+                    head,
                     waits: appending.acknowledged,
                     partition,
                 }
@@ -309,6 +324,7 @@ impl<'a> Produce<'a> {
                 refuse(&mut response, self.version, refused);
                 Appended {
                     response,
+                    head: None,
                     waits: None,
                     partition,
                 }
@@ -317,29 +333,62 @@ impl<'a> Produce<'a> {
     }
 }
 
-/// Appends a batch, unless one that its producer sent before it was refused for a moment and has not come again.
+/// An idempotent producer's batch in a request for the topic of `response`.
+fn sent(
+    version: i16,
+    response: &TopicProduceResponse,
+    index: i32,
+    head: Option<&BatchHeader>,
+) -> Option<Sent> {
+    let key = if version >= 13 {
+        TopicKey::Id(skerry_types::Uuid(response.topic_id.into_bytes()))
+    } else {
+        TopicKey::Name(response.name.as_str().into())
+    };
+    Sent::new(key, index, head?)
+}
+
+/// Appends a batch, unless one that its producer sent before it was refused for a moment and has not come again. Where
+/// the log knows the producer, it says so itself, and only the answer changes.
 fn in_order(
     pipeline: &mut Pipeline,
     sent: impl Fn() -> Option<Sent>,
-    append: impl FnOnce() -> Result<(Arc<Partition>, Result<Appending, Refused>), Refused>,
-) -> Result<(Arc<Partition>, Result<Appending, Refused>), Refused> {
-    if !pipeline.is_empty()
-        && let Some(code) = sent().and_then(|sent| pipeline.held_back(&sent))
+    log_knows: impl FnOnce() -> bool,
+    append: impl FnOnce() -> Result<Appending, Refused>,
+) -> Result<Appending, Refused> {
+    let held_back = |code| Refused {
+        code,
+        message: Some(
+            "a batch that its producer sent before it was refused, and has not come again".to_owned(),
+        ),
+        records: Vec::new(),
+    };
+    // Nearly always nothing is remembered, and nothing is looked for.
+    let waiting = if pipeline.is_empty() { None } else { sent() };
+    if let Some(sent) = &waiting
+        && !log_knows()
+        && let Some(code) = pipeline.held_back(sent)
     {
-        return Err(Refused {
-            code,
-            message: Some(
-                "a batch that its producer sent before it was refused, and has not come again".to_owned(),
-            ),
-            records: Vec::new(),
-        });
+        return Err(held_back(code));
     }
     let appended = append();
-    if let Err(refused) | Ok((_, Err(refused))) = &appended
-        && refused.code.is_retriable()
-        && let Some(sent) = sent()
-    {
-        pipeline.refuse(sent, refused.code);
+    match &appended {
+        Ok(_) => {
+            if let Some(sent) = &waiting {
+                pipeline.taken(sent);
+            }
+        }
+        Err(refused) if refused.code == ResponseError::OutOfOrderSequenceNumber => {
+            if let Some(code) = waiting.as_ref().and_then(|sent| pipeline.held_back(sent)) {
+                return Err(held_back(code));
+            }
+        }
+        Err(refused) if refused.code.is_retriable() => {
+            if let Some(sent) = waiting.or_else(sent) {
+                pipeline.refuse(sent, refused.code);
+            }
+        }
+        Err(_) => {}
     }
     appended
 }
@@ -366,34 +415,40 @@ fn refuse(response: &mut PartitionProduceResponse, version: i16, refused: Refuse
 }
 
 async fn wait_for_all(
-    broker: &Broker,
+    context: &Context,
     version: i16,
     mut topics: Vec<Topic>,
     deadline: Instant,
 ) -> Vec<Topic> {
     // Made when it is first needed: most requests are answered before it would be looked at.
     let mut timeout = None;
-    for appended in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        let Some(waits) = appended.waits.take() else {
-            continue;
-        };
-        let alarm = timeout.get_or_insert_with(|| broker.env().clock.sleep_until(deadline));
-        let failure = tokio::select! {
-            biased;
-            acknowledged = waits => match acknowledged {
-                Ok(Ok(())) => continue,
-                Ok(Err(AckError::Deleted)) => ResponseError::UnknownTopicOrPartition.into(),
-                Ok(Err(AckError::NotLeader)) | Err(_) => ResponseError::NotLeaderOrFollower.into(),
-                Ok(Err(AckError::Storage(why))) => {
-                    Refused { code: ResponseError::KafkaStorageError, message: Some(why), records: Vec::new() }
+    for topic in &mut topics {
+        for appended in &mut topic.partitions {
+            let Some(waits) = appended.waits.take() else {
+                continue;
+            };
+            let alarm = timeout.get_or_insert_with(|| context.broker.env().clock.sleep_until(deadline));
+            let failure = tokio::select! {
+                biased;
+                acknowledged = waits => match acknowledged {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => Refused::from(error),
+                    Err(_) => ResponseError::NotLeaderOrFollower.into(),
+                },
+                () = alarm => {
+                    timeout = None;
+                    ResponseError::RequestTimedOut.into()
                 }
-            },
-            () = alarm => {
-                timeout = None;
-                ResponseError::RequestTimedOut.into()
+            };
+            // The next leader may not have it, and this broker may be the next leader.
+            let (index, head) = (appended.response.index, appended.head.as_ref());
+            if failure.code == ResponseError::NotLeaderOrFollower
+                && let Some(sent) = sent(version, &topic.response, index, head)
+            {
+                context.pipeline.lock().refuse(sent, failure.code);
             }
-        };
-        refuse(&mut appended.response, version, failure);
+            refuse(&mut appended.response, version, failure);
+        }
     }
     topics
 }
@@ -426,9 +481,9 @@ fn tell_the_leader(
     of_partition: &mut PartitionProduceResponse,
     partition: Option<&Partition>,
 ) {
-    let Some(leader) =
-        partition.and_then(|partition| broker.leader_of(partition.topic_id(), partition.name()))
-    else {
+    let leader = partition.and_then(|partition| broker.leader_of(partition.topic_id(), partition.name()));
+    // Where this broker is cut off, it is the leader that it knows.
+    let Some(leader) = leader.filter(|leader| leader.id != broker.id()) else {
         return;
     };
     let id = kafka_protocol::messages::BrokerId(leader.id.get());
