@@ -24,6 +24,7 @@ use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
 use crate::replication::Replication;
 use crate::settings::Settings;
+use crate::standing::Standing;
 
 /// Bounds of one Kafka connection and of all.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,7 @@ pub struct Broker {
     pub(crate) sessions: FetchSessions,
     pub(crate) limits: ConnectionLimits,
     pub(crate) anonymous: Arc<str>,
+    pub(crate) standing: Arc<Standing>,
     /// The metadata as this broker has acted on it.
     pub(crate) visible: ArcSwap<Image>,
     /// How many changes of the metadata this broker has acted on.
@@ -127,6 +129,11 @@ impl Broker {
         self.epoch().map(|epoch| BrokerGuard { broker, epoch })
     }
 
+    /// What the controller has promised this broker.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     /// The metadata as this broker has acted on it: what a client is shown of it can be used. The quorum's own image
     /// may be ahead; a topic of it whose logs are not open yet would refuse the first of several pipelined batches
     /// and take the second, which an idempotent producer does not survive.
@@ -140,6 +147,19 @@ impl Broker {
     /// The metadata's version, as ApiVersions tells it.
     pub fn metadata_version(&self) -> i64 {
         i64::try_from(self.image().index()).unwrap_or(i64::MAX)
+    }
+
+    /// Up to which command of the metadata's log this broker has acted. Commands that change nothing need no act: an
+    /// image of them is not waited for, because it does not come.
+    pub fn acted_index(&self) -> u64 {
+        let newest = self.quorum.image().index();
+        // Read after the image: it counts all that this contains.
+        let changes = self.quorum.changes();
+        if *self.applied.borrow() >= changes {
+            newest
+        } else {
+            self.image().index()
+        }
     }
 
     /// The metadata quorum.

@@ -14,7 +14,7 @@ use skerry_metadata_state::{
     Probe,
 };
 use skerry_types::{BrokerId, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -26,13 +26,24 @@ const MAIL_MAX: usize = 4_096;
 /// A process that lives accepts a connection well within this time; a dead one refuses it at once.
 const PROBE_PATIENCE: Duration = Duration::from_millis(200);
 
-/// What brokers tell the controller.
+/// A heartbeat, as it arrived here.
 #[derive(Clone, Copy, Debug)]
+pub(crate) struct Beat {
+    pub(crate) from: BrokerGuard,
+    /// How far the broker has applied the metadata log.
+    pub(crate) applied_index: u64,
+    /// When the last answer left that the broker has heard.
+    pub(crate) heard: Option<Instant>,
+    pub(crate) at: Instant,
+}
+
+/// What brokers tell the controller.
+#[derive(Debug)]
 enum News {
     Heartbeat {
-        from: BrokerGuard,
-        applied_index: u64,
-        at: Instant,
+        beat: Beat,
+        /// For how long nobody takes the broker's place, counted from the heartbeat.
+        trusted: oneshot::Sender<Duration>,
     },
     Broken {
         broker: BrokerGuard,
@@ -54,14 +65,13 @@ pub(crate) fn mailbox() -> (Mailbox, Inbox) {
 }
 
 impl Mailbox {
-    /// A broker has said that it lives.
-    pub(crate) fn heartbeat(&self, from: BrokerGuard, applied_index: u64, at: Instant) {
+    /// A broker has said that it lives. Gives the time for which nobody takes its place, counted from `beat.at`; zero
+    /// where this node's controller cannot promise that.
+    pub(crate) async fn heartbeat(&self, beat: Beat) -> Duration {
+        let (trusted, promise) = oneshot::channel();
         // A full mailbox loses one of many.
-        let _ = self.0.try_send(News::Heartbeat {
-            from,
-            applied_index,
-            at,
-        });
+        let _ = self.0.try_send(News::Heartbeat { beat, trusted });
+        promise.await.unwrap_or(Duration::ZERO)
     }
 
     /// A broker's connection has ended.
@@ -93,6 +103,9 @@ struct Office {
 
 type Probing = Pin<Box<dyn Future<Output = (BrokerId, Probe)> + Send>>;
 type Proposing = Pin<Box<dyn Future<Output = (DecisionId, Answer)> + Send>>;
+
+/// A broker that waits for a promise.
+type Asked = (BrokerGuard, oneshot::Sender<Duration>);
 
 /// What one term of the controller waits for.
 #[derive(Default)]
@@ -127,12 +140,21 @@ impl Office {
         let mut watch = quorum.watch();
         let mut image = watch.image();
         let mut told = image.clone();
-        let mut controller = Controller::new(env.clock.now(), settings(&broker));
+        let settings = settings(&broker);
+        let session = settings.session_timeout;
+        let mut controller = Controller::new(env.clock.now(), settings);
         let mut pending = Pending::default();
+        let mut asked: Vec<Asked> = Vec::new();
         loop {
             let wanted = controller.decide(&image, env.clock.now());
             let look_again = wanted.look_again;
             pending.take(env, quorum, &image, wanted);
+            // After the decision: whoever it is against gets no promise any more.
+            for (broker, trusted) in asked.drain(..) {
+                let vouches = controller.vouches_for(broker, &quorum.image()) && quorum.leads_surely();
+                // It may have stopped waiting.
+                let _ = trusted.send(if vouches { session } else { Duration::ZERO });
+            }
             tokio::select! {
                 biased;
                 now = quorum.leadership_changed(leadership) => return now,
@@ -151,9 +173,9 @@ impl Office {
                     controller.on_probe(broker, found, env.clock.now());
                 }
                 Some(news) = self.inbox.0.recv() => {
-                    tell(&mut controller, news);
+                    tell(&mut controller, news, &mut asked);
                     while let Ok(news) = self.inbox.0.try_recv() {
-                        tell(&mut controller, news);
+                        tell(&mut controller, news, &mut asked);
                     }
                 }
                 () = env.clock.sleep_until(look_again) => {}
@@ -162,13 +184,15 @@ impl Office {
     }
 }
 
-fn tell(controller: &mut Controller, news: News) {
+/// `asked`: who waits for a promise.
+fn tell(controller: &mut Controller, news: News, asked: &mut Vec<Asked>) {
     match news {
-        News::Heartbeat {
-            from,
-            applied_index,
-            at,
-        } => controller.on_heartbeat(from, applied_index, at),
+        News::Heartbeat { beat, trusted } => {
+            // Whose heartbeat does not count is promised nothing.
+            if controller.on_heartbeat(beat.from, beat.applied_index, beat.heard, beat.at) {
+                asked.push((beat.from, trusted));
+            }
+        }
         News::Broken { broker, at } => controller.on_session_broken(broker, at),
     }
 }

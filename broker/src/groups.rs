@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +61,8 @@ pub struct Groups {
     /// Taken when the task starts.
     start: Mutex<Option<mpsc::Receiver<Message>>>,
     task: Mutex<Option<TaskHandle>>,
+    /// What this broker is cut off from is given up.
+    aside: AtomicBool,
     /// One follower at a time: what was looked at first must arrive first.
     following: tokio::sync::Mutex<()>,
     partitions: Arc<Partitions>,
@@ -115,6 +118,7 @@ impl Groups {
             inbox,
             start: Mutex::new(Some(receiver)),
             task: Mutex::new(None),
+            aside: AtomicBool::new(false),
             following: tokio::sync::Mutex::new(()),
             partitions,
             settings,
@@ -168,7 +172,12 @@ impl Groups {
     fn led(&self) -> Vec<Led> {
         let local = self.partitions.topic(CONSUMER_OFFSETS);
         let partitions = local.map(|topic| topic.partitions()).unwrap_or_default();
+        let aside = self.aside.load(Ordering::Acquire);
         let led = partitions.into_iter().filter_map(|log| {
+            // Its members would wait for as long as this broker is cut off.
+            if aside && log.is_cut_off() {
+                return None;
+            }
             let epoch = log
                 .with_leader(LeaderEpoch::UNKNOWN, |_, leader| leader.epoch())
                 .ok()?;
@@ -201,8 +210,12 @@ impl Groups {
             return Err(CoordinatorError::NotCoordinator);
         }
         let (reply, answer) = oneshot::channel();
+        let partition = partition_for(group, count);
+        if !self.may_answer(partition, &request) {
+            return Err(CoordinatorError::NotCoordinator);
+        }
         let message = Message::Request {
-            partition: partition_for(group, count),
+            partition,
             request: Box::new(request),
             reply,
             held,
@@ -212,6 +225,24 @@ impl Groups {
             .await
             .map_err(|_| CoordinatorError::NotAvailable)?;
         answer.await.map_err(|_| CoordinatorError::NotCoordinator)
+    }
+
+    /// Another broker may coordinate by now without this one's knowing. What a member changes counts only when it is
+    /// committed, but what is told must be the latest.
+    fn may_answer(&self, partition: i32, request: &Request) -> bool {
+        let must_be_current = matches!(request, Request::Fetch(_) | Request::Describe(_));
+        let Some(log) = self.partitions.get(CONSUMER_OFFSETS, partition) else {
+            return true;
+        };
+        !must_be_current || log.with_current_leader(LeaderEpoch::UNKNOWN, |_, _| ()).is_ok()
+    }
+
+    /// Gives up what this broker coordinates and is cut off from (true), or takes it up again (false).
+    pub async fn step_aside(&self, aside: bool) {
+        let before = self.aside.swap(aside, Ordering::AcqRel);
+        if aside || before {
+            self.follow(&[Delta::Reset]).await;
+        }
     }
 
     /// Asks every coordinator of this broker.

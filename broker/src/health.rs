@@ -59,6 +59,11 @@ pub(crate) fn ready(broker: &Broker) -> Health {
         reasons.push("the broker has not registered yet".to_owned());
     } else {
         reasons.extend(view.reasons(&broker.catching_up.lock().told()));
+        if !view.me_fenced && !broker.standing().holds(broker.env().clock.now()) {
+            reasons.push(
+                "the controller does not answer: others may lead by now what this broker led".to_owned(),
+            );
+        }
     }
     let mut notes = view.notes();
     for partition in broker.partitions().all() {

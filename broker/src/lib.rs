@@ -38,4 +38,5 @@ pub mod replication;
 mod scrub;
 mod session;
 pub mod settings;
+pub mod standing;
 pub mod topics;

@@ -43,6 +43,7 @@ use crate::replication::Replication;
 use crate::scrub;
 use crate::session;
 use crate::settings::Settings;
+use crate::standing::Standing;
 
 /// How often to look whether the node can still go on.
 const FAILURE_LOOK: Duration = Duration::from_millis(500);
@@ -215,6 +216,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     tasks.push(scrub::start(&broker, stop.upkeep.clone()));
     tasks.push(listener::start(broker.clone(), kafka, stop.front.clone()));
     tasks.push(session::start(&broker, mailbox, stop.back.clone()));
+    tasks.push(session::watch_standing(&broker, stop.upkeep.clone()));
     registration::unfenced(&broker).await;
     let cluster_addr = config.cluster_listen.clone();
     Ok(RunningNode {
@@ -419,12 +421,13 @@ fn build(
     let log_dir = Arc::new(config.data_dir.join(LOG_DIR));
     let flushes = Arc::new(FlushQueue::default());
     let (settings, metrics) = (replication.settings().clone(), replication.metrics().clone());
+    let standing = Arc::new(Standing::default());
     let partitions = Partitions::open(
         env.clone(),
         config.node_id,
         log_dir.clone(),
         flushes.clone(),
-        settings.clone(),
+        standing.clone(),
         replication.clone(),
         config.open_files_max,
     )
@@ -458,6 +461,7 @@ fn build(
         budget,
         settings,
         anonymous: "User:ANONYMOUS".into(),
+        standing,
         visible: ArcSwap::new(quorum.image()),
         quorum,
         applied: watch::Sender::new(0),

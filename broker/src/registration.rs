@@ -120,8 +120,12 @@ pub(crate) async fn drain(broker: &Broker) {
     let clock = &broker.env().clock;
     let draining = async {
         loop {
+            // From the moment in which it is decided others lead, and this broker hears of it a little later.
+            let leaving = broker.standing().leave();
             let asked = broker.propose(Command::DrainBroker(guard));
-            match clock.timeout(MAJORITY_PATIENCE, asked).await {
+            let drained = clock.timeout(MAJORITY_PATIENCE, asked).await;
+            drop(leaving);
+            match drained {
                 Ok(Ok(Outcome::BrokerDrained { leading: 0 })) => return Ok(0),
                 Ok(Ok(Outcome::BrokerDrained { leading })) if !others() || !shares_what_it_leads(broker) => {
                     return Ok(leading);

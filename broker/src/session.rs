@@ -1,7 +1,9 @@
-//! A broker's session with the controller, from both sides: heartbeats on a stream whose end is news as well.
+//! A broker's session with the controller, from both sides: heartbeats on a stream whose end is news as well. Each
+//! answer says for how long the broker may rely on its leaderships (`standing.rs`).
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
@@ -11,17 +13,24 @@ use skerry_metadata_state::BrokerGuard;
 use skerry_proto::cluster::cluster_client::ClusterClient;
 use skerry_proto::cluster::cluster_server::{Cluster, ClusterServer};
 use skerry_proto::cluster::{Heartbeat, HeartbeatReply};
-use skerry_types::{BrokerEpoch, BrokerId};
+use skerry_types::{BrokerEpoch, BrokerId, Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::broker::Broker;
-use crate::controller::Mailbox;
+use crate::controller::{Beat, Mailbox};
 use crate::grpc;
+use crate::standing::Promise;
 
 /// The first wait before a session is opened again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How often a broker looks at its own standing, to say so and to let clients go.
+const STANDING_LOOK: Duration = Duration::from_millis(100);
+/// And where it holds for ever, until it does not any more.
+const STANDING_REST_MAX: Duration = Duration::from_secs(1);
+/// A broker that nothing is promised to asks so many times as often: right after it was let in, for one.
+const EAGER_TIMES: u32 = 5;
 
 /// The controller's side.
 pub(crate) struct Service {
@@ -104,9 +113,20 @@ impl OpenSession {
             epoch: BrokerEpoch(beat.broker_epoch),
         };
         self.broker = Some(from);
-        self.mailbox.heartbeat(from, beat.applied_index, self.clock.now());
+        let heard = (beat.heard_nanos > 0).then(|| Instant::from_nanos(beat.heard_nanos));
+        let at = self.clock.now();
+        let trusted = self.mailbox.heartbeat(Beat {
+            from,
+            applied_index: beat.applied_index,
+            heard,
+            at,
+        });
+        let trusted = trusted.await;
         Some(Ok(HeartbeatReply {
             applied_index: self.quorum.image().index(),
+            answered_nanos: at.as_nanos(),
+            sent_nanos: beat.sent_nanos,
+            trusted_nanos: u64::try_from(trusted.as_nanos()).unwrap_or(u64::MAX),
         }))
     }
 }
@@ -135,6 +155,57 @@ pub(crate) fn start(broker: &Arc<Broker>, mailbox: Mailbox, stop: CancellationTo
     })
 }
 
+/// Says when this broker's standing ends and begins again, until `stop` is cancelled. Where it does not come back
+/// within another session, clients that wait for what cannot be confirmed are let go: they find the new leaders.
+pub(crate) fn watch_standing(broker: &Arc<Broker>, stop: CancellationToken) -> TaskHandle {
+    let watch = broker.clone();
+    broker.env().tasks.spawn("standing", async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = watch_for_ever(&watch) => {}
+        }
+    })
+}
+
+async fn watch_for_ever(broker: &Broker) {
+    let (clock, standing) = (&broker.env().clock, broker.standing());
+    let mut stood = false;
+    loop {
+        if standing.holds(clock.now()) {
+            stood = true;
+            let rest = standing.rest(clock.now());
+            clock.sleep(rest.clamp(STANDING_LOOK, STANDING_REST_MAX)).await;
+            continue;
+        }
+        let lost = clock.now();
+        if stood {
+            tracing::warn!(
+                "the controller is silent: what must be current is not answered, and soon what nobody confirms is refused"
+            );
+        }
+        while !standing.holds(clock.now()) {
+            if clock.now().since(lost) >= broker.settings().broker().session_timeout {
+                standing.step_aside(true);
+                // The coordinators answer those who wait for them, and resign.
+                for partition in broker.partitions().all() {
+                    if !partition.settings().internal {
+                        partition.step_aside();
+                    }
+                }
+                broker.groups().step_aside(true).await;
+            }
+            clock.sleep(STANDING_LOOK).await;
+        }
+        if stood {
+            let ms = clock.now().since(lost).as_millis();
+            tracing::info!("the controller answers again, after {ms} ms");
+        }
+        standing.step_aside(false);
+        broker.groups().step_aside(false).await;
+    }
+}
+
 /// The broker's side.
 struct Keeper {
     broker: Arc<Broker>,
@@ -148,7 +219,11 @@ impl Keeper {
         loop {
             let leadership = quorum.leadership();
             let answered = match leadership.leader {
-                Some(_) if leadership.here => self.with_myself(leadership).await,
+                Some(_) if leadership.here => {
+                    let heard = self.with_myself(leadership).await;
+                    self.broker.standing().end_forever();
+                    heard
+                }
                 Some(leader) => self.with(leader, leadership).await,
                 None => {
                     quorum.leadership_changed(leadership).await;
@@ -173,18 +248,37 @@ impl Keeper {
     async fn with_myself(&self, leadership: Leadership) -> bool {
         let clock = &self.broker.env().clock;
         let quorum = self.broker.quorum();
+        let standing = self.broker.standing();
         loop {
-            if let Some(beat) = heartbeat(&self.broker) {
-                let from = BrokerGuard {
-                    broker: BrokerId(beat.broker),
-                    epoch: BrokerEpoch(beat.broker_epoch),
+            if let Some(from) = self.broker.guard() {
+                let (applied_index, at) = (self.broker.image().index(), clock.now());
+                let trusted = self.mailbox.heartbeat(Beat {
+                    from,
+                    applied_index,
+                    heard: Some(at),
+                    at,
+                });
+                let trusted = tokio::select! {
+                    biased;
+                    _ = quorum.leadership_changed(leadership) => return true,
+                    trusted = trusted => trusted,
                 };
-                self.mailbox.heartbeat(from, beat.applied_index, clock.now());
+                let promise = Promise {
+                    sent: at,
+                    trusted,
+                    index: quorum.image().index(),
+                };
+                standing.promised(promise, self.broker.acted_index());
+            }
+            if quorum.decides_alone() {
+                standing.hold_forever();
+            } else {
+                standing.end_forever();
             }
             tokio::select! {
                 biased;
                 _ = quorum.leadership_changed(leadership) => return true,
-                () = clock.sleep(self.interval()) => {}
+                () = clock.sleep(interval(&self.broker)) => {}
             }
         }
     }
@@ -198,9 +292,9 @@ impl Keeper {
         let env = self.broker.env();
         let mut client = ClusterClient::new(grpc::channel(env, &addr));
         let patience = self.patience();
-        let opening = env
-            .clock
-            .timeout(patience, client.session(heartbeats(&self.broker)));
+        let heard = Arc::new(AtomicU64::new(0));
+        let beats = heartbeats(&self.broker, heard.clone());
+        let opening = env.clock.timeout(patience, client.session(beats));
         let mut replies = match opening.await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
@@ -220,22 +314,29 @@ impl Keeper {
                 reply = env.clock.timeout(patience, replies.next()) => reply,
             };
             match reply {
-                Ok(Some(Ok(_))) => answered = true,
+                Ok(Some(Ok(reply))) => {
+                    answered = true;
+                    heard.store(reply.answered_nanos, Ordering::Release);
+                    let promise = Promise {
+                        sent: Instant::from_nanos(reply.sent_nanos).min(env.clock.now()),
+                        trusted: Duration::from_nanos(reply.trusted_nanos),
+                        index: reply.applied_index,
+                    };
+                    self.broker
+                        .standing()
+                        .promised(promise, self.broker.acted_index());
+                }
                 Ok(Some(Err(status))) => {
                     tracing::debug!(%leader, why = status.message(), "the session with the controller has ended");
                     return answered;
                 }
                 Ok(None) => return answered,
                 Err(_) => {
-                    tracing::info!(%leader, ?patience, "the controller is silent: a new session is tried");
+                    tracing::debug!(%leader, ?patience, "the controller is silent: a new session is tried");
                     return answered;
                 }
             }
         }
-    }
-
-    fn interval(&self) -> Duration {
-        self.broker.settings().broker().heartbeat_interval
     }
 
     /// A session without an answer for so long is opened again: the connection may be one that the network has
@@ -246,24 +347,33 @@ impl Keeper {
     }
 }
 
-/// What the broker says of itself now; `None` before it is registered.
-fn heartbeat(broker: &Broker) -> Option<Heartbeat> {
-    let guard = broker.guard()?;
-    Some(Heartbeat {
-        broker: guard.broker.get(),
-        broker_epoch: guard.epoch.get(),
-        applied_index: broker.image().index(),
-    })
+/// Until the next heartbeat.
+fn interval(broker: &Broker) -> Duration {
+    let interval = broker.settings().broker().heartbeat_interval;
+    if broker.standing().holds(broker.env().clock.now()) {
+        interval
+    } else {
+        interval / EAGER_TIMES
+    }
 }
 
-/// One heartbeat now, and one at each interval.
-fn heartbeats(broker: &Arc<Broker>) -> impl Stream<Item = Heartbeat> + Send + 'static {
-    stream::unfold((broker.clone(), true), |(broker, first)| async move {
-        if !first {
-            let interval = broker.settings().broker().heartbeat_interval;
-            broker.env().clock.sleep(interval).await;
-        }
-        let beat = heartbeat(&broker)?;
-        Some((beat, (broker, false)))
-    })
+/// One heartbeat now, and one at each interval. `heard`: when the last answer left that has come.
+fn heartbeats(broker: &Arc<Broker>, heard: Arc<AtomicU64>) -> impl Stream<Item = Heartbeat> + Send + 'static {
+    stream::unfold(
+        (broker.clone(), heard, true),
+        |(broker, heard, first)| async move {
+            if !first {
+                broker.env().clock.sleep(interval(&broker)).await;
+            }
+            let guard = broker.guard()?;
+            let beat = Heartbeat {
+                broker: guard.broker.get(),
+                broker_epoch: guard.epoch.get(),
+                applied_index: broker.image().index(),
+                sent_nanos: broker.env().clock.now().as_nanos(),
+                heard_nanos: heard.load(Ordering::Acquire),
+            };
+            Some((beat, (broker, heard, false)))
+        },
+    )
 }

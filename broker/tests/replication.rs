@@ -50,7 +50,9 @@ async fn a_follower_that_was_away_catches_up_and_joins() {
 
 #[tokio::test]
 async fn after_a_failover_logs_that_part_are_cut_and_agree_again() {
-    let mut cluster = Cluster::start("127.0.73", 3, &[]).await;
+    // A leader that is cut off appends for as long as the controller has promised it.
+    let long = ("broker.session.timeout.ms", "20000");
+    let mut cluster = Cluster::start("127.0.73", 3, &[long]).await;
     // With two, the last one to come back stays eligible although it is not in sync (KIP-966).
     cluster
         .create("t", &[1, 2, 3], &[("min.insync.replicas", "2")])

@@ -132,6 +132,18 @@ impl Quorum {
         self.node.leadership()
     }
 
+    /// This node leads, and nobody else can have been elected yet: a majority has heard from it within its lease.
+    #[must_use]
+    pub fn leads_surely(&self) -> bool {
+        self.node.leads_surely()
+    }
+
+    /// This node leads, and votes alone: nobody else can decide anything.
+    #[must_use]
+    pub fn decides_alone(&self) -> bool {
+        self.node.decides_alone()
+    }
+
     /// Waits until somebody else leads than `known`, or in another term. Never returns once this node has stopped.
     /// Cancel-safe.
     pub async fn leadership_changed(&self, known: Leadership) -> Leadership {

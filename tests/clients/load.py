@@ -5,6 +5,7 @@ import random
 import struct
 import threading
 import time
+import traceback
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
@@ -175,7 +176,10 @@ def write_poll(history: History, client: str, key: str, session: int, position: 
 
 def membership(consumer: Consumer) -> Tuple[int, str]:
     """The generation and the member's id; librdkafka tells them only in the form that it writes for a transaction's producer."""
-    told = consumer.consumer_group_metadata()
+    try:
+        told = consumer.consumer_group_metadata()
+    except RuntimeError:  # it is closing
+        return -1, ""
     magic = b"CGMDv2:"
     if not told or not told.startswith(magic):
         return -1, ""
@@ -225,8 +229,19 @@ class Member(Client):
             except KafkaException as e:
                 self.history.failed(self.name, number, e)
 
+    def _told(self, callback: Callable) -> Callable:
+        """What falls over within a callback is told here: the library makes a SystemError without a cause of it."""
+        def guarded(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as e:  # noqa: BLE001
+                where = traceback.extract_tb(e.__traceback__)[-1]
+                self.complaints.append(f"fell over in {callback.__name__}, line {where.lineno}: {e!r}")
+        return guarded
+
     def run(self) -> None:
-        self.consumer.subscribe([self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=lambda *_: self.position.clear())
+        self.consumer.subscribe([self.topic], on_assign=self._told(self._assigned), on_revoke=self._told(self._revoked),
+                                on_lost=self._told(lambda *_: self.position.clear()))
         due = time.monotonic() + 0.5
         while not self.stopping.is_set():
             records, _ = polled(self.consumer.consume(100, 0.1))

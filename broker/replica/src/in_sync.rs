@@ -176,6 +176,20 @@ impl Leader {
             .min()
     }
 
+    /// Everybody in sync follows: what is appended can be confirmed.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        let mut others = self.in_sync().filter(|id| *id != self.me());
+        others.all(|id| self.replica(id).is_some_and(Replica::follows))
+    }
+
+    /// Nobody else can be elected, whatever the metadata says by now, before this leader lets somebody in: it is alone
+    /// in sync, and enough, so that nobody else is eligible (KIP-966).
+    #[must_use]
+    pub fn is_only_candidate(&self) -> bool {
+        self.may_acknowledge().is_ok() && self.maximal_in_sync().iter().all(|id| *id == self.me())
+    }
+
     /// When this replica should leave or may join.
     fn deadline_of(&self, id: BrokerId, now: Instant, limits: &LagLimits) -> Option<Instant> {
         if id == self.me() {

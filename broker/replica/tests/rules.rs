@@ -189,6 +189,19 @@ impl World {
                 String::new()
             }
             "propose" => self.propose(),
+            "alone" => {
+                let followed = if self.leader.is_followed() {
+                    "followed"
+                } else {
+                    "not followed"
+                };
+                let only = if self.leader.is_only_candidate() {
+                    "nobody else could lead"
+                } else {
+                    "others could lead"
+                };
+                format!("{followed}, {only}")
+            }
             "deadline" => {
                 let at = self.leader.next_deadline(self.now, &LIMITS);
                 at.map_or("none".to_owned(), |at| format!("{at:?}"))
@@ -277,6 +290,29 @@ fn alone_the_high_watermark_follows_what_is_durable() {
         sync: hw=5
         write 9: hw=5
     "#]],
+    );
+}
+
+#[test]
+fn it_knows_who_confirms_and_who_could_take_over() {
+    check(
+        "isr=1,2",
+        "alone; 2 follows 0/0; alone; 2 gone; alone; isr 1; alone; min 2; alone; min 1; 3 follows 0/0; propose; alone",
+        expect![[r#"
+            alone: not followed, others could lead; hw=0
+            2 follows 0/0: may; hw=0
+            alone: followed, others could lead; hw=0
+            2 gone: hw=0
+            alone: not followed, others could lead; hw=0
+            isr 1: hw=0
+            alone: followed, nobody else could lead; hw=0
+            min 2: hw=0
+            alone: followed, others could lead; hw=0
+            min 1: hw=0
+            3 follows 0/0: may; hw=0
+            propose: asks for 1@10,3@30 at 1; hw=0
+            alone: followed, others could lead; hw=0
+        "#]],
     );
 }
 

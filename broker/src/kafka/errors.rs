@@ -10,7 +10,7 @@ use crate::partition::{FetchError, NotServing};
 pub fn not_serving(error: &NotServing) -> ResponseError {
     match error {
         NotServing::Deleted => ResponseError::UnknownTopicOrPartition,
-        NotServing::NotLeader => ResponseError::NotLeaderOrFollower,
+        NotServing::NotLeader | NotServing::CutOff => ResponseError::NotLeaderOrFollower,
         NotServing::FencedEpoch { .. } => ResponseError::FencedLeaderEpoch,
         NotServing::UnknownEpoch { .. } => ResponseError::UnknownLeaderEpoch,
         NotServing::Offline(_) => ResponseError::KafkaStorageError,

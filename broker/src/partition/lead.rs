@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use skerry_log::{Appended, ValidBatch};
+use skerry_log::{Appended, Log, ValidBatch};
 use skerry_replica::{Leader, LeaderStart, Visibility};
 use skerry_types::{Instant, LeaderEpoch, Offset, WallMs, is_planted};
 use tokio::sync::oneshot;
 
 use super::feed::Tap;
 use super::{
-    AckError, Acks, Appending, Assigned, Assignment, Durability, Partition, ProduceError, Role, State,
-    Storage, WaitingAck, serving,
+    AckError, Acks, Appending, Assigned, Assignment, Durability, NotServing, Partition, ProduceError, Role,
+    State, Storage, WaitingAck, serving,
 };
 
 impl Partition {
@@ -45,6 +45,9 @@ impl Partition {
         let state = &mut *guard;
         let (log, leading) = serving(&mut state.storage, &mut state.role, leader_epoch)?;
         let leader = &mut leading.rules;
+        if self.cuts_off(leader) {
+            return Err(NotServing::CutOff.into());
+        }
         if acks == Acks::All {
             leader.may_acknowledge()?;
         }
@@ -142,6 +145,52 @@ impl Leading {
 }
 
 impl Partition {
+    /// Neither the controller nor all that are in sync have been heard lately: others may have taken over, and what is
+    /// appended waits for as long as that lasts.
+    pub(super) fn cuts_off(&self, leader: &Leader) -> bool {
+        self.standing.is_aside() && !leader.is_followed()
+    }
+
+    /// This broker leads it, and neither the controller nor all that are in sync have been heard lately.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        let state = self.state.lock();
+        let leader = state.role.leader();
+        leader.is_some_and(|leader| self.cuts_off(leader))
+    }
+
+    /// Others may have taken over, and this broker has not heard of it.
+    fn is_doubtful(&self, leader: &Leader) -> bool {
+        !self.standing.holds(self.clock.now()) && !leader.is_only_candidate()
+    }
+
+    /// As [`Partition::with_leader`], for answers that are wrong where another broker leads by now.
+    ///
+    /// # Errors
+    /// As there, and where the controller has not been heard lately.
+    pub fn with_current_leader<T>(
+        &self,
+        leader_epoch: LeaderEpoch,
+        look: impl FnOnce(&mut Log, &Leader) -> T,
+    ) -> Result<T, NotServing> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (log, leading) = serving(&mut state.storage, &mut state.role, leader_epoch)?;
+        if self.is_doubtful(&leading.rules) {
+            return Err(NotServing::CutOff);
+        }
+        Ok(look(log, &leading.rules))
+    }
+
+    /// Lets go of those who wait for what does not come while this leader is cut off.
+    pub fn step_aside(&self) {
+        if self.is_cut_off() {
+            let mut state = self.state.lock();
+            state.fail_acks(&AckError::NotLeader);
+            state.wake_readers();
+        }
+    }
+
     /// Leads, or goes on leading.
     pub(super) fn lead(&self, state: &mut State, assignment: &Assignment) -> Assigned {
         let settings = self.settings();

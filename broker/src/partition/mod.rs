@@ -38,6 +38,7 @@ pub use spec::{
 
 use crate::flusher::FlushQueue;
 use crate::gather::Gather;
+use crate::standing::Standing;
 
 /// One partition on this broker.
 pub struct Partition {
@@ -47,6 +48,7 @@ pub struct Partition {
     settings: ArcSwap<PartitionSettings>,
     state: Mutex<State>,
     flushes: Arc<FlushQueue>,
+    standing: Arc<Standing>,
     clock: Clock,
 }
 
@@ -153,6 +155,7 @@ impl Partition {
         log: Result<Log, String>,
         high_watermark: Offset,
         flushes: Arc<FlushQueue>,
+        standing: Arc<Standing>,
         clock: Clock,
     ) -> Arc<Self> {
         let storage = match log {
@@ -183,6 +186,7 @@ impl Partition {
                 assigned: None,
             }),
             flushes,
+            standing,
             clock,
         })
     }
@@ -292,11 +296,15 @@ impl Partition {
     pub fn read(&self, spec: &ReadSpec) -> Result<Reading, FetchError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (log, high_watermark) = if spec.any_replica {
-            readable(&state.storage, &state.role, spec.leader_epoch)?
+        let (log, high_watermark, cut_off) = if spec.any_replica {
+            let leader = state.role.leader();
+            let cut_off = leader.is_some_and(|leader| self.cuts_off(leader));
+            let (log, high_watermark) = readable(&state.storage, &state.role, spec.leader_epoch)?;
+            (log, high_watermark, cut_off)
         } else {
             let (log, leading) = serving(&mut state.storage, &mut state.role, spec.leader_epoch)?;
-            (&*log, leading.rules.high_watermark())
+            let leader = &leading.rules;
+            (&*log, leader.high_watermark(), self.cuts_off(leader))
         };
         let last_stable = log.last_stable(high_watermark);
         let log_start = log.log_start();
@@ -306,6 +314,10 @@ impl Partition {
             Isolation::ReadCommitted => last_stable,
             Isolation::LogEnd => log.log_end(),
         };
+        // What is committed may be read from anybody. Whoever waits for more should look for it elsewhere.
+        if cut_off && spec.from >= upper {
+            return Err(NotServing::CutOff.into());
+        }
         let diverging = divergence(log, spec)?;
         let max_bytes = if diverging.is_some() { 0 } else { spec.max_bytes };
         let one_batch = spec.one_batch_at_least && diverging.is_none();

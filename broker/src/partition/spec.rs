@@ -114,6 +114,9 @@ pub enum NotServing {
     /// Another broker leads it, or none.
     #[error("this broker does not lead it")]
     NotLeader,
+    /// This broker led it when it last heard from the controller, which is too long ago.
+    #[error("this broker is cut off from its cluster: others may lead the partition by now")]
+    CutOff,
     /// The caller knows an older epoch than this leader.
     #[error("the leader epoch is {current}")]
     FencedEpoch {

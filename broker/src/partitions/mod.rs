@@ -22,6 +22,7 @@ use crate::graves::Graves;
 use crate::partition::{Assigned, Assignment, Partition, PartitionSettings};
 use crate::replication::Replication;
 use crate::settings::Settings;
+use crate::standing::Standing;
 use aside::ASIDE_SUFFIX;
 use opening::Opening;
 
@@ -83,6 +84,7 @@ pub struct Partitions {
     log_dir: Arc<PathBuf>,
     files: Arc<FileCache>,
     flushes: Arc<FlushQueue>,
+    standing: Arc<Standing>,
     settings: Arc<Settings>,
     topics: RwLock<Topics>,
     checkpoints: Mutex<Checkpoints>,
@@ -136,7 +138,7 @@ impl Partitions {
         me: BrokerId,
         log_dir: Arc<PathBuf>,
         flushes: Arc<FlushQueue>,
-        settings: Arc<Settings>,
+        standing: Arc<Standing>,
         replication: Arc<Replication>,
         open_files_max: usize,
     ) -> io::Result<Self> {
@@ -174,7 +176,8 @@ impl Partitions {
             me,
             log_dir,
             flushes,
-            settings,
+            standing,
+            settings: replication.settings().clone(),
             topics: RwLock::default(),
             checkpoints: Mutex::new(checkpoints),
             retired: Mutex::default(),
@@ -445,6 +448,7 @@ impl Partitions {
             log,
             high_watermark.unwrap_or(Offset::ZERO),
             self.flushes.clone(),
+            self.standing.clone(),
             self.env.clock.clone(),
         )
     }

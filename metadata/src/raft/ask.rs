@@ -309,9 +309,8 @@ impl Ask for ReadIndex {
     type Output = u64;
 
     async fn here(&self, node: &Node) -> Result<Answer<u64>, AskError> {
-        // By the lease where a majority has answered lately, else after one round of heartbeats. The lease of reads is
-        // shorter than the one that voters honour: clocks may run at slightly different rates.
-        let age = node.config().timings.lease * 3 / 4;
+        // By the lease where a majority has answered lately, else after one round of heartbeats.
+        let age = node.lease_of_reads();
         let option = LinearizerOption::new(Some(age), true);
         match node.scoped(node.raft().get_read_log_id(option)).await {
             Ok((read, _)) => Ok(Answer::Done(read.index())),

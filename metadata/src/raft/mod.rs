@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::Fatal;
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata_state::{Command, Image, Outcome};
@@ -347,6 +347,31 @@ impl Node {
         failure
             .map(StoreTrouble::Failed)
             .or_else(|| lacking().map(|free_bytes| StoreTrouble::NoRoom { free_bytes }))
+    }
+
+    /// For how long a leader answers alone after a majority has heard from it. Shorter than the lease that voters
+    /// honour: clocks may run at slightly different rates.
+    fn lease_of_reads(&self) -> Duration {
+        self.config().timings.lease * 3 / 4
+    }
+
+    pub(crate) fn leads_surely(&self) -> bool {
+        if self.decides_alone() {
+            return true;
+        }
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.state == ServerState::Leader
+            && metrics
+                .last_quorum_acked
+                .is_some_and(|acked| acked.elapsed() < self.lease_of_reads())
+    }
+
+    pub(crate) fn decides_alone(&self) -> bool {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        metrics.state == ServerState::Leader && voters.next() == Some(metrics.id) && voters.next().is_none()
     }
 
     pub(crate) fn leadership(&self) -> Leadership {

@@ -1,7 +1,8 @@
 //! What the controller decides, as transcripts of time.
 //!
 //! `at MS` lets time pass and decides at each moment that the controller asked for; `now` decides at once. Decisions
-//! are in flight until `apply` or `fail`. Other lines are commands of the metadata (`script`).
+//! are in flight until `apply` or `fail`. `beat 1,2 INDEX` are heartbeats of brokers that hear the answers, `deaf 1 MS` is
+//! one of a broker that heard the last at that time. Other lines are commands of the metadata (`script`).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -107,9 +108,22 @@ impl Play {
                 let applied = words.get(2).map_or(self.index, |index| index.parse().unwrap());
                 for id in words[1].split(',') {
                     let guard = self.guard(id);
-                    self.controller.on_heartbeat(guard, applied, self.now);
+                    self.controller
+                        .on_heartbeat(guard, applied, Some(self.now), self.now);
                 }
                 self.decide();
+            }
+            "deaf" => {
+                let guard = self.guard(words[1]);
+                let heard = words.get(2).map(|ms| Instant::from_millis(ms.parse().unwrap()));
+                self.controller.on_heartbeat(guard, self.index, heard, self.now);
+                self.decide();
+            }
+            "vouches" => {
+                let guard = self.guard(words[1]);
+                let vouches = self.controller.vouches_for(guard, self.state.image());
+                let (at, word) = (self.now.as_millis(), if vouches { "yes" } else { "no" });
+                writeln!(self.transcript, "{at} ms: {}? {word}", words[1]).unwrap();
             }
             "broken" => {
                 let guard = self.guard(words[1]);
@@ -190,6 +204,88 @@ fn a_silent_broker_is_fenced_when_its_session_ends() {
         expect![[r#"
             750 ms: broker 3 is fenced: it was not heard for 750 ms
                t-0: replicas [3 1 2] isr [1 2] leader 1 epoch 1 version 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_deaf_broker_is_fenced_although_it_is_heard() {
+    check_three(
+        "at 200
+         beat 1,2
+         deaf 3 150
+         at 800
+         beat 1,2
+         deaf 3 150
+         at 899
+         deaf 3 150
+         at 1000
+         beat 1,2
+         deaf 3
+         at 1600
+         beat 1,2
+         deaf 3 150
+         at 1649
+         apply
+         beat 3
+         apply",
+        expect![[r#"
+            1649 ms: broker 3 is fenced: it was not heard for 750 ms
+            1649 ms: broker 3 is unfenced: it is here and has applied the metadata up to 7
+        "#]],
+    );
+}
+
+#[test]
+fn nobody_relies_on_a_controller_that_has_decided_otherwise() {
+    check_three(
+        "vouches 3
+         at 700
+         beat 1,2
+         vouches 3
+         at 750
+         beat 3
+         vouches 3
+         vouches 2
+         fail
+         at 849
+         vouches 3
+         at 900
+         beat 3
+         vouches 3
+         vouches 3@1",
+        expect![[r#"
+            0 ms: 3? yes
+            700 ms: 3? yes
+            750 ms: broker 3 is fenced: it was not heard for 750 ms
+            750 ms: 3? no
+            750 ms: 2? yes
+            849 ms: 3? no
+            900 ms: 3? yes
+            900 ms: 3@1? no
+        "#]],
+    );
+}
+
+#[test]
+fn a_new_controller_vouches_for_nobody_it_has_not_heard() {
+    check_three(
+        "at 100
+         new-term
+         vouches 1
+         beat 1
+         vouches 1
+         vouches 2
+         broken 1
+         probed 1 refused
+         vouches 1",
+        expect![[r#"
+            100 ms: 1? no
+            100 ms: 1? yes
+            100 ms: 2? no
+            100 ms: probe 1
+            100 ms: broker 1 is fenced: its process is gone, [::1]:9093 refuses connections
+            100 ms: 1? no
         "#]],
     );
 }

@@ -166,7 +166,7 @@ impl World {
             for broker in 1..=BROKERS {
                 if self.lives[&broker].0 == Life::Alive && due == u64::from(broker.unsigned_abs()) {
                     let guard = self.guard(broker);
-                    self.controller.on_heartbeat(guard, self.index, now);
+                    self.controller.on_heartbeat(guard, self.index, Some(now), now);
                     self.look_again = now;
                 }
             }

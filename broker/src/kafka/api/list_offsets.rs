@@ -219,10 +219,16 @@ impl Asker<'_> {
         wanted: Wanted,
     ) -> Result<Look, ResponseError> {
         let isolation = self.isolation;
-        let looked =
-            partition.with_leader(epoch, |log, leader| look_at(log, Some(leader), isolation, wanted));
+        let look = |log: &mut Log, leader: &Leader| look_at(log, Some(leader), isolation, wanted);
+        let looked = match wanted {
+            // An old start is as good as a new one.
+            Wanted::Earliest => partition.with_leader(epoch, look),
+            Wanted::Latest | Wanted::LatestTiered | Wanted::MaxTimestamp | Wanted::At(_) => {
+                partition.with_current_leader(epoch, look)
+            }
+        };
         match looked {
-            Err(NotServing::NotLeader) if self.debug => partition
+            Err(NotServing::NotLeader | NotServing::CutOff) if self.debug => partition
                 .with_log(|log| look_at(log, None, isolation, wanted))
                 .ok_or(ResponseError::NotLeaderOrFollower),
             looked => looked.map_err(|error| errors::not_serving(&error)),

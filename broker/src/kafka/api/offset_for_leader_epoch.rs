@@ -47,7 +47,7 @@ async fn handle(
 fn find(broker: &Broker, topic: &str, asked: &OffsetForLeaderPartition) -> Result<EpochEnd, ResponseError> {
     let partition = wire::partition(broker, topic, asked.partition)?;
     partition
-        .with_leader(LeaderEpoch(asked.current_leader_epoch), |log, leader| {
+        .with_current_leader(LeaderEpoch(asked.current_leader_epoch), |log, leader| {
             leader_epochs::end_of(log, leader, LeaderEpoch(asked.leader_epoch))
         })
         .map_err(|error| errors::not_serving(&error))

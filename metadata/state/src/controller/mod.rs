@@ -128,8 +128,32 @@ impl Controller {
 
     /// A broker says that it lives, and up to where it has applied the metadata log. A fenced one is unfenced once
     /// that contains its registration: one that is not ready to serve yet says 0.
-    pub fn on_heartbeat(&mut self, from: BrokerGuard, applied_index: u64, now: Instant) {
-        self.sessions.on_heartbeat(from, applied_index, now);
+    ///
+    /// `heard` is when the last answer left that has reached it. The heartbeats of a broker that has heard nothing for a
+    /// session do not count: what it should do would not reach it either. Gives whether this one counts.
+    pub fn on_heartbeat(
+        &mut self,
+        from: BrokerGuard,
+        applied_index: u64,
+        heard: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        let hears = heard.is_some_and(|heard| now.since(heard) < self.settings.session_timeout);
+        if hears {
+            self.sessions.on_heartbeat(from, applied_index, now);
+        }
+        hears
+    }
+
+    /// Whether a broker may rely on its leaderships for [`ControllerSettings::session_timeout`], counted from its last
+    /// heartbeat that counts: it takes part, and nothing is decided that would end that. Nobody who follows this
+    /// controller fences it earlier either: each begins with a session for everybody.
+    #[must_use]
+    pub fn vouches_for(&self, broker: BrokerGuard, image: &Image) -> bool {
+        let takes_part = image
+            .broker(broker.broker)
+            .is_some_and(|known| known.epoch == broker.epoch && !known.fenced);
+        takes_part && self.sessions.hears(broker) && !self.in_flight.has(Subject::Broker(broker.broker))
     }
 
     /// The connection ended on which the broker's heartbeats came. It is probed at once.

@@ -93,6 +93,14 @@ impl Sessions {
         self.brokers.insert(from.broker, session);
     }
 
+    /// It came to this controller, and nothing speaks against its being alive.
+    pub(super) fn hears(&self, broker: BrokerGuard) -> bool {
+        let session = self.brokers.get(&broker.broker);
+        session.is_some_and(|session| {
+            session.epoch == broker.epoch && session.heard && session.probed != Probed::Dead
+        })
+    }
+
     pub(super) fn on_broken(&mut self, broker: BrokerGuard, now: Instant) {
         if let Some(session) = self.brokers.get_mut(&broker.broker)
             && session.epoch == broker.epoch
