@@ -117,6 +117,19 @@ fn every_scenario_keeps_every_promise() {
 }
 
 #[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_skerry-sim"))
+        .args(["scenario", "show", "1"])
+        .stdout(writer)
+        .output()
+        .expect("the simulator starts");
+    assert_eq!(output.status.code(), Some(141), "{}", text(&output));
+    assert_eq!(text(&output), "");
+}
+
+#[test]
 fn wrong_arguments_are_told() {
     for wrong in [
         &["run", "--seeds", "9..1"][..],

@@ -10,6 +10,7 @@ use skerry_simulation::plants::{self, PLANTS};
 use skerry_simulation::scenario::Scenario;
 
 use super::one::{self, SCENARIOS};
+use super::out::{self, say};
 use super::pool::{self, Surroundings};
 use super::report::{Progress, Summary, print_failure, print_success};
 use super::shrink::{self, Shrinker};
@@ -86,7 +87,7 @@ pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<
             1 => String::new(),
             _ => format!("{}: ", timed.on),
         };
-        println!("fault {index} at {:>6} ms: {whom}{:?}", timed.at_ms, timed.fault);
+        say!("fault {index} at {:>6} ms: {whom}{:?}", timed.at_ms, timed.fault);
     }
     let mut args = args.clone();
     let temporary = std::env::temp_dir().join(format!("skerry-sim-trace-{}", std::process::id()));
@@ -96,12 +97,12 @@ pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<
     let result = pool::run_one(&args, Surroundings::default())?;
     if let (Some(path), Some(trace)) = (timeline, &args.trace) {
         html::write(path, trace, &scenario, &result)?;
-        println!("timeline: {}", path.display());
+        say!("timeline: {}", path.display());
     }
     if args.trace.as_ref() == Some(&temporary) {
         files::remove(&temporary);
     } else if let Some(trace) = &args.trace {
-        println!("trace: {}", trace.display());
+        say!("trace: {}", trace.display());
     }
     if result.violations.is_empty() {
         print_success(&result);
@@ -138,25 +139,26 @@ pub(super) fn determinism(seeds: Seeds, choice: &Choice) -> anyhow::Result<ExitC
         }
         match first_difference(&paths[0], &paths[1])? {
             None if hashes[0] == hashes[1] && !hashes[0].is_empty() => {
-                println!("seed {seed}: the same trace twice ({})", hashes[0]);
+                say!("seed {seed}: the same trace twice ({})", hashes[0]);
             }
             None => {
                 differ += 1;
-                println!(
+                say!(
                     "seed {seed}: the same lines, and {} is not {}",
-                    hashes[0], hashes[1]
+                    hashes[0],
+                    hashes[1]
                 );
             }
             Some((number, one, two)) => {
                 differ += 1;
-                println!("seed {seed} DIFFERS from line {number} on:\n  one: {one}\n  two: {two}");
+                say!("seed {seed} DIFFERS from line {number} on:\n  one: {one}\n  two: {two}");
             }
         }
     }
     for path in &paths {
         files::remove(path);
     }
-    println!("{} seeds, {differ} differ", seeds.last - seeds.first + 1);
+    say!("{} seeds, {differ} differ", seeds.last - seeds.first + 1);
     Ok(status(differ == 0))
 }
 
@@ -183,18 +185,18 @@ fn first_difference(one: &Path, two: &Path) -> anyhow::Result<Option<(usize, Str
 pub(super) fn shrink(what: &str, out: Option<&Path>, choice: &Choice) -> anyhow::Result<ExitCode> {
     let scenario = one::scenario(&named(what, choice))?;
     let Some(shrinker) = Shrinker::new(scenario.clone(), choice)? else {
-        println!("{what} keeps every promise: there is nothing to shrink");
+        say!("{what} keeps every promise: there is nothing to shrink");
         return Ok(ExitCode::SUCCESS);
     };
     let wanted = shrinker.wanted().to_owned();
-    println!(
+    say!(
         "{what} breaks {wanted} with {} faults, {} workers, in {} ms",
         scenario.faults.len(),
         scenario.workload.workers.len(),
         scenario.faults_ms
     );
     let (small, runs) = shrinker.shrink()?;
-    println!(
+    say!(
         "{wanted} needs {} of {} faults, {} of {} workers, {} of {} ms ({runs} runs)",
         small.faults.len(),
         scenario.faults.len(),
@@ -204,10 +206,10 @@ pub(super) fn shrink(what: &str, out: Option<&Path>, choice: &Choice) -> anyhow:
         scenario.faults_ms
     );
     match out {
-        None => print!("{}", small.to_text()),
+        None => out::write(format_args!("{}", small.to_text())),
         Some(path) => {
             shrink::write(path, &small)?;
-            println!(
+            say!(
                 "see it again:  skerry-sim scenario run {}{} --trace trace.txt",
                 path.display(),
                 planting(choice)
@@ -233,13 +235,13 @@ fn named(what: &str, choice: &Choice) -> OneArgs {
 }
 
 pub(super) fn show_scenario(what: &str, choice: &Choice) -> anyhow::Result<ExitCode> {
-    print!("{}", one::scenario(&named(what, choice))?.to_text());
+    out::write(format_args!("{}", one::scenario(&named(what, choice))?.to_text()));
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn list_plants() -> anyhow::Result<ExitCode> {
     for plant in PLANTS {
-        println!("{:<32} {}", plant.name, plant.mistake);
+        say!("{:<32} {}", plant.name, plant.mistake);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -262,7 +264,7 @@ pub(super) fn plant(
             })?]
         }
     };
-    println!("{:<32} {:>6}  {:<30} seconds", "bug", "seeds", "caught by");
+    say!("{:<32} {:>6}  {:<30} seconds", "bug", "seeds", "caught by");
     let mut missed = Vec::new();
     let mut needed = Vec::new();
     for plant in wanted {
@@ -294,11 +296,11 @@ pub(super) fn plant(
         match found {
             Some((seed, check)) => {
                 needed.push(seed);
-                println!("{:<32} {seed:>6}  {check:<30} {seconds:.0}", plant.name);
+                say!("{:<32} {seed:>6}  {check:<30} {seconds:.0}", plant.name);
             }
             None => {
                 missed.push(plant.name);
-                println!(
+                say!(
                     "{:<32} {:>6}  {:<30} {seconds:.0}",
                     plant.name,
                     "-",
@@ -309,7 +311,7 @@ pub(super) fn plant(
     }
     needed.sort_unstable();
     let median = needed.get(needed.len() / 2).copied().unwrap_or(0);
-    println!(
+    say!(
         "{} found, {} missed; median {median} seeds",
         needed.len(),
         missed.len()
@@ -323,11 +325,11 @@ pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let began = files::now();
     let violations = checker::check(&history);
     for violation in &violations {
-        println!("{violation}");
+        say!("{violation}");
     }
     let counts = history.counts();
     let operations: u64 = counts.values().map(|(asked, _)| asked).sum();
-    println!(
+    say!(
         "{operations} operations, {} broken promises, judged in {:.2} s",
         violations.len(),
         began.elapsed().as_secs_f64()
@@ -339,7 +341,7 @@ pub(super) fn list_scenarios() -> anyhow::Result<ExitCode> {
     for (name, text) in SCENARIOS {
         let scenario: Scenario =
             serde_json::from_str(text).with_context(|| format!("{name} is no scenario"))?;
-        println!("{name:<20} {}", scenario.about);
+        say!("{name:<20} {}", scenario.about);
     }
     Ok(ExitCode::SUCCESS)
 }

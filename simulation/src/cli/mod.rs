@@ -4,6 +4,7 @@ mod commands;
 mod files;
 mod html;
 mod one;
+mod out;
 mod pool;
 mod report;
 mod shrink;

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::one::Result;
+use super::out::say;
 
 /// What many seeds came to.
 #[derive(Default)]
@@ -40,7 +41,7 @@ impl Summary {
     pub(super) fn print(&mut self, took: Duration) {
         let simulated = self.sim_ms as f64 / 1_000.0;
         let speed = simulated / took.as_secs_f64().max(0.001);
-        println!(
+        say!(
             "{} seeds, {} broken | {simulated:.0} simulated seconds in {:.0} s ({speed:.0}x) | {} operations done, {} \
              answers compared with the disk, {} starts of the broker",
             self.seeds,
@@ -55,15 +56,15 @@ impl Summary {
             .iter()
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
-        println!("faults: {}", faults.join(", "));
+        say!("faults: {}", faults.join(", "));
         let seen = self.seen.iter().map(|(kind, count)| format!("{kind} {count}"));
         if !self.seen.is_empty() {
-            println!("the cluster: {}", seen.collect::<Vec<_>>().join(", "));
+            say!("the cluster: {}", seen.collect::<Vec<_>>().join(", "));
         }
         self.failed.sort_unstable();
         if !self.failed.is_empty() {
             let seeds: Vec<_> = self.failed.iter().map(ToString::to_string).collect();
-            println!("broken: {}", seeds.join(" "));
+            say!("broken: {}", seeds.join(" "));
         }
     }
 }
@@ -117,21 +118,21 @@ pub(super) fn print_failure(result: &Result, again: &str) {
     } else {
         format!("{:.3} s", first.at as f64 / 1e6)
     };
-    println!("\nseed {} BREAKS A PROMISE at {at}: {}", result.seed, first.check);
+    say!("\nseed {} BREAKS A PROMISE at {at}: {}", result.seed, first.check);
     for violation in &result.violations {
-        println!("  {}: {}", violation.check, violation.message);
+        say!("  {}: {}", violation.check, violation.message);
     }
     if !result.last_lines.is_empty() {
-        println!("  the last lines of its trace ([milliseconds] who what):");
+        say!("  the last lines of its trace ([milliseconds] who what):");
         for line in &result.last_lines {
-            println!("    {line}");
+            say!("    {line}");
         }
     }
-    println!("  see it again:  {again}");
+    say!("  see it again:  {again}");
 }
 
 pub(super) fn print_success(result: &Result) {
-    println!(
+    say!(
         "seed {} keeps every promise: {:.1} simulated seconds, {} starts of the broker, {} answers compared with the \
          disk, trace {}",
         result.seed,
@@ -141,6 +142,6 @@ pub(super) fn print_success(result: &Result) {
         result.hash
     );
     for (kind, (asked, done)) in &result.operations {
-        println!("  {kind}: {done} of {asked}");
+        say!("  {kind}: {done} of {asked}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use skerry_simulation::scenario::{Scenario, WorkerKind};
 
+use super::out::say;
 use super::pool::{self, Surroundings};
 use super::{Choice, OneArgs, files};
 
@@ -101,7 +102,7 @@ impl<'a> Shrinker<'a> {
                 let end = (start + chunk).min(count(&self.scenario));
                 let gone = self.try_change(|scenario| take_away(scenario, start..end))?;
                 if gone {
-                    println!(
+                    say!(
                         "  {} {what} are enough (run {})",
                         count(&self.scenario),
                         self.runs
@@ -123,7 +124,7 @@ impl<'a> Shrinker<'a> {
         while too_short + 1 < long_enough {
             let steps = too_short.midpoint(long_enough);
             if self.try_change(|scenario| scenario.faults_ms = steps * STEP_MS)? {
-                println!("  {} ms are enough (run {})", steps * STEP_MS, self.runs);
+                say!("  {} ms are enough (run {})", steps * STEP_MS, self.runs);
                 long_enough = steps;
             } else {
                 too_short = steps;
