@@ -13,15 +13,39 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// The lengths of RocksDB's write-ahead log files at the last sync. Cheap to clone; clones share it. The simulator
-/// keeps it across the restarts of a node.
+/// The lengths of RocksDB's write-ahead log files at the last sync, and what was in the store then. Cheap to clone;
+/// clones share it. The simulator keeps it across the restarts of a node.
 #[derive(Clone, Debug, Default)]
-pub struct WalMark(Arc<Mutex<BTreeMap<OsString, u64>>>);
+pub struct WalMark(Arc<Mutex<Marked>>);
+
+#[derive(Debug, Default)]
+struct Marked {
+    lens: BTreeMap<OsString, u64>,
+    durable: Durable,
+}
+
+/// What a power cut cannot take from a voter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// The term that it has voted in.
+    pub term: u64,
+    /// The last entry of its log.
+    pub last_index: u64,
+}
 
 impl WalMark {
-    /// Remembers the lengths as they are now, right after a sync.
-    pub(crate) fn record(&self, dir: &Path) -> io::Result<()> {
-        *self.0.lock() = wal_files(dir)?;
+    /// What a power cut cannot take now.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        self.0.lock().durable
+    }
+
+    /// Remembers the lengths as they are now, right after a sync, and what is in the store.
+    pub(crate) fn record(&self, dir: &Path, durable: Durable) -> io::Result<()> {
+        *self.0.lock() = Marked {
+            lens: wal_files(dir)?,
+            durable,
+        };
         Ok(())
     }
 }
@@ -33,7 +57,7 @@ impl WalMark {
 /// # Errors
 /// The system's.
 pub fn cut_unsynced_wal(dir: &Path, mark: &WalMark) -> io::Result<()> {
-    let durable = mark.0.lock().clone();
+    let durable = mark.0.lock().lens.clone();
     for (name, len) in wal_files(dir)? {
         let keep = durable.get(&name).copied().unwrap_or(0);
         if len > keep {

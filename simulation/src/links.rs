@@ -96,6 +96,15 @@ impl Links {
         self.still.clear();
     }
 
+    /// What one host sends now reaches the other.
+    pub(crate) fn carries(&self, from: &str, to: &str) -> bool {
+        match self.wanted(from, to) {
+            Way::Open => true,
+            Way::Held => false,
+            Way::Cut(there, _) => !there,
+        }
+    }
+
     fn wanted(&self, a: &str, b: &str) -> Way {
         if self.dark.contains(a) || self.dark.contains(b) {
             return Way::Cut(true, true);

@@ -74,6 +74,11 @@ impl Process {
         self.broker.lock().upgrade()
     }
 
+    /// What its disk knows of the quorum.
+    pub(crate) fn wal_mark(&self) -> WalMark {
+        self.wal_mark.clone()
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.set_state(State::Stopping);

@@ -158,6 +158,12 @@ impl Leader {
         self.visibility
     }
 
+    /// `min.insync.replicas`, at most the number of replicas.
+    #[must_use]
+    pub const fn min_in_sync(&self) -> usize {
+        self.min_in_sync
+    }
+
     /// Who has a copy, or is getting one, in the metadata's order.
     pub fn replicas(&self) -> impl Iterator<Item = BrokerId> {
         self.view.replicas.iter().copied()

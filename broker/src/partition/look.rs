@@ -1,7 +1,8 @@
 //! What a partition is on this broker at one moment: for the metrics, and for checks from outside (the simulator's
 //! invariants).
 
-use skerry_types::{LeaderEpoch, Offset};
+use skerry_replica::{Leader, Visibility};
+use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch};
 
 use super::{Partition, ReplicationState, Role, Storage};
 
@@ -17,7 +18,7 @@ pub enum Part {
 }
 
 /// A partition at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     /// What this broker is to it.
     pub part: Part,
@@ -29,6 +30,40 @@ pub struct Look {
     pub durable_end: Offset,
     /// Where the replica knows the log to be committed.
     pub high_watermark: Offset,
+    /// The leader epochs that the log knows, and where each begins.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+    /// What it goes by where it leads.
+    pub lead: Option<LeadLook>,
+}
+
+/// What a leader goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeadLook {
+    /// Of the metadata that it knows.
+    pub partition_epoch: PartitionEpoch,
+    /// Where its log ended when it began to lead.
+    pub epoch_start: Offset,
+    /// `min.insync.replicas`, at most the number of replicas.
+    pub min_in_sync: usize,
+    /// A record becomes visible when it is on the disks of all that count.
+    pub waits_for_disks: bool,
+    /// Who is in sync by the metadata that it knows.
+    pub in_sync: Vec<BrokerId>,
+    /// Who counts for the high watermark: the above, and whom it asks the metadata to add.
+    pub counted: Vec<BrokerId>,
+}
+
+impl LeadLook {
+    fn of(leader: &Leader) -> Self {
+        Self {
+            partition_epoch: leader.partition_epoch(),
+            epoch_start: leader.epoch_start(),
+            min_in_sync: leader.min_in_sync(),
+            waits_for_disks: leader.visibility() == Visibility::Durable,
+            in_sync: leader.in_sync().collect(),
+            counted: leader.maximal_in_sync().into_iter().collect(),
+        }
+    }
 }
 
 /// What the metrics count of a partition.
@@ -88,6 +123,8 @@ impl Partition {
             log_end: log.log_end(),
             durable_end: log.durable_end(),
             high_watermark: state.role.high_watermark().unwrap_or(state.high_watermark),
+            epochs: log.epoch_starts().collect(),
+            lead: state.role.leader().map(LeadLook::of),
         })
     }
 }

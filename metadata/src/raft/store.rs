@@ -21,7 +21,7 @@ use skerry_proto::quorum as proto;
 use super::convert::{self, ConvertError};
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use crate::errors::StartError;
-use crate::wal::WalMark;
+use crate::wal::{Durable, WalMark};
 
 /// The first byte of every value.
 const VALUE_VERSION: u8 = 1;
@@ -164,7 +164,13 @@ impl Store {
     }
 
     fn mark_synced(&self) -> io::Result<()> {
-        self.mark.as_ref().map_or(Ok(()), |mark| mark.record(&self.dir))
+        let Some(mark) = &self.mark else { return Ok(()) };
+        let last = self.last_entry()?.or(self.purged()?);
+        let durable = Durable {
+            term: self.vote()?.map_or(0, |vote| vote.leader_id.term),
+            last_index: last.map_or(0, |last| last.index),
+        };
+        mark.record(&self.dir, durable)
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {

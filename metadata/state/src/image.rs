@@ -121,7 +121,8 @@ impl Topic {
     }
 
     /// True where the topic chose Kafka's rule: acknowledged once the in-sync replicas have it in memory.
-    pub(crate) fn acknowledges_before_disk(&self) -> bool {
+    #[must_use]
+    pub fn acknowledges_before_disk(&self) -> bool {
         ["flush.messages", "flush.ms"]
             .iter()
             .any(|key| self.configs.contains_key(*key))

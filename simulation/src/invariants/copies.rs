@@ -19,6 +19,11 @@ pub(super) struct Mark {
 }
 
 impl Mark {
+    /// The same batch, whether or not a bit of it has rotted.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.base, self.end, self.epoch, self.crc) == (other.base, other.end, other.epoch, other.crc)
+    }
+
     fn of(batch: &Batch<'_>) -> Self {
         let epoch = batch.bytes.get(12..16).and_then(|bytes| bytes.try_into().ok());
         Self {
@@ -40,7 +45,7 @@ pub(super) enum Image {
     Durable,
 }
 
-/// A place in a copy from which the next look goes on.
+/// A place in a copy from which the next look goes on: the last batch that was seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cursor {
     segment: i64,
@@ -72,7 +77,7 @@ pub(super) fn batches(
         }
         let start = if cursor.segment == *base { cursor.at } else { 0 };
         let read = |bytes: &[u8]| {
-            let mut at = start;
+            let (mut last, mut at) = (start, start);
             for batch in record::batches(bytes.get(start..).unwrap_or_default()) {
                 if batch.base >= to {
                     break;
@@ -80,9 +85,10 @@ pub(super) fn batches(
                 if batch.end() > from {
                     marks.push(Mark::of(&batch));
                 }
+                last = at;
                 at += batch.bytes.len();
             }
-            at
+            last
         };
         let at = match image {
             Image::Live => disk.with_live(path, read),

@@ -8,6 +8,7 @@ use skerry::partition::{Look, Part};
 use skerry_metadata_state::Partition;
 
 use super::copies::{self, Cursor, Image, Mark};
+use super::mirror::{Mirror, Moved};
 use super::{Found, id_of, split};
 use crate::disk::SimDisk;
 
@@ -17,17 +18,15 @@ pub(super) type Nodes<'a> = (&'a [String], &'a [SimDisk]);
 /// What is known of one replica, as long as its process lives.
 #[derive(Default)]
 pub(super) struct Replica {
-    last: Option<Look>,
+    pub(super) last: Option<Look>,
+    mirror: Mirror,
     /// Compared with what was committed up to here.
     compared: i64,
-    cursor: Cursor,
     /// What is known to be on its disk.
     durable: i64,
     durable_at: Cursor,
     /// Where the last look for what was committed ended.
     durable_cursor: Cursor,
-    /// Why it need not have what was committed: a sync of its disk has failed.
-    failures: u64,
 }
 
 /// See the module.
@@ -37,11 +36,22 @@ pub(super) struct Ghost {
     start: i64,
     end: i64,
     checked_end: i64,
+    /// Every batch that any replica ever had, by its place and the epoch of the leader that took it.
+    written: BTreeMap<(i64, i32), Mark>,
     /// Who led in which epoch.
     leaders: BTreeMap<i32, usize>,
+    /// Where each epoch's leader began.
+    pub(super) epoch_starts: BTreeMap<i32, i64>,
     pub(super) replicas: Vec<Replica>,
     /// The node in whose copy a bit has rotted, which it need not know yet.
     pub(super) rotten: Option<usize>,
+    /// What the newest metadata says, and what the metadata before it said.
+    pub(super) placed: Option<Partition>,
+    pub(super) placed_before: Option<Partition>,
+    /// Committed is what is on the disks of all that count, unless the topic chose otherwise.
+    waits_for_disks: bool,
+    /// Who leads and has changed since [`Self::check_leads`], and what it was before.
+    pub(super) led: Vec<(usize, Option<Look>)>,
     /// What the trace was told last.
     pub(super) told: Option<Partition>,
 }
@@ -54,11 +64,22 @@ impl Ghost {
             start: 0,
             end: 0,
             checked_end: 0,
+            written: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            epoch_starts: BTreeMap::new(),
+            placed: None,
+            placed_before: None,
+            waits_for_disks: true,
+            led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
             rotten: None,
             told: None,
         }
+    }
+
+    /// There is newer metadata.
+    pub(super) fn place(&mut self, partition: Option<Partition>) {
+        self.placed_before = std::mem::replace(&mut self.placed, partition);
     }
 
     /// More was committed since the last [`Self::settle`].
@@ -72,25 +93,81 @@ impl Ghost {
 
     /// Looks at one replica.
     pub(super) fn look(&mut self, node: usize, look: Look, nodes: Nodes<'_>, found: &mut Found) {
-        let last = self.replicas[node].last.replace(look);
-        if last == Some(look) {
+        let replica = &mut self.replicas[node];
+        let last = replica.last.replace(look.clone());
+        if last.as_ref() == Some(&look) {
             return;
         }
-        let replica = &mut self.replicas[node];
-        if look.log_end.get() < replica.durable.max(replica.compared) {
+        let name = format!("{} on {}", self.name, nodes.0[node]);
+        if look.log_end.get() < replica.durable {
             // It was cut, or is made anew: what was known of its files is no longer so.
             replica.durable = 0;
             replica.durable_at = Cursor::default();
             replica.durable_cursor = Cursor::default();
         }
-        let name = format!("{} on {}", self.name, nodes.0[node]);
+        let extent = (look.log_start.get(), look.log_end.get());
+        let moved = replica.mirror.follow(&nodes.1[node], &self.name, extent);
         check_order(&name, &look, last.as_ref(), found);
+        // All are looked at again where the log has changed its mind.
+        let same_epochs = last.as_ref().is_some_and(|last| last.epochs == look.epochs);
+        if same_epochs {
+            check_epochs(&name, &look, moved.added.iter(), found);
+        } else {
+            check_epochs(&name, &look, replica.mirror.between(extent.0, extent.1), found);
+        }
+        self.check_written(&name, &moved, found);
+        self.check_cut(node, &name, &moved, found);
         self.check_leader(node, &look, nodes, found);
         let high = look.high_watermark.get().min(look.log_end.get());
+        if let Some(lead) = &look.lead {
+            self.waits_for_disks = lead.waits_for_disks;
+        }
         if matches!(look.part, Part::Leads(_)) && high > self.end {
             self.commit(node, high, nodes, found);
         }
         self.compare(node, &look, nodes, found);
+        if look.lead.is_some() {
+            self.led.push((node, last));
+        }
+    }
+
+    /// One writes in an epoch: at the same place in the same epoch all have the same (3), committed or not.
+    fn check_written(&mut self, name: &str, moved: &Moved, found: &mut Found) {
+        for mark in &moved.added {
+            let first = *self.written.entry((mark.base, mark.epoch)).or_insert(*mark);
+            if (first.crc, first.end) != (mark.crc, mark.end) {
+                found.push((
+                    "two-writers",
+                    format!("{name} has {mark:?}; in that epoch {first:?} was written there"),
+                ));
+                return;
+            }
+        }
+    }
+
+    /// Nobody who may be elected cuts off what was committed (11).
+    fn check_cut(&mut self, node: usize, name: &str, moved: &Moved, found: &mut Found) {
+        let Some(first) = moved.removed.iter().map(|mark| mark.base).min() else {
+            return;
+        };
+        let replica = &mut self.replicas[node];
+        replica.compared = replica.compared.min(first);
+        let id = id_of(node);
+        let may_lead = |placed: &Partition| placed.isr.contains(&id) || placed.elr.contains(&id);
+        if !self.placed.as_ref().is_some_and(may_lead) {
+            return;
+        }
+        let committed =
+            |mark: &&Mark| mark.base >= self.start && self.committed.get(&mark.base) == Some(*mark);
+        if let Some(mark) = moved.removed.iter().find(committed) {
+            found.push((
+                "committed-truncated",
+                format!(
+                    "{name}, which may be elected, has cut off {mark:?}; committed are the records up to {}",
+                    self.end
+                ),
+            ));
+        }
     }
 
     /// At most one leader for an epoch (14), and it has everything that was committed (4).
@@ -120,16 +197,16 @@ impl Ghost {
         }
     }
 
-    /// A leader says that more is committed: that is kept for ever. What it says is on its disk.
+    /// A leader says that more is committed: that is kept for ever. What it says is on its disk, unless the topic chose
+    /// otherwise.
     fn commit(&mut self, node: usize, high: i64, (names, disks): Nodes<'_>, found: &mut Found) {
+        let image = if self.waits_for_disks {
+            Image::Durable
+        } else {
+            Image::Live
+        };
         let mut cursor = self.replicas[node].durable_cursor.clone();
-        let marks = copies::batches(
-            &disks[node],
-            &self.name,
-            Image::Durable,
-            (self.end, high),
-            &mut cursor,
-        );
+        let marks = copies::batches(&disks[node], &self.name, image, (self.end, high), &mut cursor);
         self.replicas[node].durable_cursor = cursor;
         let mut next = self.end;
         for mark in marks {
@@ -152,28 +229,19 @@ impl Ghost {
     }
 
     /// What a replica takes for committed is what was committed (1, 2).
-    fn compare(&mut self, node: usize, look: &Look, (names, disks): Nodes<'_>, found: &mut Found) {
+    fn compare(&mut self, node: usize, look: &Look, (names, _): Nodes<'_>, found: &mut Found) {
         self.start = self.start.max(look.log_start.get());
         let replica = &mut self.replicas[node];
-        // A copy that was made anew, or cut below what it knew, is looked at again.
-        if look.log_end.get() < replica.compared {
-            replica.compared = 0;
-            replica.cursor = Cursor::default();
-        }
         let from = replica.compared.max(look.log_start.get());
         let to = look.high_watermark.get().min(look.log_end.get()).min(self.end);
         if to <= from {
             return;
         }
-        let marks = copies::batches(
-            &disks[node],
-            &self.name,
-            Image::Live,
-            (from, to),
-            &mut replica.cursor,
-        );
-        let (mut next, mut changed) = (from, false);
-        for mark in &marks {
+        let mut next = from;
+        for mark in replica.mirror.between(from, to) {
+            if mark.base > next {
+                break;
+            }
             next = mark.end;
             let mark = &Mark {
                 whole: mark.whole || self.rotten == Some(node),
@@ -192,11 +260,11 @@ impl Ghost {
                         names[node], self.name
                     ),
                 ));
-                changed = true;
-                break;
+                replica.compared = next;
+                return;
             }
         }
-        if next < to && !changed {
+        if next < to {
             found.push((
                 "committed-missing",
                 format!(
@@ -205,46 +273,61 @@ impl Ghost {
                 ),
             ));
         }
-        self.replicas[node].compared = next;
+        replica.compared = next;
     }
 
     /// Whoever may be elected has everything that was committed, on its disk (5), whether or not it runs.
-    pub(super) fn check_candidates(
-        &mut self,
-        partition: &Partition,
-        (names, disks): Nodes<'_>,
-        found: &mut Found,
-    ) {
-        for node in 0..self.replicas.len() {
+    pub(super) fn check_candidates(&mut self, (names, disks): Nodes<'_>, found: &mut Found) {
+        let Some(partition) = self.placed.clone() else {
+            return;
+        };
+        for (node, name) in names.iter().enumerate() {
             let id = id_of(node);
-            let replica = &mut self.replicas[node];
-            replica.failures = disks[node].sync_failures();
             let may_lead = partition.isr.contains(&id) || partition.elr.contains(&id);
-            // After a failed sync a node has to say itself that its copy is no good.
-            if !may_lead || replica.failures > 0 {
+            if !may_lead {
                 continue;
             }
-            let end = match replica.last {
-                // A recovery may cut the files, and the replica follow again, before it serves: nothing seen now holds
-                // later.
-                None => copies::durable_end(&disks[node], &self.name, 0, &mut Cursor::default()),
-                Some(look) => {
-                    let (known, at) = (replica.durable, &mut replica.durable_at);
-                    replica.durable = copies::durable_end(&disks[node], &self.name, known, at);
-                    replica.durable.min(look.log_end.get())
-                }
+            let Some(end) = self.end_that_counts(node, disks) else {
+                continue;
             };
             if end < self.end {
                 found.push((
                     "incomplete-candidate",
                     format!(
-                        "{} may be elected for {} ({partition:?}), and it has records up to {end}; committed are \
+                        "{name} may be elected for {} ({partition:?}), and it has records up to {end}; committed are \
                          those up to {}",
-                        names[node], self.name, self.end
+                        self.name, self.end
                     ),
                 ));
             }
         }
+    }
+
+    /// After a failed sync a node has to say itself that its copy is no good.
+    fn is_excused(&self, node: usize, disks: &[SimDisk]) -> bool {
+        disks[node].sync_failures() > 0
+    }
+
+    /// Up to where a replica is on its disk, and has not cut it; where nobody waits for disks, up to where it is
+    /// written.
+    pub(super) fn end_that_counts(&mut self, node: usize, disks: &[SimDisk]) -> Option<i64> {
+        let replica = self.replicas.get_mut(node)?;
+        if !self.waits_for_disks {
+            return replica.last.as_ref().map(|look| look.log_end.get());
+        }
+        if self.is_excused(node, disks) {
+            return None;
+        }
+        let replica = self.replicas.get_mut(node)?;
+        let Some(look) = &replica.last else {
+            // A recovery may cut the files, and the replica follow again, before it serves: nothing seen now holds
+            // later.
+            let end = copies::durable_end(&disks[node], &self.name, 0, &mut Cursor::default());
+            return Some(end);
+        };
+        let (known, at) = (replica.durable, &mut replica.durable_at);
+        replica.durable = copies::durable_end(&disks[node], &self.name, known, at);
+        Some(replica.durable.min(look.log_end.get()))
     }
 
     /// Record for record the same.
@@ -287,6 +370,29 @@ impl Ghost {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A log knows in which epoch each of its batches was written (12).
+fn check_epochs<'a>(name: &str, look: &Look, marks: impl Iterator<Item = &'a Mark>, found: &mut Found) {
+    let ordered = look
+        .epochs
+        .windows(2)
+        .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+    let past_end = look.epochs.last().is_some_and(|(_, start)| *start > look.log_end);
+    if !ordered || past_end {
+        found.push(("wrong-epochs", format!("{name}: {look:?}")));
+    }
+    for mark in marks {
+        let place = mark.base.max(look.log_start.get());
+        let known = look.epochs.iter().rev().find(|(_, start)| start.get() <= place);
+        if known.map(|(epoch, _)| epoch.get()) != Some(mark.epoch) {
+            found.push((
+                "wrong-epochs",
+                format!("{name} takes {place} for one of {known:?}, and has {mark:?} there: {look:?}"),
+            ));
+            return;
         }
     }
 }

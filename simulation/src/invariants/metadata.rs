@@ -1,15 +1,23 @@
 //! The metadata as all nodes together have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skerry::broker::Broker;
-use skerry_metadata_state::{Image, Partition, Topic};
+use skerry_metadata::{Durable, QuorumStatus, Role, WalMark};
+use skerry_metadata_state::{Image, Partition};
+use skerry_types::BrokerId;
 
-use super::Found;
+use super::{Found, id_of};
+
+/// How many of the last images are kept, to be compared with those of slower nodes.
+const IMAGES_KEPT: usize = 256;
+
+/// A message is under way for no longer than this, and an election that it begins.
+const ON_ITS_WAY_MS: u64 = 1_000;
 
 /// What one process was seen to know.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Known {
     index: u64,
     term: u64,
@@ -19,22 +27,47 @@ struct Known {
 /// The newest metadata that any node had, and what followed it.
 #[derive(Default)]
 pub(super) struct MetadataWatch {
-    newest: Option<Arc<Image>>,
+    /// By the entry that made them; the last is the newest.
+    images: BTreeMap<u64, Arc<Image>>,
     known: BTreeMap<usize, Known>,
+    pub(super) quorum: QuorumWatch,
+    /// Nodes whose process was not told to end. Their next registration says so.
+    crashed: BTreeSet<BrokerId>,
+}
+
+/// What is true of the quorum itself (24).
+#[derive(Default)]
+pub(super) struct QuorumWatch {
+    /// Who led in which term.
+    leaders: BTreeMap<u64, BrokerId>,
+    /// The last entry that anybody knew to be committed.
+    committed: u64,
+    /// Nodes that hear nobody: since when, and in which term they were when all that was on its way had come.
+    deaf: BTreeMap<usize, (u64, Option<u64>)>,
 }
 
 impl MetadataWatch {
     pub(super) fn newest(&self) -> Option<Arc<Image>> {
-        self.newest.clone()
+        self.images.last_key_value().map(|(_, image)| image.clone())
     }
 
     pub(super) fn on_down(&mut self, node: usize) {
         self.known.remove(&node);
     }
 
+    pub(super) fn on_crash(&mut self, node: usize) {
+        self.crashed.insert(id_of(node));
+    }
+
     /// True where the newest metadata is newer than at the last look.
-    pub(super) fn look(&mut self, brokers: &[Option<Arc<Broker>>], found: &mut Found) -> bool {
+    pub(super) fn look(
+        &mut self,
+        brokers: &[Option<Arc<Broker>>],
+        marks: &[WalMark],
+        found: &mut Found,
+    ) -> bool {
         let mut moved = false;
+        let mut news = Vec::new();
         for (node, broker) in brokers.iter().enumerate() {
             let Some(broker) = broker else { continue };
             let leadership = broker.quorum().leadership();
@@ -65,59 +98,221 @@ impl MetadataWatch {
                 ));
             }
             *known = now;
+            news.push(status);
             moved |= self.follow(image, found);
+        }
+        if !news.is_empty() {
+            let durable: Vec<Durable> = marks.iter().map(WalMark::durable).collect();
+            self.quorum.look(&news, &durable, found);
         }
         moved
     }
 
     fn follow(&mut self, image: Arc<Image>, found: &mut Found) -> bool {
-        match &self.newest {
-            Some(newest) if image.index() < newest.index() => false,
-            Some(newest) if image.index() == newest.index() => {
-                // The same commands make the same metadata (25).
-                if !Arc::ptr_eq(&image, newest) && *image != **newest {
-                    found.push((
-                        "metadata-differs",
-                        format!("two nodes have other metadata after entry {}", image.index()),
-                    ));
-                }
-                false
+        let newest = self.newest();
+        if let Some(same) = self.images.get(&image.index()) {
+            // The same commands make the same metadata (25).
+            if !Arc::ptr_eq(&image, same) && *image != **same {
+                found.push((
+                    "metadata-differs",
+                    format!("two nodes have other metadata after entry {}", image.index()),
+                ));
             }
-            newest => {
-                check_image(&image, newest.as_deref(), found);
-                self.newest = Some(image);
-                true
+            return false;
+        }
+        let is_newer = newest
+            .as_ref()
+            .is_none_or(|newest| image.index() > newest.index());
+        if is_newer {
+            check_image(&image, newest.as_deref(), &mut self.crashed, found);
+        }
+        self.images.insert(image.index(), image);
+        if self.images.len() > IMAGES_KEPT {
+            self.images.pop_first();
+        }
+        is_newer
+    }
+}
+
+impl QuorumWatch {
+    /// `news` is what some of the nodes have come to know, `durable` what all voters have on their disks.
+    pub(super) fn look(&mut self, news: &[QuorumStatus], durable: &[Durable], found: &mut Found) {
+        let before = self.committed;
+        for status in news {
+            self.check_leader(status, before, found);
+            let own = usize::try_from(status.node_id.get() - 1)
+                .ok()
+                .and_then(|node| durable.get(node));
+            if let Some(own) = own.filter(|own| own.term < status.term) {
+                found.push((
+                    "vote-before-durable",
+                    format!(
+                        "n{} takes part in term {}, and its disk knows term {} alone",
+                        status.node_id.get(),
+                        status.term,
+                        own.term
+                    ),
+                ));
             }
+            self.committed = self.committed.max(status.committed_index);
+        }
+        let copies = durable
+            .iter()
+            .filter(|own| own.last_index >= self.committed)
+            .count();
+        if self.committed > before && copies <= durable.len() / 2 {
+            found.push((
+                "entry-committed-before-durable",
+                format!(
+                    "entry {} is committed, and {copies} of {} voters have it on their disks",
+                    self.committed,
+                    durable.len()
+                ),
+            ));
+        }
+    }
+
+    /// Who hears nobody begins no term: nobody has said that it would be elected (pre-vote). Once it is heard again, the
+    /// term that it has would cost a leader its office. `term` is that of a node that hears nobody.
+    pub(super) fn look_at_deaf(&mut self, node: usize, term: Option<u64>, now_ms: u64, found: &mut Found) {
+        let Some(term) = term else {
+            self.deaf.remove(&node);
+            return;
+        };
+        let (since_ms, before) = self.deaf.entry(node).or_insert((now_ms, None));
+        if now_ms < *since_ms + ON_ITS_WAY_MS {
+            return;
+        }
+        let before = *before.get_or_insert(term);
+        if term > before {
+            found.push((
+                "needless-term",
+                format!(
+                    "n{} hears nobody, and has gone from term {before} to {term}",
+                    node + 1
+                ),
+            ));
+        }
+    }
+
+    /// One leads in a term, and has everything that was committed before.
+    fn check_leader(&mut self, status: &QuorumStatus, committed: u64, found: &mut Found) {
+        let Some(leader) = status.leader else { return };
+        let first = *self.leaders.entry(status.term).or_insert(leader);
+        if first != leader {
+            found.push((
+                "two-controllers",
+                format!(
+                    "n{} and n{} lead the quorum in term {}",
+                    first.get(),
+                    leader.get(),
+                    status.term
+                ),
+            ));
+        }
+        let newest = self.leaders.last_key_value().map(|(term, _)| *term);
+        if status.role == Role::Leader && newest == Some(status.term) && status.last_log_index < committed {
+            found.push((
+                "incomplete-controller",
+                format!(
+                    "n{} leads the quorum in term {} with entries up to {}; committed are those up to {committed}",
+                    status.node_id.get(),
+                    status.term,
+                    status.last_log_index
+                ),
+            ));
         }
     }
 }
 
-fn check_image(image: &Image, before: Option<&Image>, found: &mut Found) {
+fn check_image(image: &Image, before: Option<&Image>, crashed: &mut BTreeSet<BrokerId>, found: &mut Found) {
     for topic in image.topics() {
         let old = before
             .and_then(|before| before.topic(&topic.name))
             .filter(|old| old.id == topic.id);
         for (number, partition) in topic.partitions.iter().enumerate() {
             let name = format!("{}-{number}", topic.name);
-            check_partition(&name, partition, image, found);
+            check_partition(
+                &name,
+                partition,
+                image.min_insync_replicas(topic, partition),
+                image,
+                found,
+            );
             if let Some(old) = old.and_then(|old| old.partitions.get(number)) {
-                check_step(&name, old, partition, topic, found);
+                check_step(&name, old, partition, found);
             }
         }
     }
-    if let Some(before) = before {
-        for broker in image.brokers() {
-            let old = before.broker(broker.id);
-            if old.is_some_and(|old| old.epoch > broker.epoch) {
-                let name = format!("n{}", broker.id.get());
-                found.push(("broker-epoch-went-back", format!("of {name}")));
+    let Some(before) = before else { return };
+    for broker in image.brokers() {
+        let Some(old) = before.broker(broker.id) else {
+            continue;
+        };
+        if old.epoch > broker.epoch {
+            found.push(("broker-epoch-went-back", format!("of n{}", broker.id.get())));
+        }
+        if old.epoch != broker.epoch {
+            let has_crashed = crashed.remove(&broker.id);
+            check_registration(
+                broker.id,
+                old.directory != broker.directory,
+                has_crashed,
+                (before, image),
+                found,
+            );
+        }
+    }
+}
+
+/// 16: a copy that is gone, or may lack what was acknowledged before the disk had it, is not in sync and may not be
+/// elected before it has caught up. Where it is the only one, nobody else knows more.
+pub(super) fn check_registration(
+    id: BrokerId,
+    is_wiped: bool,
+    has_crashed: bool,
+    (before, image): (&Image, &Image),
+    found: &mut Found,
+) {
+    for topic in image.topics() {
+        let old = before.topic(&topic.name).filter(|old| old.id == topic.id);
+        let Some(old) = old else { continue };
+        for (number, (old, now)) in old.partitions.iter().zip(&topic.partitions).enumerate() {
+            // Others that have registered again at the same time may have been taken out just before.
+            let same = |member: BrokerId| {
+                let epoch = |image: &Image| image.broker(member).map(|broker| broker.epoch);
+                epoch(before) == epoch(image)
+            };
+            let mut others = old.isr.iter().chain(&old.elr);
+            let alone = !others.any(|member| *member != id && same(*member));
+            let may_lack = is_wiped || (has_crashed && topic.acknowledges_before_disk() && !alone);
+            if may_lack && (now.isr.contains(&id) || now.elr.contains(&id)) {
+                found.push((
+                    "lost-copy-counts",
+                    format!(
+                        "n{} has come back {}, and may be elected for {}-{number}: {now:?}",
+                        id.get(),
+                        if is_wiped {
+                            "with another disk"
+                        } else {
+                            "after a crash"
+                        },
+                        topic.name
+                    ),
+                ));
             }
         }
     }
 }
 
 /// 13: who is in sync, and who leads.
-pub(super) fn check_partition(name: &str, partition: &Partition, image: &Image, found: &mut Found) {
+pub(super) fn check_partition(
+    name: &str,
+    partition: &Partition,
+    min_in_sync: usize,
+    image: &Image,
+    found: &mut Found,
+) {
     let mut wrong = |what: &str| found.push(("wrong-in-sync-set", format!("{name}: {what}: {partition:?}")));
     if partition.isr.iter().any(|id| !partition.replicas.contains(id)) {
         wrong("in sync and no replica");
@@ -127,6 +322,9 @@ pub(super) fn check_partition(name: &str, partition: &Partition, image: &Image, 
     }
     if partition.elr.iter().any(|id| partition.isr.contains(id)) {
         wrong("in sync and eligible for when nobody is");
+    }
+    if partition.isr.len() >= min_in_sync && !partition.elr.is_empty() {
+        wrong("enough are in sync, and somebody else may be elected");
     }
     if partition
         .leader
@@ -140,7 +338,7 @@ pub(super) fn check_partition(name: &str, partition: &Partition, image: &Image, 
 }
 
 /// 14: epochs grow, and with every change.
-fn check_step(name: &str, old: &Partition, new: &Partition, _topic: &Topic, found: &mut Found) {
+fn check_step(name: &str, old: &Partition, new: &Partition, found: &mut Found) {
     let back = new.leader_epoch < old.leader_epoch || new.partition_epoch < old.partition_epoch;
     let same_epoch = new.leader_epoch == old.leader_epoch
         && new.leader != old.leader

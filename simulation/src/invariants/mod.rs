@@ -6,7 +6,9 @@
 
 mod copies;
 mod ghost;
+mod lead;
 mod metadata;
+mod mirror;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use skerry::broker::Broker;
 use skerry::partition::Part;
+use skerry_metadata::WalMark;
 use skerry_metadata_state::Image;
 use skerry_types::{BrokerId, PartitionIndex};
 
@@ -40,6 +43,8 @@ pub(crate) struct Watcher {
     names: Vec<String>,
     disks: Vec<SimDisk>,
     rotten: Rotten,
+    /// What the nodes' disks know of the quorum.
+    marks: Vec<WalMark>,
     trace: Trace,
     violations: Violations,
     metadata: MetadataWatch,
@@ -56,6 +61,7 @@ impl Watcher {
         names: Vec<String>,
         disks: Vec<SimDisk>,
         rotten: Rotten,
+        marks: Vec<WalMark>,
         trace: Trace,
         violations: Violations,
     ) -> Self {
@@ -70,6 +76,7 @@ impl Watcher {
             names,
             disks,
             rotten,
+            marks,
             trace,
             violations,
             seen: BTreeMap::new(),
@@ -84,14 +91,30 @@ impl Watcher {
         }
     }
 
-    /// Checks everything that has moved since the last look.
-    pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>]) {
+    /// It has ended without being told to.
+    pub(crate) fn on_crash(&mut self, node: usize) {
+        self.metadata.on_crash(node);
+    }
+
+    /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now.
+    pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>], deaf: &[bool], now_ms: u64) {
         let mut found = Found::new();
         for (name, ghost) in &mut self.ghosts {
             let node = self.rotten.may_be_sent(name);
             ghost.rotten = node.and_then(|node| self.names.iter().position(|name| *name == node));
         }
-        let moved = self.metadata.look(brokers, &mut found);
+        for (node, broker) in brokers.iter().enumerate() {
+            let term = broker.as_ref().map(|broker| broker.quorum().leadership().term);
+            self.metadata
+                .quorum
+                .look_at_deaf(node, term.filter(|_| deaf[node]), now_ms, &mut found);
+        }
+        let moved = self.metadata.look(brokers, &self.marks, &mut found);
+        if let Some(image) = self.metadata.newest().filter(|_| moved) {
+            for ghost in self.ghosts.values_mut() {
+                ghost.place(partition_of(&image, &ghost.name));
+            }
+        }
         for (node, broker) in brokers.iter().enumerate() {
             let Some(broker) = broker else { continue };
             for (topic, partitions) in TOPICS {
@@ -101,21 +124,24 @@ impl Watcher {
                         .get(topic, number)
                         .and_then(|partition| partition.look());
                     let name = format!("{topic}-{number}");
-                    if let (Some(look), Some(ghost)) = (look, self.ghosts.get_mut(&name)) {
-                        ghost.look(node, look, (&self.names, &self.disks), &mut found);
+                    let Some(ghost) = self.ghosts.get_mut(&name) else {
+                        continue;
+                    };
+                    match look {
+                        Some(look) => ghost.look(node, look, (&self.names, &self.disks), &mut found),
+                        // It has no copy, or has given it up.
+                        None => ghost.replicas[node] = Replica::default(),
                     }
                 }
             }
         }
-        let image = self.metadata.newest();
         for ghost in self.ghosts.values_mut() {
-            if let Some(image) = &image
-                && (moved || ghost.has_grown())
-            {
-                let partition = partition_of(image, &ghost.name);
-                if let Some(partition) = partition {
-                    ghost.check_candidates(&partition, (&self.names, &self.disks), &mut found);
-                }
+            ghost.check_leads((&self.names, &self.disks), &mut found);
+            if moved {
+                ghost.check_joins((&self.names, &self.disks), &mut found);
+            }
+            if moved || ghost.has_grown() {
+                ghost.check_candidates((&self.names, &self.disks), &mut found);
             }
             ghost.settle();
         }
@@ -170,6 +196,10 @@ impl Watcher {
         add("no leader", after.leader.is_none() && before.leader.is_some());
         add("left the in-sync set", after.isr.len() < before.isr.len());
         add("came back in sync", after.isr.len() > before.isr.len());
+        add(
+            "other replicas",
+            !after.is_reassigning() && after.replicas != before.replicas,
+        );
         add(
             "elected out of the in-sync set",
             after
@@ -305,6 +335,11 @@ impl Watcher {
 /// The number of a node by its place.
 fn id_of(node: usize) -> BrokerId {
     BrokerId(i32::try_from(node + 1).unwrap_or(0))
+}
+
+/// The place of a node by its number.
+fn place_of(id: BrokerId) -> Option<usize> {
+    usize::try_from(id.get() - 1).ok()
 }
 
 fn split(name: &str) -> Option<(&str, i32)> {

@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
-use skerry::partition::{Look, Part};
+use skerry::partition::{LeadLook, Look, Part};
 use skerry_env::Rng;
 use skerry_env::disk::OpenMode;
-use skerry_metadata_state::{Image, Partition};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch};
+use skerry_metadata::{Durable, QuorumStatus, Role};
+use skerry_metadata_state::{
+    BrokerGuard, Command, CreateTopic, FeatureRange, HostPort, Image, Outcome, Partition, Placement,
+    RegisterBroker, State,
+};
+use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, Uuid, WallMs};
 
 use super::Found;
 use super::ghost::Ghost;
-use super::metadata::check_partition;
+use super::metadata::{QuorumWatch, check_partition, check_registration};
 use crate::checker::history::Value;
 use crate::disk::{DiskConfig, SimDisk};
 use crate::record::{self, Identity};
@@ -22,6 +26,7 @@ const NAME: &str = "orders-0";
 struct Two {
     names: Vec<String>,
     disks: Vec<SimDisk>,
+    epochs: [Vec<(LeaderEpoch, Offset)>; 2],
     ghost: Ghost,
 }
 
@@ -32,28 +37,44 @@ impl Two {
         Self {
             disks: names.iter().map(disk).collect(),
             ghost: Ghost::new(NAME.to_owned(), names.len()),
+            epochs: [Vec::new(), Vec::new()],
             names,
         }
     }
 
-    /// Writes one batch for each of `values` from offset 0 on; synced or not.
-    fn write(&self, node: usize, values: &[u32], synced: bool) {
+    /// Writes one batch for each of `values` from offset 0 on, all in epoch 0; synced or not.
+    fn write(&mut self, node: usize, values: &[u32], synced: bool) {
+        let values: Vec<_> = values.iter().map(|serial| (*serial, 0)).collect();
+        self.write_in_epochs(node, &values, synced);
+    }
+
+    /// The same, with an epoch for each.
+    fn write_in_epochs(&mut self, node: usize, values: &[(u32, i32)], synced: bool) {
         let disk = self.disks[node].attach();
         let dir = Path::new("/data/log").join(NAME);
         disk.create_dir_all(&dir).unwrap();
         let path = dir.join("00000000000000000000.log");
         let file = disk.open(&path, OpenMode::Create).unwrap();
         let mut position = 0;
-        for (base, serial) in (0_i64..).zip(values) {
+        self.epochs[node].clear();
+        for (base, (serial, epoch)) in (0_i64..).zip(values) {
             let value = Value {
                 producer: 0,
                 serial: *serial,
             };
             let mut bytes = record::encode(&[value], Identity::NONE, 1, 10).to_vec();
             bytes[..8].copy_from_slice(&base.to_be_bytes());
+            bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
             file.write_at(&[std::io::IoSlice::new(&bytes)], position).unwrap();
             position += bytes.len() as u64;
+            if self.epochs[node]
+                .last()
+                .is_none_or(|(last, _)| last.get() != *epoch)
+            {
+                self.epochs[node].push((LeaderEpoch(*epoch), Offset(base)));
+            }
         }
+        file.set_len(position).unwrap();
         if synced {
             file.sync().unwrap();
             for dir in ["/data/log/orders-0", "/data/log", "/data", "/"] {
@@ -62,24 +83,70 @@ impl Two {
         }
     }
 
-    fn look(&mut self, node: usize, part: Part, (end, high): (i64, i64)) -> Found {
-        let mut found = Found::new();
-        let look = Look {
+    /// What a node is seen to be; a leader is alone in its in-sync set.
+    fn seen(&self, node: usize, part: Part, (end, high): (i64, i64)) -> Look {
+        let me = BrokerId(i32::try_from(node).unwrap() + 1);
+        Look {
             part,
             log_start: Offset(0),
             log_end: Offset(end),
             durable_end: Offset(end),
             high_watermark: Offset(high),
-        };
+            epochs: self.epochs[node].clone(),
+            lead: matches!(part, Part::Leads(_)).then(|| LeadLook {
+                partition_epoch: PartitionEpoch(0),
+                epoch_start: Offset(0),
+                min_in_sync: 1,
+                waits_for_disks: true,
+                in_sync: vec![me],
+                counted: vec![me],
+            }),
+        }
+    }
+
+    fn look(&mut self, node: usize, part: Part, extent: (i64, i64)) -> Found {
+        let look = self.seen(node, part, extent);
+        self.take(node, look)
+    }
+
+    /// A leader that goes by something else.
+    fn look_at_leader(
+        &mut self,
+        node: usize,
+        epoch: i32,
+        extent: (i64, i64),
+        change: impl FnOnce(&mut LeadLook),
+    ) -> Found {
+        let mut look = self.seen(node, leads(epoch), extent);
+        change(look.lead.as_mut().unwrap());
+        self.take(node, look)
+    }
+
+    fn take(&mut self, node: usize, look: Look) -> Found {
+        let mut found = Found::new();
         self.ghost
             .look(node, look, (&self.names, &self.disks), &mut found);
+        self.ghost.check_leads((&self.names, &self.disks), &mut found);
         found
     }
 
-    fn candidates(&mut self, partition: &Partition) -> Found {
+    /// What the metadata says now.
+    fn place(&mut self, partition: Partition) {
+        self.ghost.place(Some(partition));
+    }
+
+    fn candidates(&mut self, partition: Partition) -> Found {
+        self.place(partition);
         let mut found = Found::new();
         self.ghost
-            .check_candidates(partition, (&self.names, &self.disks), &mut found);
+            .check_candidates((&self.names, &self.disks), &mut found);
+        found
+    }
+
+    fn joins(&mut self, partition: Partition) -> Found {
+        self.place(partition);
+        let mut found = Found::new();
+        self.ghost.check_joins((&self.names, &self.disks), &mut found);
         found
     }
 }
@@ -96,8 +163,11 @@ fn follows(epoch: i32) -> Part {
     Part::Follows(LeaderEpoch(epoch))
 }
 
+fn ids(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().map(|id| BrokerId(*id)).collect()
+}
+
 fn partition(replicas: &[i32], isr: &[i32], elr: &[i32], leader: Option<i32>) -> Partition {
-    let ids = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
     Partition {
         replicas: ids(replicas),
         adding: Vec::new(),
@@ -118,8 +188,10 @@ fn a_healthy_pair_breaks_nothing() {
     assert!(two.look(0, leads(0), (3, 3)).is_empty());
     assert!(two.look(1, follows(0), (3, 2)).is_empty());
     assert!(two.look(1, follows(0), (3, 3)).is_empty());
+    assert!(two.joins(partition(&[1, 2], &[1], &[], Some(1))).is_empty());
+    assert!(two.joins(partition(&[1, 2], &[1, 2], &[], Some(1))).is_empty());
     assert!(
-        two.candidates(&partition(&[1, 2], &[1, 2], &[], Some(1)))
+        two.candidates(partition(&[1, 2], &[1, 2], &[], Some(1)))
             .is_empty()
     );
     assert!(two.look(1, leads(1), (3, 3)).is_empty());
@@ -129,9 +201,9 @@ fn a_healthy_pair_breaks_nothing() {
 fn committed_records_stay_as_they_were() {
     let mut two = Two::new();
     two.write(0, &[1, 2, 3], true);
-    two.write(1, &[1, 9, 3], true);
+    two.write_in_epochs(1, &[(1, 0), (9, 1), (3, 1)], true);
     assert!(two.look(0, leads(0), (3, 3)).is_empty());
-    assert_eq!(checks(&two.look(1, follows(0), (3, 3))), ["committed-changed"]);
+    assert_eq!(checks(&two.look(1, follows(1), (3, 3))), ["committed-changed"]);
 }
 
 #[test]
@@ -141,6 +213,15 @@ fn a_replica_has_what_it_says_is_committed() {
     two.write(1, &[1], true);
     assert!(two.look(0, leads(0), (3, 3)).is_empty());
     assert_eq!(checks(&two.look(1, follows(0), (3, 3))), ["committed-missing"]);
+}
+
+#[test]
+fn one_writes_in_an_epoch() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2, 9], true);
+    assert!(two.look(0, leads(0), (3, 2)).is_empty());
+    assert_eq!(checks(&two.look(1, follows(0), (3, 2))), ["two-writers"]);
 }
 
 #[test]
@@ -159,7 +240,7 @@ fn one_leads_in_an_epoch_and_has_everything() {
     two.write(0, &[1, 2, 3], true);
     two.write(1, &[1, 2], true);
     assert!(two.look(0, leads(0), (3, 3)).is_empty());
-    assert!(checks(&two.look(1, leads(0), (3, 2))).contains(&"two-leaders"));
+    assert!(checks(&two.look(1, leads(0), (2, 2))).contains(&"two-leaders"));
     assert_eq!(checks(&two.look(1, leads(1), (2, 2))), ["incomplete-leader"]);
 }
 
@@ -170,10 +251,44 @@ fn who_may_be_elected_has_everything() {
     two.write(1, &[1, 2], true);
     assert!(two.look(0, leads(0), (3, 3)).is_empty());
     for (isr, elr) in [(&[1, 2][..], &[][..]), (&[1], &[2])] {
-        let found = two.candidates(&partition(&[1, 2], isr, elr, Some(1)));
+        let found = two.candidates(partition(&[1, 2], isr, elr, Some(1)));
         assert_eq!(checks(&found), ["incomplete-candidate"], "{found:?}");
     }
-    assert!(two.candidates(&partition(&[1, 2], &[1], &[], Some(1))).is_empty());
+    assert!(two.candidates(partition(&[1, 2], &[1], &[], Some(1))).is_empty());
+}
+
+#[test]
+fn a_leader_waits_for_everybody_who_is_in_sync() {
+    let mut two = Two::new();
+    two.write(0, &[1], true);
+    two.place(partition(&[1, 2], &[1, 2], &[], Some(1)));
+    assert_eq!(checks(&two.look(0, leads(0), (1, 1))), ["member-not-counted"]);
+    let all = |lead: &mut LeadLook| lead.counted = ids(&[1, 2]);
+    assert!(two.look_at_leader(0, 0, (1, 1), all).is_empty());
+}
+
+#[test]
+fn enough_members_have_what_is_committed() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2], true);
+    two.place(partition(&[1, 2], &[1], &[], Some(1)));
+    let of_two = |lead: &mut LeadLook| lead.min_in_sync = 2;
+    assert!(two.look_at_leader(0, 0, (2, 0), of_two).is_empty());
+    assert_eq!(
+        checks(&two.look_at_leader(0, 0, (2, 2), of_two)),
+        ["committed-by-too-few"]
+    );
+
+    let mut two = Two::new();
+    two.write(0, &[1, 2], true);
+    two.write(1, &[1, 2], false);
+    two.place(partition(&[1, 2], &[1, 2], &[], Some(1)));
+    let both = |lead: &mut LeadLook| (lead.in_sync, lead.counted) = (ids(&[1, 2]), ids(&[1, 2]));
+    assert!(two.look_at_leader(0, 0, (2, 0), both).is_empty());
+    assert_eq!(
+        checks(&two.look_at_leader(0, 0, (2, 2), both)),
+        ["committed-past-a-member"]
+    );
 }
 
 #[test]
@@ -205,22 +320,225 @@ fn offsets_keep_their_order_and_do_not_go_back() {
 }
 
 #[test]
+fn who_may_be_elected_cuts_nothing_that_is_committed() {
+    for (isr, broken) in [(&[1, 2][..], true), (&[1], false)] {
+        let mut two = Two::new();
+        two.write(0, &[1, 2, 3], true);
+        two.write(1, &[1, 2, 3], true);
+        two.place(partition(&[1, 2], isr, &[], None));
+        assert!(two.look(0, leads(0), (3, 3)).is_empty());
+        assert!(two.look(1, follows(0), (3, 1)).is_empty());
+        two.write(1, &[1], true);
+        let found = two.look(1, follows(0), (1, 1));
+        assert_eq!(
+            checks(&found).contains(&"committed-truncated"),
+            broken,
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_was_cut_and_written_again_between_two_looks_is_seen() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2, 3], true);
+    two.place(partition(&[1, 2], &[1, 2], &[], None));
+    assert!(two.look(0, leads(0), (3, 3)).is_empty());
+    assert!(two.look(1, follows(0), (3, 0)).is_empty());
+    two.write_in_epochs(1, &[(1, 0), (7, 1), (8, 1), (9, 1)], true);
+    assert_eq!(checks(&two.look(1, follows(1), (4, 0))), ["committed-truncated"]);
+}
+
+#[test]
+fn a_log_knows_its_epochs() {
+    let wrong: [&[(i32, i64)]; 4] = [&[(0, 0)], &[(1, 0)], &[(0, 0), (2, 1)], &[(1, 1), (0, 0)]];
+    for epochs in wrong {
+        let mut two = Two::new();
+        two.write_in_epochs(0, &[(1, 0), (2, 1), (3, 1)], true);
+        two.epochs[0] = epochs
+            .iter()
+            .map(|(epoch, start)| (LeaderEpoch(*epoch), Offset(*start)))
+            .collect();
+        assert!(
+            checks(&two.look(0, leads(1), (3, 1))).contains(&"wrong-epochs"),
+            "{epochs:?}"
+        );
+    }
+}
+
+#[test]
+fn who_joins_has_what_the_leader_began_with() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2], true);
+    two.place(partition(&[1, 2], &[1], &[], Some(1)));
+    // The high watermark says 2, and the leader's predecessors may have committed 3.
+    let began_at_3 = |lead: &mut LeadLook| {
+        lead.epoch_start = Offset(3);
+        lead.counted = ids(&[1, 2]);
+    };
+    assert!(two.look_at_leader(0, 0, (3, 2), began_at_3).is_empty());
+    assert_eq!(
+        checks(&two.joins(partition(&[1, 2], &[1, 2], &[], Some(1)))),
+        ["joined-too-early"]
+    );
+}
+
+#[test]
+fn a_leader_that_was_replaced_commits_nothing_new() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2], true);
+    let began_at_2 = |lead: &mut LeadLook| lead.epoch_start = Offset(2);
+    assert!(two.look(0, leads(0), (3, 2)).is_empty());
+    assert!(two.look_at_leader(1, 1, (2, 2), began_at_2).is_empty());
+    assert_eq!(checks(&two.look(0, leads(0), (3, 3))), ["stale-leader-commits"]);
+}
+
+#[test]
 fn an_in_sync_set_is_of_unfenced_replicas_and_their_leader() {
     let image = Image::default();
     let wrong = [
         partition(&[1, 2], &[1, 3], &[], None),
         partition(&[1, 2], &[1], &[3], None),
         partition(&[1, 2], &[1], &[1], None),
+        partition(&[1, 2], &[1], &[2], None),
         partition(&[1, 2], &[2], &[], Some(1)),
         partition(&[1, 2], &[1, 2], &[], Some(1)),
     ];
     for partition in wrong {
         let mut found = Found::new();
-        check_partition(NAME, &partition, &image, &mut found);
+        check_partition(NAME, &partition, 1, &image, &mut found);
         assert!(!found.is_empty(), "{partition:?}");
         assert!(checks(&found).iter().all(|check| *check == "wrong-in-sync-set"));
     }
     let mut found = Found::new();
-    check_partition(NAME, &partition(&[1, 2], &[], &[1], None), &image, &mut found);
+    check_partition(NAME, &partition(&[1, 2], &[], &[1], None), 1, &image, &mut found);
     assert!(found.is_empty());
+}
+
+/// Two brokers, and a topic that both have; `flush` is its `flush.messages`.
+fn a_topic_of_both(flush: Option<&str>) -> Image {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut apply = |command: Command| {
+        index += 1;
+        state.apply(index, &command).outcome
+    };
+    for broker in ids(&[1, 2]) {
+        let number = u8::try_from(broker.get()).unwrap();
+        let port = HostPort::new("localhost", 1);
+        let registered = apply(Command::RegisterBroker(RegisterBroker {
+            broker,
+            incarnation: Uuid([number; 16]),
+            directory: Uuid([number; 16]),
+            clean: true,
+            kafka: port.clone(),
+            cluster: port,
+            rack: None,
+            features: FeatureRange::OURS,
+            at: WallMs(1),
+        }));
+        let Outcome::BrokerRegistered { epoch } = registered else {
+            panic!("{registered:?}")
+        };
+        apply(Command::UnfenceBroker(BrokerGuard { broker, epoch }));
+    }
+    let created = apply(Command::CreateTopic(CreateTopic {
+        id: Uuid([9; 16]),
+        name: "orders".into(),
+        placement: Placement::Manual(vec![ids(&[1, 2])]),
+        configs: flush
+            .into_iter()
+            .map(|count| ("flush.messages".into(), count.into()))
+            .collect(),
+        at: WallMs(1),
+    }));
+    assert!(!matches!(created, Outcome::Refused(_)), "{created:?}");
+    (**state.image()).clone()
+}
+
+#[test]
+fn a_copy_that_may_lack_records_does_not_count() {
+    let found = |image: &Image, wiped, crashed| {
+        let mut found = Found::new();
+        check_registration(BrokerId(2), wiped, crashed, (image, image), &mut found);
+        checks(&found)
+    };
+    let durable = a_topic_of_both(None);
+    assert_eq!(found(&durable, true, false), ["lost-copy-counts"]);
+    assert!(found(&durable, false, true).is_empty());
+    let written = a_topic_of_both(Some("100"));
+    assert_eq!(found(&written, false, true), ["lost-copy-counts"]);
+    assert!(found(&written, false, false).is_empty());
+}
+
+fn status(node: i32, role: Role, (term, leader): (u64, i32), (last, committed): (u64, u64)) -> QuorumStatus {
+    QuorumStatus {
+        node_id: BrokerId(node),
+        role,
+        term,
+        leader: Some(BrokerId(leader)),
+        leader_contact: None,
+        last_log_index: last,
+        committed_index: committed,
+        applied_index: committed,
+        snapshot_index: 0,
+        purged_index: 0,
+        members: Vec::new(),
+    }
+}
+
+fn quorum_finds(quorum: &mut QuorumWatch, news: QuorumStatus, durable: [(u64, u64); 3]) -> Vec<&'static str> {
+    let durable = durable.map(|(term, last_index)| Durable { term, last_index });
+    let mut found = Found::new();
+    quorum.look(&[news], &durable, &mut found);
+    checks(&found)
+}
+
+#[test]
+fn one_leads_the_quorum_in_a_term_and_has_everything() {
+    let mut quorum = QuorumWatch::default();
+    let healthy = status(1, Role::Leader, (3, 1), (9, 8));
+    assert!(quorum_finds(&mut quorum, healthy, [(3, 9), (3, 8), (3, 2)]).is_empty());
+    let second = status(2, Role::Leader, (3, 2), (9, 8));
+    assert_eq!(
+        quorum_finds(&mut quorum, second, [(3, 9), (3, 8), (3, 2)]),
+        ["two-controllers"]
+    );
+    let incomplete = status(3, Role::Leader, (4, 3), (7, 7));
+    assert_eq!(
+        quorum_finds(&mut quorum, incomplete, [(3, 9), (3, 8), (4, 7)]),
+        ["incomplete-controller"]
+    );
+}
+
+#[test]
+fn votes_and_entries_are_durable_before_they_count() {
+    let mut quorum = QuorumWatch::default();
+    let follower = status(2, Role::Follower, (3, 1), (9, 8));
+    assert_eq!(
+        quorum_finds(&mut quorum, follower.clone(), [(3, 9), (2, 8), (3, 2)]),
+        ["vote-before-durable"]
+    );
+    let mut quorum = QuorumWatch::default();
+    assert_eq!(
+        quorum_finds(&mut quorum, follower, [(3, 9), (3, 7), (3, 2)]),
+        ["entry-committed-before-durable"]
+    );
+}
+
+#[test]
+fn who_hears_nobody_begins_no_term() {
+    let mut quorum = QuorumWatch::default();
+    let mut found = Found::new();
+    for (now_ms, term) in [(0, Some(4)), (500, Some(5)), (2_000, Some(5)), (3_000, None)] {
+        quorum.look_at_deaf(1, term, now_ms, &mut found);
+    }
+    assert!(found.is_empty(), "{found:?}");
+    for (now_ms, term) in [(4_000, Some(5)), (6_000, Some(5)), (7_000, Some(6))] {
+        quorum.look_at_deaf(1, term, now_ms, &mut found);
+    }
+    assert_eq!(checks(&found), ["needless-term"]);
 }

@@ -150,6 +150,9 @@ impl<'a> World<'a> {
             addrs: names.iter().map(|name| format!("{name}:{KAFKA_PORT}")).collect(),
             replication: scenario.replication,
             min_in_sync: scenario.min_in_sync,
+            flush_messages: scenario.flush_messages,
+            write_to: scenario.write_to.clone(),
+            packed: scenario.packed,
         };
         let shared = Shared::new(cluster, violations.clone(), rotten.clone(), trace.clone());
         if scenario.nodes > 1 {
@@ -158,6 +161,7 @@ impl<'a> World<'a> {
         let net = NetControl::new("world", None, trace.clone());
         let nodes = new_nodes(scenario, &names, &net, &shared);
         let disks = nodes.iter().map(|node| node.host.disk.clone()).collect();
+        let marks = nodes.iter().map(|node| node.process.wal_mark()).collect();
         let mut agenda = BTreeMap::new();
         for (index, timed) in scenario.faults.iter().enumerate() {
             agenda.insert((timed.at_ms, index as u64), Action::Fault(index));
@@ -165,8 +169,16 @@ impl<'a> World<'a> {
         Self {
             scenario,
             sim,
-            watcher: (nodes.len() > 1)
-                .then(|| Watcher::new(names, disks, rotten.clone(), trace.clone(), violations.clone())),
+            watcher: (nodes.len() > 1).then(|| {
+                Watcher::new(
+                    names,
+                    disks,
+                    rotten.clone(),
+                    marks,
+                    trace.clone(),
+                    violations.clone(),
+                )
+            }),
             shared,
             violations,
             nodes,
@@ -335,9 +347,17 @@ impl<'a> World<'a> {
             return;
         }
         let brokers = self.brokers();
+        let deaf: Vec<bool> = (0..self.nodes.len()).map(|node| self.is_deaf(node)).collect();
         if let Some(watcher) = &mut self.watcher {
-            watcher.look(&brokers);
+            watcher.look(&brokers, &deaf, self.now_ms);
         }
+    }
+
+    /// No other node is heard by this one.
+    fn is_deaf(&self, node: usize) -> bool {
+        let me = &self.nodes[node].name;
+        let mut others = self.nodes.iter().filter(|other| other.name != *me);
+        others.all(|other| !other.is_up() || !self.links.carries(&other.name, me))
     }
 
     fn step(&mut self) -> bool {
@@ -418,6 +438,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
             own: own.clone(),
             others,
             copies: usize::try_from(scenario.min_in_sync).unwrap_or(1),
+            written_counts: scenario.flush_messages > 0,
         };
         let oracle = Arc::new(WireOracle::new(
             name,

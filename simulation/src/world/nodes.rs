@@ -97,6 +97,9 @@ impl World<'_> {
     pub(super) fn crash(&mut self, index: usize, power: bool, down_ms: u64) {
         self.nodes[index].host.disk.detach();
         self.take_down(index, power);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.on_crash(index);
+        }
         let node = &self.nodes[index];
         if power {
             let report = node.host.disk.cut_power();

@@ -282,6 +282,14 @@ impl Log {
         self.producers.knows(id)
     }
 
+    /// The leader epochs that the log knows, and where each begins.
+    pub fn epoch_starts(&self) -> impl Iterator<Item = (LeaderEpoch, Offset)> + '_ {
+        self.epochs
+            .starts()
+            .iter()
+            .map(|entry| (entry.epoch, entry.start))
+    }
+
     /// The producers that the log knows, by id.
     pub fn producers(&self) -> impl Iterator<Item = ProducerSnapshot> + '_ {
         self.producers.snapshots()
