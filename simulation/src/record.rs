@@ -1,7 +1,9 @@
 //! Record batches (v2) as the simulated clients write and read them.
 //!
 //! The broker has its own code for this, and so has the client crate: a mistake of one must not hide in the other.
-//! Deliberately absent: compression, headers, control batches.
+//! Deliberately absent: headers, control batches.
+
+use std::io::{Read as _, Write as _};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
@@ -30,10 +32,79 @@ impl Identity {
     };
 }
 
+/// How the records of a batch are packed: Kafka's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Codec {
+    None = 0,
+    Gzip = 1,
+    Snappy = 2,
+    Lz4 = 3,
+    Zstd = 4,
+}
+
+impl Codec {
+    pub(crate) const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    fn of(attributes: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(attributes & 0b111)).copied()
+    }
+
+    fn pack(self, plain: &[u8]) -> std::io::Result<Vec<u8>> {
+        Ok(match self {
+            Self::None => plain.to_vec(),
+            Self::Gzip => {
+                let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                out.write_all(plain)?;
+                out.finish()?
+            }
+            Self::Snappy => snap::raw::Encoder::new()
+                .compress_vec(plain)
+                .map_err(std::io::Error::other)?,
+            Self::Lz4 => {
+                let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                out.write_all(plain)?;
+                out.finish().map_err(std::io::Error::other)?
+            }
+            Self::Zstd => zstd::stream::encode_all(plain, 3)?,
+        })
+    }
+
+    fn unpack(self, packed: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        match self {
+            Self::None => plain.extend_from_slice(packed),
+            Self::Gzip => {
+                flate2::bufread::GzDecoder::new(packed).read_to_end(&mut plain)?;
+            }
+            Self::Snappy => {
+                plain = snap::raw::Decoder::new()
+                    .decompress_vec(packed)
+                    .map_err(std::io::Error::other)?;
+            }
+            Self::Lz4 => {
+                lz4_flex::frame::FrameDecoder::new(packed).read_to_end(&mut plain)?;
+            }
+            Self::Zstd => plain = zstd::stream::decode_all(packed)?,
+        }
+        Ok(plain)
+    }
+}
+
 /// Encodes a batch. Each record's value is its [`Value`] as text, padded to `padded_bytes`.
 pub(crate) fn encode(values: &[Value], identity: Identity, timestamp: i64, padded_bytes: usize) -> Bytes {
-    let mut body = BytesMut::with_capacity(HEADER_BYTES + values.len() * (padded_bytes + 16));
-    body.put_bytes(0, HEADER_BYTES);
+    encode_packed(values, identity, timestamp, padded_bytes, Codec::None)
+}
+
+/// The same, packed.
+pub(crate) fn encode_packed(
+    values: &[Value],
+    identity: Identity,
+    timestamp: i64,
+    padded_bytes: usize,
+    codec: Codec,
+) -> Bytes {
+    let mut records = BytesMut::with_capacity(values.len() * (padded_bytes + 16));
     for (delta, value) in (0_i64..).zip(values) {
         let mut text = value.to_string().into_bytes();
         text.resize(text.len().max(padded_bytes), b'.');
@@ -47,9 +118,13 @@ pub(crate) fn encode(values: &[Value], identity: Identity, timestamp: i64, padde
         put_varint(&mut record, text.len() as i64);
         record.put_slice(&text);
         put_varint(&mut record, 0);
-        put_varint(&mut body, record.len() as i64);
-        body.put_slice(&record);
+        put_varint(&mut records, record.len() as i64);
+        records.put_slice(&record);
     }
+    let packed = codec.pack(&records).expect("memory takes what is written");
+    let mut body = BytesMut::with_capacity(HEADER_BYTES + packed.len());
+    body.put_bytes(0, HEADER_BYTES);
+    body.put_slice(&packed);
     let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
     let length = i32::try_from(body.len() - PREFIX_BYTES).unwrap_or(i32::MAX);
     let mut header = BytesMut::with_capacity(HEADER_BYTES);
@@ -58,7 +133,7 @@ pub(crate) fn encode(values: &[Value], identity: Identity, timestamp: i64, padde
     header.put_i32(-1);
     header.put_i8(2);
     header.put_u32(0);
-    header.put_i16(0);
+    header.put_i16(i16::from(codec as u8));
     header.put_i32(count - 1);
     header.put_i64(timestamp);
     header.put_i64(timestamp);
@@ -93,12 +168,10 @@ impl Batch<'_> {
         self.base + self.count
     }
 
-    /// Its records as (offset, key, value). `None`: it is compressed, or makes no sense.
+    /// Its records as (offset, key, value). `None`: it makes no sense.
     pub(crate) fn records(&self) -> Option<Vec<(i64, Bytes, Bytes)>> {
-        if self.bytes[22] & 0b111 != 0 {
-            return None;
-        }
-        let mut rest = Bytes::copy_from_slice(&self.bytes[HEADER_BYTES..]);
+        let codec = Codec::of(self.bytes[22])?;
+        let mut rest = Bytes::from(codec.unpack(&self.bytes[HEADER_BYTES..]).ok()?);
         let mut records = Vec::new();
         for _ in 0..self.count {
             let length = usize::try_from(varint(&mut rest)?).ok()?;
@@ -224,6 +297,20 @@ mod tests {
             values(&batch[..batch.len() - 1], 0).unwrap().is_empty(),
             "a part of a batch is no batch"
         );
+    }
+
+    #[test]
+    fn packed_batches_are_read_as_they_were_written() {
+        let sent: Vec<_> = (0..5).map(|serial| Value { producer: 3, serial }).collect();
+        for codec in Codec::ALL {
+            let batch = encode_packed(&sent, Identity::NONE, 1, 300, codec);
+            let read = values(&batch, 0).unwrap();
+            assert_eq!(
+                read.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
+                sent,
+                "{codec:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One simulation, in this process.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use skerry_simulation::scenario::Scenario;
 use skerry_simulation::trace::{Detail, SimTime, Trace};
 use skerry_simulation::world;
 
+use super::out::say;
 use super::{Nodes, OneArgs, files};
 
 /// Lines before the end that a failure shows.
@@ -50,7 +50,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 9] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 18] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -60,6 +60,15 @@ pub(super) const SCENARIOS: [(&str, &str); 9] = scenarios![
     "new-topic",
     "overtaken-batch",
     "within-a-batch",
+    "kip-101",
+    "kip-279",
+    "kip-320",
+    "kip-903",
+    "kip-966",
+    "quorum-shift",
+    "full-leader",
+    "moves",
+    "lost-copy",
 ];
 
 /// The scenario that the arguments name.
@@ -138,8 +147,6 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
             })
             .collect(),
     };
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, &result)?;
-    writeln!(out)?;
+    say!("{}", serde_json::to_string(&result)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -298,12 +298,12 @@ fn what_a_dead_replica_had_is_not_what_it_has_after_its_recovery() {
     two.write(1, &[1, 2, 4_000_000_000], true);
     assert!(two.look(0, leads(0), (2, 2)).is_empty());
     let eligible = partition(&[1, 2], &[1], &[2], Some(1));
-    assert!(two.candidates(&eligible).is_empty());
+    assert!(two.candidates(eligible.clone()).is_empty());
     // Its third batch was torn and is cut; what it follows then lies elsewhere in the file.
     two.write(0, &[1, 2, 3, 4, 5], true);
     two.write(1, &[1, 2, 3, 4, 5], true);
     assert!(two.look(0, leads(0), (5, 5)).is_empty());
-    let found = two.candidates(&eligible);
+    let found = two.candidates(eligible.clone());
     assert!(found.is_empty(), "{found:?}");
 }
 

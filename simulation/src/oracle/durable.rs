@@ -14,15 +14,18 @@ pub(crate) const SHORT_LIVED: &str = "churn";
 
 pub(super) struct DurableLogs {
     disk: SimDisk,
+    /// What is written counts as well.
+    written_counts: bool,
     dirs: BTreeMap<PartitionName, PathBuf>,
     /// A batch of each segment and where it begins: the next look starts there.
     seen: BTreeMap<PathBuf, (i64, usize)>,
 }
 
 impl DurableLogs {
-    pub(super) fn new(disk: SimDisk) -> Self {
+    pub(super) fn new(disk: SimDisk, written_counts: bool) -> Self {
         Self {
             disk,
+            written_counts,
             dirs: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
@@ -57,7 +60,7 @@ impl DurableLogs {
             .get(path)
             .filter(|(seen, _)| *seen <= base)
             .map_or(0, |(_, at)| *at);
-        let found = self.disk.with_durable(path, |bytes| {
+        let found = self.with_file(path, |bytes| {
             find(bytes, start, base)
                 .or_else(|| find(bytes, 0, base))
                 .ok_or_else(|| end_of(bytes))
@@ -97,7 +100,7 @@ impl DurableLogs {
             return Ok(());
         }
         let start = self.seen.get(path).map_or(0, |(_, at)| *at);
-        let end = self.disk.with_durable(path, |bytes| {
+        let end = self.with_file(path, |bytes| {
             let mut end = *first;
             for batch in record::batches(bytes.get(start..).unwrap_or_default()) {
                 end = end.max(batch.end());
@@ -131,8 +134,20 @@ impl DurableLogs {
         })
     }
 
+    fn with_file<T>(&self, path: &Path, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        if self.written_counts {
+            self.disk.with_live(path, look)
+        } else {
+            self.disk.with_durable(path, look)
+        }
+    }
+
     fn segments(&self, dir: &Path) -> Vec<(i64, PathBuf)> {
-        let names = self.disk.durable_names(dir);
+        let names = if self.written_counts {
+            self.disk.live_names(dir)
+        } else {
+            self.disk.durable_names(dir)
+        };
         let segments = names
             .iter()
             .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, dir.join(name))));

@@ -130,6 +130,8 @@ pub struct Disks {
     pub others: Vec<SimDisk>,
     /// On so many of them must be what was acknowledged.
     pub copies: usize,
+    /// What is written counts, though no sync has covered it: the topics asked for Kafka's rule.
+    pub written_counts: bool,
 }
 
 impl WireOracle {
@@ -146,8 +148,12 @@ impl WireOracle {
         let inner = Inner {
             conns: BTreeMap::new(),
             names: BTreeMap::new(),
-            logs: DurableLogs::new(disks.own.clone()),
-            others: disks.others.iter().cloned().map(DurableLogs::new).collect(),
+            logs: DurableLogs::new(disks.own.clone(), disks.written_counts),
+            others: disks
+                .others
+                .iter()
+                .map(|disk| DurableLogs::new(disk.clone(), disks.written_counts))
+                .collect(),
             answers_checked: 0,
         };
         Self {

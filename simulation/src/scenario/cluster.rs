@@ -2,7 +2,7 @@
 
 use skerry_env::Rng;
 
-use super::{CLIENT_HOSTS, Fault, Scenario, Target, Timed, Way, below, draw_fault, draw_workload};
+use super::{CLIENT_HOSTS, Fault, Scenario, Target, Timed, Way, below, draw_fault, draw_workload, is_packed};
 use crate::workload::TOPICS;
 
 /// By then the cluster has found itself and the topics are made, unless the seed wants it otherwise.
@@ -48,12 +48,15 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         nodes,
         replication,
         min_in_sync,
+        flush_messages: 0,
+        write_to: Vec::new(),
+        packed: is_packed(seed),
         faults_ms: faults_ms + CALM_MS,
         tick_ms: [1, 2, 2][below(&rng, 3)],
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),
         cold_read_one_in: [0, 2, 10][below(&rng, 3)],
         ends_with_power_cut: rng.chance(2, 3),
-        workload: draw_workload(&Rng::seeded(seed ^ 0x0077_0417)),
+        workload: draw_workload(seed),
         faults: draw_faults(seed, nodes, faults_ms),
     }
 }

@@ -22,6 +22,8 @@ pub enum Target {
     LeaderOf(String),
     /// The first of those that follow it.
     FollowerOf(String),
+    /// The last of those that follow it.
+    LastFollowerOf(String),
     /// All of those that follow it.
     FollowersOf(String),
 }
@@ -42,6 +44,7 @@ impl fmt::Display for Target {
             Self::Controller => f.write_str("controller"),
             Self::LeaderOf(partition) => write!(f, "leader of {partition}"),
             Self::FollowerOf(partition) => write!(f, "follower of {partition}"),
+            Self::LastFollowerOf(partition) => write!(f, "last follower of {partition}"),
             Self::FollowersOf(partition) => write!(f, "followers of {partition}"),
             Self::Nodes(numbers) => {
                 for (index, number) in numbers.iter().enumerate() {
@@ -67,6 +70,8 @@ impl FromStr for Target {
                     Self::LeaderOf(partition.to_owned())
                 } else if let Some(partition) = text.strip_prefix("follower of ") {
                     Self::FollowerOf(partition.to_owned())
+                } else if let Some(partition) = text.strip_prefix("last follower of ") {
+                    Self::LastFollowerOf(partition.to_owned())
                 } else if let Some(partition) = text.strip_prefix("followers of ") {
                     Self::FollowersOf(partition.to_owned())
                 } else {
@@ -74,8 +79,8 @@ impl FromStr for Target {
                     let numbers: Option<Vec<u32>> = text.split(',').map(number).collect();
                     Self::Nodes(numbers.ok_or_else(|| {
                         format!(
-                            "{text:?} is nobody: n1 or n1,n3 or all or controller or leader of orders-0 or follower of \
-                             orders-0 or followers of orders-0 is expected"
+                            "{text:?} is nobody: n1 or n1,n3 or all or controller or leader of orders-0 or follower, \
+                             last follower or followers of orders-0 is expected"
                         )
                     })?)
                 }
@@ -111,6 +116,7 @@ mod tests {
             "controller",
             "leader of orders-0",
             "follower of events-1",
+            "last follower of events-1",
             "followers of orders-2",
         ] {
             assert_eq!(

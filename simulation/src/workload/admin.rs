@@ -1,11 +1,15 @@
 //! Whoever makes, changes and removes topics, and deletes records.
 
+use std::sync::atomic::Ordering;
+
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    IncrementalAlterConfigsRequest,
 };
 use skerry_client::ResponseError;
 use uuid::Uuid;
@@ -14,6 +18,9 @@ use super::consume::{LATEST, list_offset};
 use super::{Client, Failure, TOPICS, TRIMMED, To, error_name, key, text, topic_name};
 use crate::checker::history::{Op, Outcome};
 
+/// The topic that gets more partitions.
+pub(super) const GROWN: &str = "grown";
+const GROWN_PARTITIONS_MAX: i32 = 8;
 /// A topic's setting that changes nothing that the other checks look at.
 pub(super) const SETTING: &str = "max.compaction.lag.ms";
 const TOPIC: i8 = 2;
@@ -33,6 +40,9 @@ pub(super) async fn set_up(mut client: Client) {
                 "min.insync.replicas",
                 client.shared.cluster.min_in_sync.to_string(),
             ));
+        }
+        if client.shared.cluster.flush_messages > 0 {
+            settings.push(("flush.messages", client.shared.cluster.flush_messages.to_string()));
         }
         while !create(&mut client, topic, partitions, &settings).await && !client.is_stopping() {
             client.ask_another();
@@ -98,6 +108,48 @@ pub(super) async fn churn(mut client: Client) {
         }
         client.pause(500).await;
     }
+}
+
+/// Makes a topic, and gives it one partition after the other.
+pub(super) async fn grow(mut client: Client) {
+    while !create(&mut client, GROWN, 1, &[]).await {
+        if client.is_stopping() {
+            return;
+        }
+        client.ask_another();
+        client.pause(300).await;
+    }
+    for count in 2..=GROWN_PARTITIONS_MAX {
+        while !add_partitions(&mut client, count).await {
+            if client.is_stopping() {
+                return;
+            }
+            client.ask_another();
+            client.pause(300).await;
+        }
+        client.shared.grown.fetch_max(count, Ordering::Relaxed);
+        client.pause(1_500).await;
+        if client.is_stopping() {
+            return;
+        }
+    }
+}
+
+/// True when the topic has so many.
+async fn add_partitions(client: &mut Client, count: i32) -> bool {
+    let wanted = CreatePartitionsTopic::default()
+        .with_name(topic_name(GROWN))
+        .with_count(count)
+        .with_assignments(None);
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![wanted])
+        .with_timeout_ms(2_000);
+    let answer = client.call(To::Anyone, &request).await;
+    let code = answer
+        .ok()
+        .and_then(|answer| answer.results.first().map(|result| result.error_code));
+    // An earlier try was carried out, and its answer lost.
+    code.is_some_and(|code| code == 0 || is(code, ResponseError::InvalidPartitions))
 }
 
 async fn delete(client: &mut Client, topic: &str) {

@@ -8,7 +8,8 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest,
+    BrokerId, DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, MetadataRequest, MetadataResponse,
+    ProduceRequest, TopicName,
 };
 use skerry_env::Env;
 use skerry_types::Instant;
@@ -280,6 +281,26 @@ async fn read_on(
     }
 }
 
+/// No partition that was acknowledged is gone.
+fn check_grown(client: &Client, answer: &MetadataResponse) {
+    let wanted = usize::try_from(client.shared.grown.load(Ordering::Relaxed)).unwrap_or(0);
+    let named = |name: &TopicName| name.as_str() == admin::GROWN;
+    let grown = answer
+        .topics
+        .iter()
+        .find(|topic| topic.name.as_ref().is_some_and(named));
+    let found = grown.map_or(0, |topic| topic.partitions.len());
+    if found < wanted {
+        client.shared.violation(
+            "partitions-undone",
+            format!(
+                "{} was acknowledged to have {wanted} partitions, and has {found}",
+                admin::GROWN
+            ),
+        );
+    }
+}
+
 async fn final_topics(client: &mut Client, deadline: Instant) -> Result<(), String> {
     let op = client.invoke(Op::FinalTopics);
     loop {
@@ -288,6 +309,7 @@ async fn final_topics(client: &mut Client, deadline: Instant) -> Result<(), Stri
             .with_allow_auto_topic_creation(false);
         match client.call(To::Anyone, &request).await {
             Ok(answer) => {
+                check_grown(client, &answer);
                 let topics = answer
                     .topics
                     .iter()

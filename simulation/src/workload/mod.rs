@@ -9,11 +9,12 @@ mod audit;
 mod consume;
 mod group;
 mod malformed;
+mod moves;
 mod produce;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -61,6 +62,12 @@ pub struct Cluster {
     pub replication: i16,
     /// `min.insync.replicas` of these.
     pub min_in_sync: i16,
+    /// `flush.messages` of these; 0 = not set.
+    pub flush_messages: u64,
+    /// Producers write to these partitions alone; to all where it is empty.
+    pub write_to: Vec<String>,
+    /// Producers pack their batches.
+    pub packed: bool,
 }
 
 /// What all clients of a simulation share.
@@ -80,6 +87,8 @@ pub struct Shared {
     workers: AtomicUsize,
     next_producer: AtomicU32,
     next_session: AtomicU64,
+    /// So many partitions the growing topic was acknowledged to have.
+    grown: AtomicI32,
 }
 
 impl Shared {
@@ -96,6 +105,7 @@ impl Shared {
             workers: AtomicUsize::new(0),
             next_producer: AtomicU32::new(0),
             next_session: AtomicU64::new(0),
+            grown: AtomicI32::new(0),
         })
     }
 
@@ -230,6 +240,25 @@ impl Client {
 
     fn is_stopping(&self) -> bool {
         self.shared.is_at_least(Phase::Stopping)
+    }
+
+    /// A partition to write to.
+    fn draw_partition(&self) -> (&'static str, i32) {
+        let only = &self.shared.cluster.write_to;
+        if !only.is_empty() {
+            let chosen = pick(&self.env, only);
+            let known = TOPICS.iter().find_map(|(topic, partitions)| {
+                let number = chosen.strip_prefix(topic)?.strip_prefix('-')?.parse().ok()?;
+                (0..*partitions).contains(&number).then_some((*topic, number))
+            });
+            // A name that nobody has: as if nothing were asked for.
+            if let Some(known) = known {
+                return known;
+            }
+        }
+        let (topic, partitions) = *pick(&self.env, &TOPICS);
+        let partition = self.env.rng.below(partitions.unsigned_abs().into());
+        (topic, i32::try_from(partition).unwrap_or(0))
     }
 
     fn is_alone(&self) -> bool {
@@ -475,8 +504,10 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Member { group } => group::run(client, group).await,
         Kind::Ends => consume::list_ends(client).await,
         Kind::Churn => admin::churn(client).await,
+        Kind::Grow => admin::grow(client).await,
         Kind::Settings => admin::settings(client).await,
         Kind::Trim => admin::trim(client).await,
+        Kind::Moves => moves::run(client).await,
         Kind::Malformed => malformed::run(client).await,
     }
 }

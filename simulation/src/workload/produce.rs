@@ -8,9 +8,9 @@ use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceRes
 use skerry_client::{CallError, ResponseError};
 use std::sync::atomic::Ordering;
 
-use super::{CALL_TIMEOUT, Client, Failure, TOPICS, To, error_name, key, pick, topic_name};
+use super::{CALL_TIMEOUT, Client, Failure, To, error_name, key, topic_name};
 use crate::checker::history::{Op, Outcome, Value};
-use crate::record::{self, Identity};
+use crate::record::{self, Codec, Identity};
 
 /// What idempotent producers may have on their way (Kafka's limit).
 const IN_FLIGHT_MAX: u64 = 5;
@@ -61,8 +61,7 @@ pub(super) async fn idempotent(mut client: Client) {
         let Some((id, epoch)) = identify(&mut client, &mut writer).await else {
             break;
         };
-        let (topic, partitions) = *pick(&client.env, &TOPICS);
-        let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
+        let (topic, partition) = client.draw_partition();
         if client.topic_id(topic).await.is_none() {
             break;
         }
@@ -92,8 +91,7 @@ pub(super) async fn idempotent(mut client: Client) {
 pub(super) async fn plain(mut client: Client, acks: i16) {
     let mut writer = Writer::new(&client);
     while !client.is_stopping() {
-        let (topic, partitions) = *pick(&client.env, &TOPICS);
-        let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
+        let (topic, partition) = client.draw_partition();
         if client.topic_id(topic).await.is_none() {
             break;
         }
@@ -139,7 +137,13 @@ fn prepare(
         _ => client.env.rng.below(500),
     };
     let timestamp = client.env.clock.wall().get();
-    let bytes = record::encode(&values, identity, timestamp, usize::try_from(padded).unwrap_or(0));
+    // No draw: whether batches are packed moves nothing else.
+    let codec = match values.first() {
+        Some(first) if client.shared.cluster.packed => Codec::ALL[first.serial as usize % Codec::ALL.len()],
+        _ => Codec::None,
+    };
+    let padded = usize::try_from(padded).unwrap_or(0);
+    let bytes = record::encode_packed(&values, identity, timestamp, padded, codec);
     let op = client.invoke(Op::Send {
         key: key(topic, partition),
         values: values.clone(),

@@ -149,6 +149,10 @@ impl World<'_> {
                 .and_then(|place| number(*place.followers.first()?))
                 .into_iter()
                 .collect(),
+            Target::LastFollowerOf(partition) => place(partition)
+                .and_then(|place| number(*place.followers.last()?))
+                .into_iter()
+                .collect(),
             Target::FollowersOf(partition) => place(partition)
                 .map(|place| place.followers.into_iter().filter_map(number).collect())
                 .unwrap_or_default(),
@@ -246,7 +250,7 @@ impl World<'_> {
             return;
         };
         // Nobody is linked to itself.
-        let (name, host) = (name.to_owned(), host.clone());
+        let (name, host) = (name.to_owned(), self.host_named(host));
         if name == host && !matches!(fault, Fault::BadConnections { .. }) {
             return;
         }
@@ -315,6 +319,15 @@ impl World<'_> {
                 self.plan(now + for_ms, Action::GoodSyncs(index));
             }
             _ => {}
+        }
+    }
+
+    /// A host by its own name, or by what its node is now.
+    fn host_named(&self, host: &str) -> String {
+        let known = || host.parse().ok().map(|target: Target| self.targets(&target));
+        match known().as_deref() {
+            Some([node, ..]) => self.nodes[*node].name.clone(),
+            _ => host.to_owned(),
         }
     }
 

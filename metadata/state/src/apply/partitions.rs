@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skerry_types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId};
+use skerry_types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, is_planted};
 
 use super::Change;
 use super::rules::{Copy, Rules};
@@ -81,9 +81,13 @@ impl Change<'_> {
         for member in &request.isr {
             // A member that registered again has another epoch: what it had caught up with may be gone (KIP-903).
             // A draining one may stay while it leads, and not come (KIP-841).
-            let able = self
-                .guarded(*member)
-                .is_ok_and(|broker| broker.is_active() || (!broker.fenced && was_in_sync(&member.broker)));
+            let registered = if is_planted("rebooted-broker-joins") {
+                self.image.brokers.get(&member.broker)
+            } else {
+                self.guarded(*member).ok()
+            };
+            let able = registered
+                .is_some_and(|broker| broker.is_active() || (!broker.fenced && was_in_sync(&member.broker)));
             if !able {
                 return Err(Refusal::IneligibleReplica(member.broker));
             }

@@ -79,7 +79,9 @@ impl<'a> Rules<'a> {
         let is_last = !others.into_iter().any(|&member| member != broker);
         let counts = match copy {
             Copy::Kept => true,
-            Copy::Crashed => is_last || !self.acknowledges_before_disk,
+            Copy::Crashed => {
+                is_last || !self.acknowledges_before_disk || is_planted("crashed-replica-stays-eligible")
+            }
             Copy::Lost => is_planted("lost-replica-stays-eligible"),
         };
         let isr = without(&partition.isr, &[broker]);

@@ -1,0 +1,76 @@
+//! Whoever moves partitions to other replicas and other leaders. What becomes of it is the watcher's business: a client
+//! hears no more than that it was begun.
+
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, ElectLeadersRequest};
+
+use super::{Client, TOPICS, To, pick, topic_name};
+
+const TIMEOUT_MS: i32 = 2_000;
+/// The preferred replica, if it is in sync.
+const PREFERRED: i8 = 0;
+/// Nobody moves a partition to a single copy: a bit that rots there is nobody's fault.
+const REPLICAS_MIN: usize = 2;
+const REPLICAS_MAX: usize = 3;
+
+pub(super) async fn run(mut client: Client) {
+    while !client.is_stopping() {
+        client.pause(1_000).await;
+        let (topic, partitions) = *pick(&client.env, &TOPICS);
+        let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
+        match client.env.rng.below(6) {
+            0 => elect(&mut client, topic, partition).await,
+            1 => reassign(&mut client, topic, partition, None).await,
+            _ => {
+                let target = draw_replicas(&client);
+                reassign(&mut client, topic, partition, Some(target)).await;
+            }
+        }
+    }
+}
+
+fn draw_replicas(client: &Client) -> Vec<BrokerId> {
+    let nodes = client.shared.cluster.addrs.len();
+    let mut all: Vec<i32> = (1..).take(nodes).collect();
+    let most = nodes.min(REPLICAS_MAX);
+    let spare = most.saturating_sub(REPLICAS_MIN) as u64;
+    let count = most - usize::try_from(client.env.rng.below(spare + 1)).unwrap_or(0);
+    let mut drawn = Vec::with_capacity(count);
+    for _ in 0..count {
+        let index = usize::try_from(client.env.rng.below(all.len() as u64)).unwrap_or(0);
+        drawn.push(BrokerId(all.remove(index)));
+    }
+    drawn
+}
+
+/// Gives a partition other replicas; `None` takes back what was begun.
+async fn reassign(client: &mut Client, topic: &str, partition: i32, target: Option<Vec<BrokerId>>) {
+    let wanted = ReassignablePartition::default()
+        .with_partition_index(partition)
+        .with_replicas(target);
+    let wanted = ReassignableTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![wanted]);
+    let request = AlterPartitionReassignmentsRequest::default()
+        .with_timeout_ms(TIMEOUT_MS)
+        .with_topics(vec![wanted]);
+    if client.call(To::Anyone, &request).await.is_err() {
+        client.ask_another();
+    }
+}
+
+async fn elect(client: &mut Client, topic: &str, partition: i32) {
+    let wanted = TopicPartitions::default()
+        .with_topic(topic_name(topic))
+        .with_partitions(vec![partition]);
+    let request = ElectLeadersRequest::default()
+        .with_election_type(PREFERRED)
+        .with_topic_partitions(Some(vec![wanted]))
+        .with_timeout_ms(TIMEOUT_MS);
+    if client.call(To::Anyone, &request).await.is_err() {
+        client.ask_another();
+    }
+}
