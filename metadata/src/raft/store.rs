@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// Lets RocksDB write, unless a write has failed before.
-    fn change(&self, change: impl FnOnce(&DB) -> Result<(), rocksdb::Error>) -> io::Result<()> {
+    pub(super) fn change(&self, change: impl FnOnce(&DB) -> Result<(), rocksdb::Error>) -> io::Result<()> {
         if let Some(why) = self.failure() {
             return Err(io::Error::other(why));
         }
