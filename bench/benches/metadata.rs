@@ -114,7 +114,7 @@ fn decide(criterion: &mut Criterion) {
     let controller = || {
         let mut controller = Controller::new(now, ControllerSettings::default());
         for broker in (1..=BROKERS).map(BrokerId) {
-            controller.on_heartbeat(guard(state.image(), broker), index, now);
+            controller.on_heartbeat(guard(state.image(), broker), index, Some(now), now);
         }
         let nothing = controller.decide(state.image(), now);
         assert!(nothing.decisions.is_empty());
@@ -130,7 +130,7 @@ fn decide(criterion: &mut Criterion) {
             || {
                 let mut controller = controller();
                 for broker in (1..=BROKERS).map(BrokerId) {
-                    controller.on_heartbeat(guard(state.image(), broker), index, later);
+                    controller.on_heartbeat(guard(state.image(), broker), index, Some(later), later);
                 }
                 controller
             },

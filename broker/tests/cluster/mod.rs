@@ -44,10 +44,19 @@ impl Node {
 impl Drop for Node {
     /// Nothing of it goes on, and nothing of it is said: as after `kill -9`.
     fn drop(&mut self) {
+        drop(self.running.take());
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            end(runtime);
         }
     }
+}
+
+/// Ends all that runs there, and waits for it: a RocksDB that is open when the process ends takes the process down.
+fn end(runtime: Runtime) {
+    let end = move || runtime.shutdown_timeout(PATIENCE);
+    // A thread of its own: one runtime must not be waited for within another.
+    let thread = std::thread::Builder::new().spawn(end).expect("a thread");
+    thread.join().expect("a runtime that ends");
 }
 
 /// The nodes, by number from 1.
@@ -166,7 +175,7 @@ impl Cluster {
                 }
                 // The dead one's files and ports are given back a moment later.
                 Err(error) => {
-                    runtime.shutdown_background();
+                    end(runtime);
                     assert!(clock.now() < deadline, "node {id} does not start again: {error}");
                     clock.sleep(Duration::from_millis(20)).await;
                 }
@@ -189,7 +198,7 @@ impl Cluster {
                         self.nodes.insert(id, Node { runtime, running });
                     }
                     Err(error) => {
-                        runtime.shutdown_background();
+                        end(runtime);
                         assert!(clock.now() < deadline, "node {id} does not start again: {error}");
                         missing.push(id);
                         clock.sleep(Duration::from_millis(20)).await;
