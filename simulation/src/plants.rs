@@ -204,7 +204,7 @@ pub const PLANTS: &[Planted] = &[
     in_scenario(
         "rebooted-broker-joins",
         "kip-903",
-        10,
+        20,
         "a broker that has registered again is in sync for what its earlier start had caught up with (KIP-903)",
     ),
     in_scenario(

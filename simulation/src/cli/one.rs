@@ -50,7 +50,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 18] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 19] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -69,6 +69,7 @@ pub(super) const SCENARIOS: [(&str, &str); 18] = scenarios![
     "full-leader",
     "moves",
     "lost-copy",
+    "stale-leader",
 ];
 
 /// The scenario that the arguments name.

