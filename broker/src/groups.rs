@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,8 +60,6 @@ pub struct Groups {
     /// Taken when the task starts.
     start: Mutex<Option<mpsc::Receiver<Message>>>,
     task: Mutex<Option<TaskHandle>>,
-    /// What this broker is cut off from is given up.
-    aside: AtomicBool,
     /// One follower at a time: what was looked at first must arrive first.
     following: tokio::sync::Mutex<()>,
     partitions: Arc<Partitions>,
@@ -118,7 +115,6 @@ impl Groups {
             inbox,
             start: Mutex::new(Some(receiver)),
             task: Mutex::new(None),
-            aside: AtomicBool::new(false),
             following: tokio::sync::Mutex::new(()),
             partitions,
             settings,
@@ -172,10 +168,9 @@ impl Groups {
     fn led(&self) -> Vec<Led> {
         let local = self.partitions.topic(CONSUMER_OFFSETS);
         let partitions = local.map(|topic| topic.partitions()).unwrap_or_default();
-        let aside = self.aside.load(Ordering::Acquire);
         let led = partitions.into_iter().filter_map(|log| {
             // Its members would wait for as long as this broker is cut off.
-            if aside && log.is_cut_off() {
+            if log.is_cut_off() {
                 return None;
             }
             let epoch = log
@@ -237,12 +232,9 @@ impl Groups {
         !must_be_current || log.with_current_leader(LeaderEpoch::UNKNOWN, |_, _| ()).is_ok()
     }
 
-    /// Gives up what this broker coordinates and is cut off from (true), or takes it up again (false).
-    pub async fn step_aside(&self, aside: bool) {
-        let before = self.aside.swap(aside, Ordering::AcqRel);
-        if aside || before {
-            self.follow(&[Delta::Reset]).await;
-        }
+    /// Gives up what this broker coordinates and is cut off from, and takes up again what it is not.
+    pub async fn follow_standing(&self) {
+        self.follow(&[Delta::Reset]).await;
     }
 
     /// Asks every coordinator of this broker.

@@ -193,7 +193,7 @@ async fn watch_for_ever(broker: &Broker) {
                         partition.step_aside();
                     }
                 }
-                broker.groups().step_aside(true).await;
+                broker.groups().follow_standing().await;
             }
             clock.sleep(STANDING_LOOK).await;
         }
@@ -201,8 +201,10 @@ async fn watch_for_ever(broker: &Broker) {
             let ms = clock.now().since(lost).as_millis();
             tracing::info!("the controller answers again, after {ms} ms");
         }
-        standing.step_aside(false);
-        broker.groups().step_aside(false).await;
+        if standing.is_aside() {
+            standing.step_aside(false);
+            broker.groups().follow_standing().await;
+        }
     }
 }
 

@@ -74,14 +74,21 @@ struct Complaint {
     problem: String,
 }
 
-/// All that is wrong: what decides first, then who serves, then what is served.
+/// All that is wrong.
+struct Complaints {
+    /// What decides first, then who serves, then what is served.
+    all: Vec<Complaint>,
+    /// The last of them, which are about partitions.
+    partitions: usize,
+}
+
 fn complaints(
     metadata: &ClusterMetadata,
     quorum: &Result<QuorumDescription, ClientError>,
     nodes: &[Node],
-) -> Vec<Complaint> {
-    let mut complaints = quorum_complaints(quorum);
-    complaints.extend(nodes.iter().filter_map(|node| {
+) -> Complaints {
+    let mut all = quorum_complaints(quorum);
+    all.extend(nodes.iter().filter_map(|node| {
         let problem = match (&node.silent, node.fenced) {
             (_, true) => format!(
                 "does not take part; once it is gone for good, `skerry cluster forget {}` ends this",
@@ -95,8 +102,10 @@ fn complaints(
             problem,
         })
     }));
-    complaints.extend(partition_complaints(metadata));
-    complaints
+    let of_partitions = partition_complaints(metadata);
+    let partitions = of_partitions.len();
+    all.extend(of_partitions);
+    Complaints { all, partitions }
 }
 
 /// The leader tells when it heard of each voter last: how it is with itself stands for now.
@@ -306,9 +315,9 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
                 String::new()
             },
             groups.map_or("?".to_owned(), |groups| groups.to_string()),
-            match complaints.len() {
+            match complaints.all.len() {
                 0 => "ok".to_owned(),
-                1 => format!("{} {}", complaints[0].subject, complaints[0].problem),
+                1 => format!("{} {}", complaints.all[0].subject, complaints.all[0].problem),
                 n => format!("{n} things are wrong: `skerry cluster health` lists them"),
             },
         )
@@ -329,7 +338,7 @@ async fn status(connect: &Connect) -> Result<(), Failure> {
             "brokers": metadata.brokers.iter().map(|broker| broker.id.get()).collect::<Vec<_>>(),
             "topics": metadata.topics.len() - internal, "internal_topics": internal,
             "partitions": partitions, "moving_partitions": moves, "groups": groups,
-            "unwell_partitions": partition_complaints(&metadata).len(), "complaints": listed(&complaints),
+            "unwell_partitions": complaints.partitions, "complaints": listed(&complaints.all),
         })
     };
     print(connect.format, text, json)
@@ -368,8 +377,11 @@ async fn health(connect: &Connect) -> Result<ExitCode, Failure> {
     let metadata = client.metadata(None, false).await?;
     let quorum = client.describe_quorum().await;
     let nodes = nodes(&client, &metadata, quorum.as_ref().ok()).await;
-    let complaints = complaints(&metadata, &quorum, &nodes);
-    let well = complaints.is_empty() && !nodes.is_empty();
+    let Complaints {
+        all,
+        partitions: unwell,
+    } = complaints(&metadata, &quorum, &nodes);
+    let well = all.is_empty() && !nodes.is_empty();
     let partitions: usize = metadata.topics.iter().map(|topic| topic.partitions.len()).sum();
     let text = || {
         if well {
@@ -379,19 +391,15 @@ async fn health(connect: &Connect) -> Result<ExitCode, Failure> {
                 nodes.len()
             );
         }
-        let unwell = partition_complaints(&metadata).len();
         let mut text = format!("not well; of {partitions} partitions {unwell} are not\n");
-        for complaint in complaints.iter().take(LISTED_MAX) {
+        for complaint in all.iter().take(LISTED_MAX) {
             text.push_str(&format!("  {} {}\n", complaint.subject, complaint.problem));
         }
-        if complaints.len() > LISTED_MAX {
-            let others = complaints.len() - LISTED_MAX;
+        if all.len() > LISTED_MAX {
+            let others = all.len() - LISTED_MAX;
             text.push_str(&format!("  and {others} others: --format json lists them\n"));
         }
-        if partition_complaints(&metadata)
-            .iter()
-            .any(|complaint| complaint.problem == LEADERLESS)
-        {
+        if all.iter().any(|complaint| complaint.problem == LEADERLESS) {
             text.push_str(
                 "a leader comes back with a broker that was in sync; where none ever will, `skerry cluster elect \
                  --unclean` goes on from a copy that is left\n",
@@ -399,7 +407,7 @@ async fn health(connect: &Connect) -> Result<ExitCode, Failure> {
         }
         text
     };
-    let json = || json!({ "healthy": well, "partitions": partitions, "complaints": listed(&complaints) });
+    let json = || json!({ "healthy": well, "partitions": partitions, "complaints": listed(&all) });
     print(connect.format, text, json)?;
     Ok(if well {
         ExitCode::SUCCESS

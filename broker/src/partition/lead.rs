@@ -154,7 +154,10 @@ impl Partition {
     /// This broker leads it, and neither the controller nor all that are in sync have been heard lately.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
-        let state = self.state.lock();
+        self.is_cut_off_in(&self.state.lock())
+    }
+
+    pub(super) fn is_cut_off_in(&self, state: &State) -> bool {
         let leader = state.role.leader();
         leader.is_some_and(|leader| self.cuts_off(leader))
     }
@@ -173,19 +176,18 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         look: impl FnOnce(&mut Log, &Leader) -> T,
     ) -> Result<T, NotServing> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let (log, leading) = serving(&mut state.storage, &mut state.role, leader_epoch)?;
-        if self.is_doubtful(&leading.rules) {
-            return Err(NotServing::CutOff);
-        }
-        Ok(look(log, &leading.rules))
+        self.with_leader(leader_epoch, |log, leader| {
+            if self.is_doubtful(leader) {
+                return Err(NotServing::CutOff);
+            }
+            Ok(look(log, leader))
+        })?
     }
 
     /// Lets go of those who wait for what does not come while this leader is cut off.
     pub fn step_aside(&self) {
-        if self.is_cut_off() {
-            let mut state = self.state.lock();
+        let mut state = self.state.lock();
+        if self.is_cut_off_in(&state) {
             state.fail_acks(&AckError::NotLeader);
             state.wake_readers();
         }

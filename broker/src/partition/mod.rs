@@ -297,8 +297,7 @@ impl Partition {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let (log, high_watermark, cut_off) = if spec.any_replica {
-            let leader = state.role.leader();
-            let cut_off = leader.is_some_and(|leader| self.cuts_off(leader));
+            let cut_off = self.is_cut_off_in(state);
             let (log, high_watermark) = readable(&state.storage, &state.role, spec.leader_epoch)?;
             (log, high_watermark, cut_off)
         } else {

@@ -11,7 +11,7 @@ use skerry_types::Uuid;
 
 use super::ask::AskError;
 use super::members::Change;
-use super::types::{Member, TypeConfig};
+use super::types::{Member, ServerMetrics, TypeConfig};
 use super::{Node, broker_id, convert, raft_id};
 use crate::config::Voter;
 use crate::errors::{ChangeRefused, StartError};
@@ -99,10 +99,7 @@ impl Node {
 
     /// What the log says, not the configuration: the membership may have changed since.
     fn is_sole_voter(&self) -> bool {
-        let metrics = self.raft().server_metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        voters.next() == Some(metrics.id) && voters.next().is_none()
+        votes_alone(&self.raft().server_metrics().borrow_watched())
     }
 
     async fn wait_metrics(&self, wanted: impl Fn(&RaftMetrics<TypeConfig>) -> bool) -> Result<(), String> {
@@ -227,6 +224,12 @@ impl Node {
             note: String::new(),
         }
     }
+}
+
+/// This node is the only voter.
+pub(super) fn votes_alone(metrics: &ServerMetrics) -> bool {
+    let mut voters = metrics.membership_config.membership().voter_ids();
+    voters.next() == Some(metrics.id) && voters.next().is_none()
 }
 
 /// Waits between tries, longer each time, and complains now and then.

@@ -38,6 +38,7 @@ use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 
 use self::ask::{AskError, Describe, Links, Propose, ReadIndex};
+use self::found::votes_alone;
 use self::log::{Flusher, LogStore};
 use self::machine::Machine;
 use self::members::Change;
@@ -370,8 +371,7 @@ impl Node {
     pub(crate) fn decides_alone(&self) -> bool {
         let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        metrics.state == ServerState::Leader && voters.next() == Some(metrics.id) && voters.next().is_none()
+        metrics.state == ServerState::Leader && votes_alone(&metrics)
     }
 
     pub(crate) fn leadership(&self) -> Leadership {

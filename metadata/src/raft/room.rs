@@ -1,5 +1,6 @@
-//! Room on the disk. RocksDB does not outlive a disk that it finds full: after a failed write it takes no other one until
-//! it is opened again, and ends the process on some ways there. So nothing is given to it while there is little room:
+//! Room on the disk. RocksDB does not go on after a disk that it finds full: after a failed write it takes no other one
+//! until it is opened again. (A node was once seen to be ended by it there; that could not be repeated.) So nothing is
+//! given to it while there is little room:
 //! the raft waits in the middle of its write, as behind a device that stands still. Meanwhile it neither votes nor
 //! confirms nor sends heartbeats; the others elect a leader after its lease; and it goes on by itself when there is room
 //! again.
