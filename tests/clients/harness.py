@@ -3,6 +3,7 @@ test a process and a deadline of its own."""
 import contextlib
 import faulthandler
 import fnmatch
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.error
+import urllib.request
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import wire
@@ -132,6 +135,16 @@ class Broker:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the broker did not accept clients within {seconds} s:\n{self.log_tail()}")
             time.sleep(0.02)
+
+    def unwell(self) -> List[str]:
+        """The reasons that /health/ready gives; empty where the node is ready, or does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{self.host}:{self.admin_port}/health/ready", timeout=5):
+                return []
+        except urllib.error.HTTPError as answer:
+            return json.load(answer)["reasons"]
+        except OSError:
+            return []
 
     def log_tail(self) -> str:
         with contextlib.suppress(OSError), open(self.log_path, encoding="utf-8", errors="replace") as log:

@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from typing import Any, Dict, List
 
 import wire
@@ -144,7 +142,7 @@ def majority_lost(t: Context) -> None:
             assert one.produce(topic, data, partition=index)["error"] == 0
     for node in lost:
         node.kill()
-    eventually("the node says that nothing can be decided", lambda: unwell(kept, "the metadata quorum"), 20)
+    eventually("the node says that nothing can be decided", lambda: any("the metadata quorum" in reason for reason in kept.unwell()), 20)
     out = json.loads(cli(cluster, "cluster", "health", "--format", "json", status=1))
     assert out["complaints"][0]["subject"] == "quorum" and "decides nothing" in out["complaints"][0]["problem"], out
 
@@ -169,16 +167,6 @@ def majority_lost(t: Context) -> None:
     for number in ("2", "3"):
         eventually(f"broker {number} is forgotten", lambda number=number: forgotten(cluster, number), 30)
     assert "all brokers serve (1)" in cli(cluster, "cluster", "health")
-
-
-def unwell(node: Any, reason: str) -> List[str]:
-    """What /health/ready says, once it says `reason`."""
-    try:
-        with urllib.request.urlopen(f"http://{node.host}:{node.admin_port}/health/ready", timeout=5):
-            return []
-    except urllib.error.HTTPError as answer:
-        reasons = json.load(answer)["reasons"]
-        return reasons if any(reason in one for one in reasons) else []
 
 
 def broker_states(cluster: Cluster) -> Dict[int, bool]:
