@@ -57,7 +57,13 @@ fn no_file_is_too_long_to_be_read() {
 
 #[test]
 fn pure_crates_know_no_runtime() {
-    for pure in ["types", "metadata/state", "broker/replica", "broker/coordinator"] {
+    for pure in [
+        "types",
+        "checker",
+        "metadata/state",
+        "broker/replica",
+        "broker/coordinator",
+    ] {
         let manifest = fs::read_to_string(root().join(pure).join("Cargo.toml")).expect("a manifest");
         for runtime in ["tokio", "tonic", "openraft", "rocksdb", "skerry-env"] {
             let named = manifest.lines().any(|line| line.starts_with(runtime));

@@ -8,8 +8,9 @@
 //! * [`disk`]: what a power cut leaves of the bytes that nobody synced.
 //! * [`env`]: one host's world behind `skerry_env`.
 //! * [`oracle`]: reads the broker's own sockets, and compares each answer with what is durable at that moment.
-//! * [`checker`]: judges a finished history; knows nothing of the simulator.
 //! * [`trace`]: what happened, line by line.
+//!
+//! The verdict on a finished history is of `skerry_checker`, which knows nothing of the simulator.
 #![forbid(unsafe_code)]
 #![expect(
     unexpected_cfgs,
@@ -21,7 +22,6 @@ compile_error!(
     "the simulator needs `--cfg tokio_unstable` (.cargo/config.toml): an exported RUSTFLAGS hides it"
 );
 
-pub mod checker;
 pub mod disk;
 pub mod env;
 mod invariants;

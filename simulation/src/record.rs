@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use crate::checker::history::Value;
+use skerry_checker::history::Value;
 
 /// Up to and with the batch's length field.
 const PREFIX_BYTES: usize = 12;

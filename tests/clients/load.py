@@ -1,4 +1,4 @@
-"""Clients that write down all they do and hear: the history that `skerry-sim check` judges (simulation/src/checker)."""
+"""Clients that write down all they do and hear: the history that `skerry-sim check` judges (checker/src/history.rs)."""
 import collections
 import json
 import random

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use skerry_simulation::checker::{self, history::History};
+use skerry_checker::history::History;
 use skerry_simulation::plants::{self, PLANTS};
 use skerry_simulation::scenario::Scenario;
 
@@ -329,10 +329,9 @@ pub(super) fn plant(
 }
 
 pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
-    let history = History::read(&mut *files::open(path)?)
-        .map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
+    let history = History::read(&mut *files::open(path)?).with_context(|| path.display().to_string())?;
     let began = files::now();
-    let violations = checker::check(&history);
+    let violations = skerry_checker::check(&history);
     for violation in &violations {
         say!("{violation}");
     }

@@ -15,10 +15,10 @@ use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, Uuid, WallMs};
 use super::Found;
 use super::ghost::Ghost;
 use super::metadata::{QuorumWatch, check_partition, check_registration};
-use crate::checker::history::Value;
 use crate::disk::{DiskConfig, SimDisk};
 use crate::record::{self, Identity};
 use crate::trace::Trace;
+use skerry_checker::history::Value;
 
 const NAME: &str = "orders-0";
 

@@ -16,10 +16,10 @@ use parking_lot::Mutex;
 
 use self::durable::DurableLogs;
 use self::wire::{Asked, PartitionName, Question};
-use crate::checker::Violation;
 use crate::disk::SimDisk;
 use crate::env::Tap;
 use crate::trace::Trace;
+use skerry_checker::Violation;
 
 /// A frame longer than this is none: the connection is not looked at any further.
 const FRAME_BYTES_MAX: usize = 64 << 20;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::consume::{LATEST, list_offset};
 use super::{Client, Failure, TOPICS, TRIMMED, To, error_name, key, text, topic_name};
-use crate::checker::history::{Op, Outcome};
+use skerry_checker::history::{Op, Outcome};
 
 /// The topic that gets more partitions.
 pub(super) const GROWN: &str = "grown";

@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 
 use super::consume::{Bad, EARLIEST, LATEST, list_offset, read};
 use super::{Client, Failure, Shared, TOPICS, To, admin, error_name, group, key, text, topic_name};
-use crate::checker::history::{Op, Outcome, Value};
 use crate::record::{self, Identity};
+use skerry_checker::history::{Op, Outcome, Value};
 
 /// By then every partition serves again.
 const SERVES_WITHIN: Duration = Duration::from_secs(20);

@@ -10,9 +10,9 @@ use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffset
 use skerry_client::ResponseError;
 
 use super::{Client, Failure, TOPICS, To, error_name, key, pick, topic_name};
-use crate::checker::history::{Op, Outcome, Value};
 use crate::process::ALONE;
 use crate::record;
+use skerry_checker::history::{Op, Outcome, Value};
 
 /// The newest version of Fetch that names topics.
 const FETCH_BY_NAME: i16 = 12;

@@ -19,7 +19,7 @@ use skerry_client::ResponseError;
 
 use super::consume::{FetchSessions, Position, Positions, Style, fetch, new_session};
 use super::{Client, Failure, To, error_name, key, text, topic_name};
-use crate::checker::history::{Op, Outcome};
+use skerry_checker::history::{Op, Outcome};
 
 /// What the groups read.
 pub(super) const READ: [(&str, i32); 2] = [("orders", 3), ("events", 2)];

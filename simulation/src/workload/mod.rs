@@ -26,10 +26,10 @@ use skerry_env::Env;
 use uuid::Uuid;
 
 pub use self::audit::audit;
-use crate::checker::history::{History, Note, Op, Outcome};
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};
 use crate::trace::Trace;
+use skerry_checker::history::{History, Note, Op, Outcome};
 
 /// Topics that live as long as the simulation, and their partitions.
 pub const TOPICS: [(&str, i32); 3] = [("orders", 3), ("events", 2), (TRIMMED, 1)];

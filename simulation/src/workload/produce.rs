@@ -9,8 +9,8 @@ use skerry_client::{CallError, ResponseError};
 use std::sync::atomic::Ordering;
 
 use super::{CALL_TIMEOUT, Client, Failure, To, error_name, key, topic_name};
-use crate::checker::history::{Op, Outcome, Value};
 use crate::record::{self, Codec, Identity};
+use skerry_checker::history::{Op, Outcome, Value};
 
 /// What idempotent producers may have on their way (Kafka's limit).
 const IN_FLIGHT_MAX: u64 = 5;

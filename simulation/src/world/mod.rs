@@ -19,8 +19,6 @@ use turmoil::{Builder, Sim};
 
 use self::faults::Action;
 use self::nodes::Node;
-use crate::checker::history::{History, Note};
-use crate::checker::{self, Violation};
 use crate::disk::{DiskConfig, SimDisk};
 use crate::env::{Host, NetControl};
 use crate::invariants::Watcher;
@@ -31,6 +29,8 @@ use crate::rot::Rot;
 use crate::scenario::{CLIENT_HOSTS, Scenario};
 use crate::trace::Trace;
 use crate::workload::{self, Cluster, Phase, Shared};
+use skerry_checker::Violation;
+use skerry_checker::history::{History, Note};
 
 const KAFKA_PORT: u16 = 9092;
 /// How long load goes on after everything has healed.
@@ -394,7 +394,7 @@ impl<'a> World<'a> {
     fn finish(self) -> Report {
         let history = std::mem::take(&mut *self.shared.history.lock());
         let mut violations = self.violations.all();
-        for violation in checker::check(&history) {
+        for violation in skerry_checker::check(&history) {
             self.trace.event("VIOLATION", format_args!("{violation}"));
             violations.push((0, violation));
         }

@@ -7,10 +7,10 @@ use skerry::broker::Broker;
 
 use super::faults::Action;
 use super::{World, first_panic};
-use crate::checker::history::Note;
 use crate::env::Host;
 use crate::oracle::WireOracle;
 use crate::process::{Process, State};
+use skerry_checker::history::Note;
 
 /// A supervisor starts a process again that has ended by itself.
 const SUPERVISOR_MS: u64 = 300;

@@ -316,6 +316,7 @@ fn a_history_is_read_as_it_was_written() {
     assert!(
         History::read(&mut &b"{\"at\":1}\n"[..])
             .unwrap_err()
+            .to_string()
             .starts_with("line 1")
     );
 }

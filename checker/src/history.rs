@@ -23,11 +23,37 @@ impl fmt::Display for Value {
     }
 }
 
-impl FromStr for Value {
-    type Err = String;
+/// A text that names no record.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no value: p<producer>.<serial> is expected")]
+pub struct NoValue(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no value: p<producer>.<serial> is expected");
+/// Why a file is no history.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A line is no event.
+    #[error("line {line}: {source}")]
+    Malformed {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It cannot be read.
+    #[error("line {line}: {source}")]
+    Input {
+        /// Counted from 1.
+        line: usize,
+        /// What the reader said.
+        source: std::io::Error,
+    },
+}
+
+impl FromStr for Value {
+    type Err = NoValue;
+
+    fn from_str(text: &str) -> Result<Self, NoValue> {
+        let wrong = || NoValue(text.to_owned());
         let (producer, serial) = text
             .strip_prefix('p')
             .and_then(|rest| rest.split_once('.'))
@@ -46,9 +72,9 @@ impl From<Value> for String {
 }
 
 impl TryFrom<String> for Value {
-    type Error = String;
+    type Error = NoValue;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, NoValue> {
         text.parse()
     }
 }
@@ -224,14 +250,13 @@ impl History {
     ///
     /// # Errors
     /// The number of the line that is no event, and why.
-    pub fn read(input: &mut dyn BufRead) -> Result<Self, String> {
+    pub fn read(input: &mut dyn BufRead) -> Result<Self, ReadError> {
         let mut events = Vec::new();
-        for (number, line) in input.lines().enumerate() {
-            let line = line.map_err(|error| format!("line {}: {error}", number + 1))?;
-            if !line.trim().is_empty() {
-                events.push(
-                    serde_json::from_str(&line).map_err(|error| format!("line {}: {error}", number + 1))?,
-                );
+        for (line, text) in (1..).zip(input.lines()) {
+            let text = text.map_err(|source| ReadError::Input { line, source })?;
+            if !text.trim().is_empty() {
+                let event = serde_json::from_str(&text);
+                events.push(event.map_err(|source| ReadError::Malformed { line, source })?);
             }
         }
         Ok(Self { events })

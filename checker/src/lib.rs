@@ -5,6 +5,7 @@
 //! node makes them possible (SIMULATION.md section 1).
 //!
 //! Deliberately absent: turmoil, `skerry_env`, anything of the broker.
+#![forbid(unsafe_code)]
 
 mod groups;
 pub mod history;
