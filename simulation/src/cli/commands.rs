@@ -29,10 +29,8 @@ fn status(good: bool) -> ExitCode {
 
 /// What was chosen, as it is written.
 fn chosen(choice: &Choice) -> String {
-    let nodes = choice
-        .nodes
-        .map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
-    nodes + &planting(choice)
+    let words = choice.arguments().into_iter().map(|word| format!(" {word}"));
+    words.collect()
 }
 
 fn planting(choice: &Choice) -> String {
@@ -229,6 +227,10 @@ fn named(what: &str, choice: &Choice) -> OneArgs {
         },
         Err(_) => OneArgs {
             scenario: Some(what.to_owned()),
+            choice: Choice {
+                nodes: None,
+                ..choice.clone()
+            },
             ..OneArgs::default()
         },
     }
@@ -273,6 +275,7 @@ pub(super) fn plant(
         let with = Choice {
             plant: Some(plant.name.to_owned()),
             nodes: plant.nodes.map(Nodes),
+            ..Choice::default()
         };
         // Seed 0 is the scenario's own.
         let first = u64::from(plant.scenario.is_none());
@@ -378,7 +381,7 @@ pub(super) fn run_scenario(
             &format!(
                 "skerry-sim scenario run {name} --seed {}{} --trace trace.txt",
                 result.seed,
-                planting(&args.choice)
+                chosen(&args.choice)
             ),
         );
     }

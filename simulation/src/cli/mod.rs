@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
+use skerry_simulation::scenario::{Kinds, Scenario, list_kinds};
 
 /// Runs the shipped node in a simulated world of networks, disks, clocks and crashes. One seed is one history, to the
 /// byte.
@@ -140,9 +141,49 @@ struct Choice {
     /// How many nodes: one unless told otherwise; `any`: 3 or 5, as the seed says.
     #[arg(long, value_name = "N")]
     nodes: Option<Nodes>,
+    /// Only faults of these kinds or groups of kinds happen, separated by commas.
+    #[arg(long, value_name = "KINDS", long_help = faults_help())]
+    faults: Option<Kinds>,
+    /// No faults of these kinds or groups of kinds happen. The others stay what they are.
+    #[arg(long, value_name = "KINDS")]
+    without: Option<Kinds>,
     /// Plants this bug in the broker first.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+}
+
+impl Choice {
+    /// The scenario with only the kinds of fault that were chosen.
+    fn limit(&self, scenario: Scenario) -> Scenario {
+        if self.faults.is_none() && self.without.is_none() {
+            return scenario;
+        }
+        let is_on = |kind: &str| self.faults.as_ref().is_none_or(|kinds| kinds.have(kind));
+        let is_off = |kind: &str| self.without.as_ref().is_some_and(|kinds| kinds.have(kind));
+        scenario.with_faults(|kind| is_on(kind) && !is_off(kind))
+    }
+
+    /// The arguments that say the same to a child, or to a person.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: Option<String>| {
+            arguments.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+        };
+        add("--nodes", self.nodes.map(|nodes| nodes.to_string()));
+        add("--faults", self.faults.as_ref().map(Kinds::to_string));
+        add("--without", self.without.as_ref().map(Kinds::to_string));
+        add("--plant", self.plant.clone());
+        arguments
+    }
+}
+
+fn faults_help() -> String {
+    format!(
+        "Only faults of these kinds or groups of kinds happen, separated by commas: all, none, or any of\n\n{}\n\nWhich \
+         are drawn, when and how hard does not depend on the others: a seed without some of them is otherwise the same \
+         seed. Without power-cut the power is not cut by die-in or at the end either.",
+        list_kinds()
+    )
 }
 
 /// How many nodes a world of several has; 0: the seed says.
@@ -282,6 +323,37 @@ mod tests {
         assert_eq!("7".parse(), Ok(Seeds { first: 7, last: 7 }));
         assert!("9..1".parse::<Seeds>().is_err());
         assert!("x".parse::<Seeds>().is_err());
+    }
+
+    #[test]
+    fn a_child_is_told_what_was_chosen() {
+        let words = [
+            "skerry-sim",
+            "replay",
+            "7",
+            "--nodes",
+            "3",
+            "--faults",
+            "power,disk",
+            "--without",
+            "bit-rot",
+        ];
+        let Ok(Cli {
+            command: Command::Replay { choice, .. },
+        }) = Cli::try_parse_from(words)
+        else {
+            panic!("{words:?} are sound");
+        };
+        assert_eq!(choice.arguments(), words[3..]);
+        let kinds: std::collections::BTreeSet<_> = (1..60)
+            .flat_map(|seed| choice.limit(Scenario::draw_cluster(seed, 3)).faults)
+            .map(|timed| timed.kind())
+            .collect();
+        assert!(
+            kinds.contains("sync-fails") && kinds.contains("site-power-cut"),
+            "{kinds:?}"
+        );
+        assert!(!kinds.contains("bit-rot") && !kinds.contains("kill"), "{kinds:?}");
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
             scenario
         }
     };
+    let scenario = args.choice.limit(scenario);
     Ok(match &args.keep {
         Some(keep) => scenario.keeping(keep),
         None => scenario,

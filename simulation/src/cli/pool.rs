@@ -45,12 +45,7 @@ fn start(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Runni
     if let Some(history) = &args.history {
         command.arg("--history").arg(history);
     }
-    if let Some(nodes) = &args.choice.nodes {
-        command.arg("--nodes").arg(nodes.to_string());
-    }
-    if let Some(bug) = &args.choice.plant {
-        command.arg("--plant").arg(bug);
-    }
+    command.args(args.choice.arguments());
     if let Some(dir) = surroundings.dir {
         command.current_dir(dir);
     }

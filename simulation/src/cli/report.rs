@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use skerry_simulation::scenario::Group;
+
 use super::one::Result;
 use super::out::say;
 
@@ -51,12 +53,19 @@ impl Summary {
             self.answers_checked,
             self.starts
         );
-        let faults: Vec<_> = self
-            .faults
-            .iter()
-            .map(|(kind, count)| format!("{kind} {count}"))
-            .collect();
-        say!("faults: {}", faults.join(", "));
+        for group in Group::ALL {
+            let happened = group
+                .kinds()
+                .filter_map(|kind| self.faults.get_key_value(kind.name));
+            let happened: Vec<_> = happened.map(|(kind, count)| format!("{kind} {count}")).collect();
+            if !happened.is_empty() {
+                say!(
+                    "faults, {:<11} {}",
+                    format!("{}:", group.name()),
+                    happened.join(", ")
+                );
+            }
+        }
         let seen = self.seen.iter().map(|(kind, count)| format!("{kind} {count}"));
         if !self.seen.is_empty() {
             say!("the cluster: {}", seen.collect::<Vec<_>>().join(", "));

@@ -168,9 +168,10 @@ impl<'a> Shrinker<'a> {
         write(&self.file, scenario)?;
         let args = OneArgs {
             scenario: Some(self.file.display().to_string()),
+            // The scenario says the rest.
             choice: Choice {
-                nodes: None,
-                ..self.choice.clone()
+                plant: self.choice.plant.clone(),
+                ..Choice::default()
             },
             ..OneArgs::default()
         };

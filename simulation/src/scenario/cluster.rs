@@ -3,39 +3,13 @@
 use skerry_env::Rng;
 
 use super::{
-    CLIENT_HOSTS, Fault, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload, below, draw_fault,
-    draw_workload, is_packed,
+    CLIENT_HOSTS, Fault, KINDS, Rate, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload, below,
+    draw_fault, draw_workload, is_packed,
 };
 use crate::workload::TOPICS;
 
 /// By then the cluster has found itself and the topics are made, unless the seed wants it otherwise.
 const CALM_MS: u64 = 1_500;
-
-/// The kinds of fault and how many of each a seed has at most.
-pub(super) const KINDS: [(&str, u64); 22] = [
-    ("kill", 4),
-    ("power-cut", 3),
-    ("double-power-cut", 1),
-    ("restart", 3),
-    ("die-in", 3),
-    ("clock-jump", 2),
-    ("clock-drift", 1),
-    ("slow-link", 2),
-    ("held-link", 2),
-    ("cut-link", 2),
-    ("flapping-link", 1),
-    ("bad-connections", 2),
-    ("disk-stall", 2),
-    ("slow-disk", 2),
-    ("disk-full", 1),
-    ("sync-fails", 1),
-    ("bit-rot", 1),
-    ("isolate", 3),
-    ("bridge", 1),
-    ("pause", 2),
-    ("site-power-cut", 1),
-    ("quiet-rot", 1),
-];
 
 /// The scenario of a seed for so many nodes; 0: the seed says how many.
 pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
@@ -80,19 +54,18 @@ fn draw_workload_of_several(seed: u64) -> Workload {
 fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
     let mut faults = Vec::new();
     let begins_ms = if seed.is_multiple_of(8) { 100 } else { CALM_MS };
-    for (number, (kind, most)) in (1..).zip(KINDS) {
-        let rng = Rng::seeded(seed ^ (number << 40) ^ 0x0c10);
-        let on = if matches!(kind, "sync-fails" | "bit-rot" | "quiet-rot") {
-            rng.chance(1, 5)
-        } else {
-            rng.chance(2, 5)
+    for kind in KINDS.iter().filter(|kind| kind.most_of_several > 0) {
+        let rng = Rng::seeded(seed ^ (kind.stream << 40) ^ 0x0c10);
+        let on = match kind.rate {
+            Rate::Often => rng.chance(2, 5),
+            Rate::Seldom => rng.chance(1, 5),
         };
         if !on {
             continue;
         }
-        for _ in 0..1 + rng.below(most) {
-            let fault = draw_cluster_fault(kind, nodes, &rng);
-            let on = draw_target(kind, nodes, &rng);
+        for _ in 0..1 + rng.below(kind.most_of_several) {
+            let fault = draw_cluster_fault(kind.name, nodes, &rng);
+            let on = draw_target(kind.name, nodes, &rng);
             faults.push(Timed {
                 at_ms: begins_ms + rng.below(faults_ms),
                 on,
@@ -180,11 +153,11 @@ mod tests {
                 scenario,
                 "{text}"
             );
-            kinds.extend(scenario.faults.iter().map(|timed| timed.fault.kind()));
+            kinds.extend(scenario.faults.iter().map(Timed::kind));
             sizes.insert(scenario.nodes);
         }
-        // A site's power cut is a power cut of all.
-        assert_eq!(kinds.len(), KINDS.len() - 1, "{kinds:?}");
+        let wanted = KINDS.iter().filter(|kind| kind.most_of_several > 0).count();
+        assert_eq!(kinds.len(), wanted, "{kinds:?}");
         assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [3, 5]);
     }
 }

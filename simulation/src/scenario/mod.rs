@@ -3,6 +3,7 @@
 //! Every concern draws from a stream of its own, so that leaving a fault out does not move the others.
 
 mod cluster;
+mod kinds;
 mod target;
 
 use std::io;
@@ -10,6 +11,8 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use skerry_env::Rng;
 
+use self::kinds::Rate;
+pub use self::kinds::{Group, KINDS, Kind, Kinds, list as list_kinds};
 pub use self::target::Target;
 use crate::disk::OpKind;
 
@@ -134,6 +137,17 @@ pub struct Timed {
     pub on: Target,
     /// What goes wrong.
     pub fault: Fault,
+}
+
+impl Timed {
+    /// The name of its kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match (&self.fault, &self.on) {
+            (Fault::PowerCut { .. }, Target::All) => "site-power-cut",
+            (fault, _) => fault.kind(),
+        }
+    }
 }
 
 /// Which ways of a node are cut.
@@ -304,6 +318,24 @@ impl Scenario {
         }
     }
 
+    /// The same with only the faults of kinds that are `on`. Each kind draws from a stream of its own, so that the others
+    /// stay what they are. Without `power-cut` nothing else cuts the power either: no death inside an operation, and not
+    /// the last crash.
+    #[must_use]
+    pub fn with_faults(&self, on: impl Fn(&str) -> bool) -> Self {
+        let mut scenario = self.clone();
+        scenario.faults.retain(|timed| on(timed.kind()));
+        if !on("power-cut") {
+            scenario.ends_with_power_cut = false;
+            for timed in &mut scenario.faults {
+                if let Fault::DieIn { power, .. } = &mut timed.fault {
+                    *power = false;
+                }
+            }
+        }
+        scenario
+    }
+
     /// As a person writes it: JSON with one line for each worker and each fault.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -458,45 +490,22 @@ fn draw_workload(seed: u64) -> Workload {
     Workload { workers }
 }
 
-/// The kinds of fault and how many of each a seed has at most.
-const KINDS: [(&str, u64); 17] = [
-    ("kill", 3),
-    ("power-cut", 3),
-    ("double-power-cut", 1),
-    ("restart", 2),
-    ("die-in", 4),
-    ("clock-jump", 2),
-    ("clock-drift", 1),
-    ("slow-link", 2),
-    ("held-link", 3),
-    ("cut-link", 3),
-    ("flapping-link", 1),
-    ("bad-connections", 2),
-    ("disk-stall", 2),
-    ("slow-disk", 2),
-    ("disk-full", 1),
-    ("sync-fails", 1),
-    ("bit-rot", 1),
-];
-
 fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {
     let mut faults = Vec::new();
-    for (number, (kind, most)) in (1..).zip(KINDS) {
-        let rng = Rng::seeded(seed ^ (number << 40));
-        // Failing syncs and rot take whole partitions away until the restart: more rarely, or little else is seen.
-        let on = if matches!(kind, "sync-fails" | "bit-rot") {
-            rng.chance(1, 5)
-        } else {
-            rng.chance(1, 2)
+    for kind in KINDS.iter().filter(|kind| kind.most_alone > 0) {
+        let rng = Rng::seeded(seed ^ (kind.stream << 40));
+        let on = match kind.rate {
+            Rate::Often => rng.chance(1, 2),
+            Rate::Seldom => rng.chance(1, 5),
         };
         if !on {
             continue;
         }
-        for _ in 0..1 + rng.below(most) {
+        for _ in 0..1 + rng.below(kind.most_alone) {
             faults.push(Timed {
                 at_ms: 300 + rng.below(faults_ms),
                 on: Target::First,
-                fault: draw_fault(kind, &rng),
+                fault: draw_fault(kind.name, &rng),
             });
         }
     }
@@ -582,9 +591,33 @@ mod tests {
         assert_eq!(Scenario::draw(7), Scenario::draw(7));
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..200 {
-            seen.extend(Scenario::draw(seed).faults.iter().map(|timed| timed.fault.kind()));
+            seen.extend(Scenario::draw(seed).faults.iter().map(Timed::kind));
         }
-        assert_eq!(seen.len(), KINDS.len(), "{seen:?}");
+        let wanted = KINDS.iter().filter(|kind| kind.most_alone > 0).count();
+        assert_eq!(seen.len(), wanted, "{seen:?}");
+    }
+
+    #[test]
+    fn a_kind_that_is_taken_out_leaves_the_others_where_they_were() {
+        for seed in 1..50 {
+            let all = Scenario::draw_cluster(seed, 3);
+            let rest = all.with_faults(|kind| kind != "isolate");
+            let others = |scenario: &Scenario| -> Vec<Timed> {
+                let faults = scenario.faults.iter().filter(|timed| timed.kind() != "isolate");
+                faults.cloned().collect()
+            };
+            assert_eq!(others(&all), rest.faults);
+        }
+    }
+
+    #[test]
+    fn without_power_cuts_nothing_cuts_the_power() {
+        for seed in 1..50 {
+            let none: Kinds = "power".parse().unwrap();
+            let calm = Scenario::draw(seed).with_faults(|kind| !none.have(kind));
+            assert!(!calm.to_text().contains("\"power\": true"), "{}", calm.to_text());
+            assert!(!calm.ends_with_power_cut);
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl World<'_> {
                         format_args!("{index}: {} ({}): {:?}", timed.on, names.join(","), timed.fault),
                     );
                 }
-                *self.faults.entry(timed.fault.kind()).or_default() += 1;
+                *self.faults.entry(timed.kind()).or_default() += 1;
                 if let Fault::Isolate { way, clients, for_ms } = timed.fault {
                     self.isolate(&hit, way, clients, for_ms);
                 } else {
