@@ -13,7 +13,7 @@ use skerry_metadata_state::BrokerGuard;
 use skerry_proto::cluster::cluster_client::ClusterClient;
 use skerry_proto::cluster::cluster_server::{Cluster, ClusterServer};
 use skerry_proto::cluster::{Heartbeat, HeartbeatReply};
-use skerry_types::{BrokerEpoch, BrokerId, Instant};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, reached};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -186,6 +186,7 @@ async fn watch_for_ever(broker: &Broker) {
         }
         while !standing.holds(clock.now()) {
             if clock.now().since(lost) >= broker.settings().broker().session_timeout {
+                reached("broker-steps-aside");
                 standing.step_aside(true);
                 // The coordinators answer those who wait for them, and resign.
                 for partition in broker.partitions().all() {
@@ -202,6 +203,7 @@ async fn watch_for_ever(broker: &Broker) {
             tracing::info!("the controller answers again, after {ms} ms");
         }
         if standing.is_aside() {
+            reached("broker-is-back");
             standing.step_aside(false);
             broker.groups().follow_standing().await;
         }

@@ -24,6 +24,7 @@ compile_error!(
 
 pub mod disk;
 pub mod env;
+pub mod goals;
 mod invariants;
 mod links;
 pub mod oracle;

@@ -4,11 +4,13 @@
 //! and has a unit or a meaning belongs here; everything else belongs to the crate that decides about it.
 #![forbid(unsafe_code)]
 
+mod goal;
 mod ids;
 mod plant;
 mod quantities;
 mod time;
 
+pub use goal::{count_goals, goals_reached, reached, sometimes};
 pub use ids::{BrokerId, IncarnationId, ParseTopicIdError, PartitionIndex, TopicId, TopicPartition, Uuid};
 pub use plant::{is_planted, plant};
 pub use quantities::{

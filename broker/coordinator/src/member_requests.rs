@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_types::is_planted;
+use skerry_types::{is_planted, reached};
 
 use crate::api::{
     AppendFailure, GroupError, GroupEventKind, GroupState, HeartbeatRequest, HeartbeatResponse, LeaveMember,
@@ -144,10 +144,12 @@ impl Group {
         // A rebalance since: what the leader decided concerns nobody any more.
         let is_current = generation == self.generation || is_planted("assignment-from-old-generation");
         if !self.is_in(GroupState::CompletingRebalance) || !is_current {
+            reached("assignment-overtaken");
             return;
         }
         self.assignment_in_flight = false;
         if let Some(failure) = failure {
+            reached("assignment-not-written");
             self.assign(|_| Bytes::new());
             self.refuse_syncs(cx, failure.group_error());
             return self.prepare(cx, format!("the assignment was not written: {failure}"));

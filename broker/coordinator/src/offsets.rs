@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skerry_types::{LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicPartition, WallMs, is_planted};
+use skerry_types::{
+    LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicPartition, WallMs, is_planted, reached,
+};
 
 use crate::api::{
     CommitPartition, CommitRequest, CommitResponse, Effect, FetchPartition, FetchRequest, FetchResponse,
@@ -91,10 +93,12 @@ impl Group {
         }
         self.validate_member(&request.member_id, instance_id)?;
         if request.generation_id != self.generation && !is_planted("commit-from-old-generation") {
+            reached("commit-of-an-earlier-generation");
             return Err(GroupError::IllegalGeneration);
         }
         // It knows the new generation and has not synced: it may no longer own what it commits.
         if self.is_in(GroupState::CompletingRebalance) {
+            reached("commit-between-generations");
             return Err(GroupError::RebalanceInProgress);
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use skerry_types::{reached, sometimes};
 
 use crate::api::{GroupError, GroupEventKind, GroupState, JoinResponse, ReplyToken, SyncResponse};
 use crate::append::{Change, Then};
@@ -184,6 +185,7 @@ impl Group {
             .map(|member| member.id.clone())
             .collect();
         for member_id in late {
+            reached("member-too-late-for-a-generation");
             self.expel(cx, &member_id, "it did not join again in time");
         }
         if self.len() > 0 && !self.elect_joined_leader() {
@@ -204,6 +206,7 @@ impl Group {
     }
 
     fn become_empty(&mut self, cx: &mut Context) {
+        reached("group-left-by-all");
         self.protocol = None;
         self.subscribed_topics = self.compute_subscribed_topics();
         self.transition(GroupState::Empty, cx.now.wall);
@@ -222,6 +225,7 @@ impl Group {
         self.protocol = Some(self.select_protocol());
         self.subscribed_topics = self.compute_subscribed_topics();
         self.transition(GroupState::CompletingRebalance, cx.now.wall);
+        sometimes("generation-of-several", self.len() > 1);
         let started = GroupEventKind::GenerationStarted {
             generation: self.generation,
             members: self.len(),

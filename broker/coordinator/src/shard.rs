@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skerry_types::{Instant, Offset};
+use skerry_types::{Instant, Offset, reached};
 
 use crate::api::{
     AppendFailure, AppendId, CommitResponse, DeleteResponse, DescribeResponse, DescribedGroup, Effect,
@@ -144,8 +144,14 @@ impl GroupShard {
             return Err(refusal(&request, error));
         }
         match self.phase {
-            Phase::Unloaded => return Err(refusal(&request, GroupError::NotCoordinator)),
-            Phase::Loading => return Err(refusal(&request, GroupError::CoordinatorLoadInProgress)),
+            Phase::Unloaded => {
+                reached("asked-the-wrong-coordinator");
+                return Err(refusal(&request, GroupError::NotCoordinator));
+            }
+            Phase::Loading => {
+                reached("asked-while-groups-load");
+                return Err(refusal(&request, GroupError::CoordinatorLoadInProgress));
+            }
             Phase::Serving => {}
         }
         if self.cx.appends_in_flight() >= APPENDS_IN_FLIGHT_MAX {
@@ -249,6 +255,7 @@ impl GroupShard {
                 }
             }
             Err(failure) => {
+                reached("group-record-not-written");
                 let group = changes
                     .first()
                     .map(|change| change.group().clone())

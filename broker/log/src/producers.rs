@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, BufMut};
-use skerry_types::{Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs, is_planted};
+use skerry_types::{
+    Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs, is_planted, reached, sometimes,
+};
 
 use crate::batch::{BatchHeader, MarkerType};
 use crate::errors::AppendError;
@@ -171,10 +173,16 @@ impl Producers {
                 .iter()
                 .find(|b| b.first_sequence() == first && b.last_sequence == last);
             if let Some(batch) = repeated {
+                reached("duplicate-recognised");
+                sometimes(
+                    "older-duplicate-recognised",
+                    batch.last_sequence != entry.last_sequence(),
+                );
                 return Ok(Some(*batch));
             }
         }
         if epoch < entry.epoch {
+            reached("zombie-producer-refused");
             return Err(AppendError::InvalidProducerEpoch {
                 producer_id,
                 found: epoch,
@@ -191,6 +199,7 @@ impl Producers {
             last => first == last.plus(1),
         };
         if !follows {
+            reached("gap-of-a-producer-refused");
             return Err(AppendError::OutOfOrderSequence {
                 producer_id,
                 epoch,

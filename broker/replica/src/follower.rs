@@ -1,4 +1,4 @@
-use skerry_types::{BrokerId, LeaderEpoch, Offset, is_planted};
+use skerry_types::{BrokerId, LeaderEpoch, Offset, is_planted, reached, sometimes};
 
 /// What a broker knows when it becomes a follower.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +146,12 @@ impl Follower {
             own_end.min(leader_end)
         };
         let cut = both.min(log_end);
+        reached("diverging-log");
+        sometimes(
+            "diverging-in-an-epoch-the-leader-never-had",
+            own_epoch < leader_epoch,
+        );
+        sometimes("kept-beyond-its-high-watermark", cut > self.high_watermark);
         self.high_watermark = self.high_watermark.min(cut);
         cut
     }

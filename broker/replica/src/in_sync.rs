@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, PartitionEpoch, is_planted};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, PartitionEpoch, is_planted, reached};
 
 use crate::leader::Leader;
 use crate::progress::Replica;
@@ -141,6 +141,12 @@ impl Leader {
             }),
             _ => None,
         };
+        match answer {
+            Answer::Ineligible(_) => reached("joining-refused"),
+            Answer::Outdated => reached("in-sync-change-outdated"),
+            Answer::Unknown => reached("in-sync-change-unanswered"),
+            Answer::Accepted | Answer::Deposed => {}
+        }
         let Some(pending) = &mut self.pending else {
             return;
         };
@@ -237,6 +243,7 @@ impl Leader {
         }
         let current = registered(id);
         if current.is_none() || current != caught_up {
+            reached("caught-up-before-a-restart");
             self.replica_mut(id)?
                 .hold(now, PROPOSAL_RETRY_MIN, PROPOSAL_RETRY_MAX);
             return None;

@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, PartitionEpoch, is_planted};
+use skerry_types::{
+    BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, PartitionEpoch, is_planted, reached, sometimes,
+};
 use thiserror::Error;
 
 use crate::in_sync::Pending;
@@ -112,6 +114,11 @@ impl Leader {
         leader.take_view(start.now);
         leader.advance();
         leader.check();
+        sometimes("leader-begins-below-its-epoch", !leader.serves_latest());
+        sometimes(
+            "leader-begins-alone",
+            leader.in_sync.len() == 1 && leader.view.replicas.len() > 1,
+        );
         leader
     }
 
@@ -217,6 +224,7 @@ impl Leader {
     pub fn may_acknowledge(&self) -> Result<(), NotEnoughReplicas> {
         let (in_sync, required) = (self.in_sync.len(), self.min_in_sync);
         if in_sync < required {
+            reached("too-few-in-sync-to-acknowledge");
             Err(NotEnoughReplicas { in_sync, required })
         } else {
             Ok(())
@@ -358,7 +366,8 @@ impl Leader {
     }
 
     /// The metadata has another leader: nothing is acknowledged any more.
-    pub(crate) const fn depose(&mut self) {
+    pub(crate) fn depose(&mut self) {
+        reached("leader-learns-that-it-was-replaced");
         self.deposed = true;
     }
 

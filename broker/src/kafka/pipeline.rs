@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 use skerry_log::batch::BatchHeader;
-use skerry_types::{ProducerIdentity, Sequence, Uuid, is_planted};
+use skerry_types::{ProducerIdentity, Sequence, Uuid, is_planted, reached};
 
 /// Batches that a producer may have sent behind one before it hears that this was refused. Idempotent producers have at
 /// most five for a partition on their way (`max.in.flight.requests.per.connection`), since a log remembers five of each.
@@ -120,6 +120,7 @@ impl Pipeline {
             return None;
         }
         refused.followers += 1;
+        reached("pipelined-batch-held-back");
         Some(refused.code)
     }
 

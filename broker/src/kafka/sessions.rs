@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_env::Rng;
-use skerry_types::{Instant, TopicId};
+use skerry_types::{Instant, TopicId, reached};
 
 /// A partition as a Fetch request names it: by its topic's id from v13 on, by its name before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,6 +215,7 @@ impl FetchSessions {
         }
         let session = sessions.get_mut(&session_id).ok_or(SessionError::NotFound)?;
         if session.epoch != epoch {
+            reached("fetch-session-out-of-step");
             return Err(SessionError::InvalidEpoch);
         }
         if session.by_id != by_id {
@@ -236,6 +237,7 @@ impl FetchSessions {
                 set,
             });
         }
+        reached("incremental-fetch");
         session.epoch = next_epoch(epoch);
         session.used = now;
         Ok(Fetching {

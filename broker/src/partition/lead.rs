@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skerry_log::{Appended, Log, ValidBatch};
 use skerry_replica::{Leader, LeaderStart, Visibility};
-use skerry_types::{Instant, LeaderEpoch, Offset, WallMs, is_planted};
+use skerry_types::{Instant, LeaderEpoch, Offset, WallMs, is_planted, reached, sometimes};
 use tokio::sync::oneshot;
 
 use super::feed::Tap;
@@ -46,6 +46,7 @@ impl Partition {
         let (log, leading) = serving(&mut state.storage, &mut state.role, leader_epoch)?;
         let leader = &mut leading.rules;
         if self.cuts_off(leader) {
+            reached("cut-off-leader-refuses");
             return Err(NotServing::CutOff.into());
         }
         if acks == Acks::All {
@@ -178,6 +179,7 @@ impl Partition {
     ) -> Result<T, NotServing> {
         self.with_leader(leader_epoch, |log, leader| {
             if self.is_doubtful(leader) {
+                reached("doubtful-leader-does-not-answer");
                 return Err(NotServing::CutOff);
             }
             Ok(look(log, leader))
@@ -248,6 +250,7 @@ impl State {
             self.high_watermark = known;
         }
         if let Role::Leader(leading) = std::mem::replace(&mut self.role, Role::None) {
+            sometimes("leader-replaced-while-clients-wait", !self.waiting_all.is_empty());
             for tap in leading.taps {
                 tap.feed.on_role_ended(tap.handle);
             }

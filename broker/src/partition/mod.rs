@@ -20,7 +20,9 @@ use parking_lot::Mutex;
 use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
 use skerry_replica::{Follower, FollowerStart, Leader};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted};
+use skerry_types::{
+    BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted, reached, sometimes,
+};
 use tokio::sync::{Notify, oneshot};
 
 use damage::Damage;
@@ -518,9 +520,11 @@ fn open(storage: &mut Storage) -> Result<&mut Log, NotServing> {
 
 fn check_epoch(current: LeaderEpoch, asked: LeaderEpoch) -> Result<(), NotServing> {
     if asked != LeaderEpoch::UNKNOWN && asked < current {
+        reached("old-leader-epoch-refused");
         return Err(NotServing::FencedEpoch { current });
     }
     if asked > current {
+        reached("leader-epoch-from-the-future");
         return Err(NotServing::UnknownEpoch { current });
     }
     Ok(())
@@ -541,5 +545,6 @@ fn divergence(log: &Log, spec: &ReadSpec) -> Result<Option<EpochEnd>, FetchError
         }));
     }
     let diverges = end.epoch < spec.last_fetched_epoch || end.end_offset < spec.from;
+    sometimes("reader-diverges", diverges);
     Ok(diverges.then_some(end))
 }

@@ -12,7 +12,7 @@ use futures_util::stream;
 use parking_lot::Mutex;
 use skerry_log::EpochEnd;
 use skerry_proto::replication::{self as proto, refused::Reason};
-use skerry_types::{BrokerId, Instant, LeaderEpoch, Offset, PartitionIndex, TopicId};
+use skerry_types::{BrokerId, Instant, LeaderEpoch, Offset, PartitionIndex, TopicId, reached, sometimes};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -287,7 +287,10 @@ impl Fetcher {
                 Ok(Ok(None)) => return Ended::NotOpened("closed by the leader".to_owned()),
                 Ok(Err(status)) if welcome => return Ended::Lost(status.message().to_owned()),
                 Ok(Err(status)) => return Ended::NotOpened(status.message().to_owned()),
-                Err(error @ ConnectError::Timeout(_)) => return Ended::Lost(format!("silence: {error}")),
+                Err(error @ ConnectError::Timeout(_)) => {
+                    reached("silent-leader-given-up");
+                    return Ended::Lost(format!("silence: {error}"));
+                }
                 Err(error) => return Ended::Lost(error.to_string()),
             }
         }
@@ -365,6 +368,7 @@ impl Fetcher {
         if refused.reason() == Reason::OutOfRange {
             if let Some((key, partition, epoch)) = self.void(refused.handle, Stage::Cutting) {
                 let start = Offset(refused.log_start.max(0));
+                reached("follower-starts-over");
                 tracing::info!(partition = %partition.name(), log_start = %start, "what this follower needs is gone at the leader: it starts over");
                 replication.cut(self, key, &partition, epoch, Cut::StartAt(start));
             }
@@ -405,11 +409,15 @@ impl Fetcher {
                     partition.mark_written(self, handle);
                 }
             }
-            Err(FollowError::Stale) => {}
+            Err(FollowError::Stale) => reached("records-of-an-old-epoch"),
             Err(error) => {
                 tracing::warn!(partition = %partition.name(), leader = %self.leader, %error, "cannot take what the leader sent");
+                sometimes("follower-without-room", matches!(error, FollowError::DiskFull));
                 match error {
-                    FollowError::Corrupt(_) => self.complain(handle, &partition),
+                    FollowError::Corrupt(_) => {
+                        reached("corrupt-records-refused");
+                        self.complain(handle, &partition);
+                    }
                     _ => self.unfollow(handle),
                 }
                 self.ask_later(handle, clock.now());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_metadata_state::{self as metadata, BrokerGuard, Command, Image, Outcome, ReplicaLost};
-use skerry_types::{BrokerId, Instant};
+use skerry_types::{BrokerId, Instant, reached};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -205,6 +205,7 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, oth
         return Done::Nothing;
     };
     if let Some(refusal) = refusal(&image, metadata, broker.id(), others) {
+        reached("damaged-copy-is-the-last");
         return Done::Refused(format!("{refusal}: {why}"));
     }
     let lost = Command::ReplicaLost(ReplicaLost {
@@ -228,6 +229,7 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, oth
     }
     match broker.partitions().start_over(broker, partition).await {
         Ok(aside) => {
+            reached("damaged-copy-made-again");
             tracing::warn!(partition = %name, why, aside = %aside.display(), "a damaged copy is set aside, and made again from its peers");
             Done::Repaired
         }

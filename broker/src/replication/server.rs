@@ -7,7 +7,7 @@ use futures_util::{Stream, stream};
 use skerry_proto::replication::replication_server::{Replication as Service, ReplicationServer};
 use skerry_proto::replication::{self as proto, refused::Reason};
 use skerry_replica::{FollowRefusal, FollowerReport};
-use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, Uuid};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId, Uuid, reached};
 use thiserror::Error;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -108,6 +108,7 @@ impl Replication {
             self.new_end(),
         );
         if !self.register_feed(&feed) {
+            reached("stream-of-an-earlier-start-refused");
             return wrong(format!("broker {follower} has registered again since"));
         }
         tracing::info!(%follower, "a follower's stream begins");

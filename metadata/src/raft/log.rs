@@ -8,7 +8,7 @@ use std::sync::Arc;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use skerry_env::{TaskHandle, Tasks};
-use skerry_types::is_planted;
+use skerry_types::{is_planted, reached};
 use tokio::sync::{mpsc, oneshot};
 
 use super::room::Room;
@@ -165,12 +165,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        reached("metadata-log-cut");
         self.room.wait(0).await?;
         self.store
             .truncate_from(last_log_id.map_or(0, |last| last.index + 1))
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        reached("metadata-log-purged");
         self.room.wait(0).await?;
         self.store.purge(&log_id)
     }

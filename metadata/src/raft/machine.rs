@@ -9,6 +9,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use skerry_env::Tasks;
 use skerry_metadata_state::{Delta, Image, Outcome, State};
+use skerry_types::reached;
 
 use super::log::Flusher;
 use super::room::Room;
@@ -115,6 +116,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Stored) -> Result<(), io::Error> {
+        reached("metadata-snapshot-installed");
         let pieces = snapshot.clone();
         let image = self.snapshots.blocking(move || decode(&pieces.read()?)).await?;
         self.snapshots.adopt(meta.clone(), snapshot).await?;
@@ -145,6 +147,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let data = Bytes::from(self.snapshots.blocking(move || image.encode()).await);
         let snapshot = self.snapshots.write(data).await?;
         self.snapshots.adopt(self.meta.clone(), snapshot.clone()).await?;
+        reached("metadata-snapshot-made");
         Ok(Snapshot {
             meta: self.meta.clone(),
             snapshot,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use skerry_env::disk::DynDisk;
 use skerry_env::{Clock, Env};
+use skerry_types::reached;
 use tokio::sync::watch;
 
 /// What must be free beside what is to be written: RocksDB writes a table of its buffer, and begins a new log, when it
@@ -76,6 +77,7 @@ impl Room {
             }
         }
         self.lacking.store(0, Ordering::Relaxed);
+        reached("metadata-waited-for-room");
         tracing::info!("the disk has room again: the metadata goes on");
         Ok(())
     }

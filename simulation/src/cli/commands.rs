@@ -14,7 +14,7 @@ use super::out::{self, say};
 use super::pool::{self, Surroundings};
 use super::report::{Progress, Summary, print_failure, print_success};
 use super::shrink::{self, Shrinker};
-use super::{Choice, Nodes, OneArgs, Seeds, files, html};
+use super::{Choice, Nodes, OneArgs, RunArgs, Seeds, files, html};
 
 /// Failures shown in full; of the others only the seeds.
 const FAILURES_SHOWN: usize = 3;
@@ -52,7 +52,8 @@ fn again(args: &OneArgs) -> String {
     )
 }
 
-pub(super) fn run(seeds: Seeds, jobs: Option<usize>, choice: &Choice) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let RunArgs { seeds, choice, .. } = args;
     let began = files::now();
     let mut summary = Summary::default();
     let mut progress = Progress::new(seeds.last - seeds.first + 1);
@@ -61,7 +62,7 @@ pub(super) fn run(seeds: Seeds, jobs: Option<usize>, choice: &Choice) -> anyhow:
         choice: choice.clone(),
         ..OneArgs::default()
     });
-    pool::run_all(all, jobs.unwrap_or_else(pool::default_jobs), |result| {
+    pool::run_all(all, args.jobs.unwrap_or_else(pool::default_jobs), |result| {
         summary.add(&result);
         if !result.violations.is_empty() && summary.failed.len() <= FAILURES_SHOWN {
             let args = OneArgs {
@@ -75,7 +76,11 @@ pub(super) fn run(seeds: Seeds, jobs: Option<usize>, choice: &Choice) -> anyhow:
         true
     })?;
     summary.print(began.elapsed());
-    Ok(status(summary.failed.is_empty()))
+    let nodes = choice.nodes.map_or(1, |nodes| nodes.0);
+    let goals = summary.goals(nodes);
+    goals.print(args.goals);
+    let lacks_goals = args.every_goal && goals.never().next().is_some();
+    Ok(status(summary.failed.is_empty() && !lacks_goals))
 }
 
 pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<ExitCode> {

@@ -29,16 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs each seed in a process of its own; ends with status 1 when a promise was broken.
-    Run {
-        /// The first and the last seed, as A..B.
-        #[arg(long)]
-        seeds: Seeds,
-        /// How many at a time; as many as there are processors unless told otherwise.
-        #[arg(long)]
-        jobs: Option<usize>,
-        #[command(flatten)]
-        choice: Choice,
-    },
+    Run(RunArgs),
     /// Runs one seed again, and shows what happened.
     Replay {
         /// The seed.
@@ -134,6 +125,25 @@ enum ScenarioCommand {
         #[command(flatten)]
         choice: Choice,
     },
+}
+
+/// What `run` is told.
+#[derive(Args)]
+struct RunArgs {
+    /// The first and the last seed, as A..B.
+    #[arg(long)]
+    seeds: Seeds,
+    /// How many at a time; as many as there are processors unless told otherwise.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Prints how many of the seeds reached each goal, and how often; without it, the goals that no seed reached.
+    #[arg(long)]
+    goals: bool,
+    /// Ends with status 1 also where a goal was never reached.
+    #[arg(long)]
+    every_goal: bool,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 #[derive(Args, Clone, Default)]
@@ -261,7 +271,7 @@ impl FromStr for Seeds {
 /// Reads the arguments and does what they say.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run { seeds, jobs, choice } => commands::run(seeds, jobs, &choice),
+        Command::Run(args) => commands::run(&args),
         Command::Replay {
             seed,
             trace,

@@ -30,6 +30,9 @@ pub(super) struct Result {
     /// What was seen to happen in a cluster, by kind.
     #[serde(default)]
     pub(super) seen: BTreeMap<String, u64>,
+    /// Goals reached, and how often.
+    #[serde(default)]
+    pub(super) goals: BTreeMap<String, u64>,
     pub(super) violations: Vec<Broken>,
     pub(super) last_lines: Vec<String>,
 }
@@ -109,6 +112,7 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Trace::new(SimTime::default(), Detail::Everything, Some(files::create(path)?)),
         None => Trace::new(SimTime::default(), Detail::Events, None),
     };
+    skerry_types::count_goals();
     let report = world::run(&scenario, trace.clone());
     if let Some(path) = &args.history {
         report.history.write(&mut *files::create(path)?)?;
@@ -128,6 +132,10 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
             .faults
             .into_iter()
             .map(|(kind, count)| (kind.to_owned(), count))
+            .collect(),
+        goals: skerry_types::goals_reached()
+            .into_iter()
+            .map(|(goal, count)| (goal.to_owned(), count))
             .collect(),
         seen: report
             .seen

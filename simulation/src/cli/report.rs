@@ -8,6 +8,7 @@ use skerry_simulation::scenario::Group;
 
 use super::one::Result;
 use super::out::say;
+use skerry_simulation::goals::{GOALS, Goal};
 
 /// What many seeds came to.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct Summary {
     operations: u64,
     faults: BTreeMap<String, u64>,
     seen: BTreeMap<String, u64>,
+    /// Goals: how often they were reached, and in how many seeds.
+    goals: BTreeMap<String, (u64, u64)>,
 }
 
 impl Summary {
@@ -31,6 +34,11 @@ impl Summary {
         self.operations += result.operations.values().map(|(_, done)| done).sum::<u64>();
         for (kind, count) in &result.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
+        }
+        for (goal, count) in &result.goals {
+            let (times, seeds) = self.goals.entry(goal.clone()).or_default();
+            *times += count;
+            *seeds += 1;
         }
         for (kind, count) in &result.seen {
             *self.seen.entry(kind.clone()).or_default() += count;
@@ -74,6 +82,53 @@ impl Summary {
         if !self.failed.is_empty() {
             let seeds: Vec<_> = self.failed.iter().map(ToString::to_string).collect();
             say!("broken: {}", seeds.join(" "));
+        }
+    }
+}
+
+/// What worlds of `nodes` can reach, and in which of all seeds it was reached.
+pub(super) struct GoalReport<'a> {
+    rows: Vec<(&'a Goal, u64, u64)>,
+    seeds: u64,
+}
+
+impl Summary {
+    /// The goals of worlds of so many nodes.
+    pub(super) fn goals(&self, nodes: u32) -> GoalReport<'_> {
+        let of_world = GOALS.iter().filter(|goal| goal.world.has(nodes));
+        let rows = of_world.map(|goal| {
+            let (times, seeds) = self.goals.get(goal.name).copied().unwrap_or_default();
+            (goal, times, seeds)
+        });
+        GoalReport {
+            rows: rows.collect(),
+            seeds: self.seeds,
+        }
+    }
+}
+
+impl GoalReport<'_> {
+    /// Goals that no seed reached.
+    pub(super) fn never(&self) -> impl Iterator<Item = &Goal> {
+        self.rows.iter().filter(|row| row.1 == 0).map(|row| row.0)
+    }
+
+    /// How many were reached, and which were not; with `table`, a line for each.
+    pub(super) fn print(&self, table: bool) {
+        let never: Vec<_> = self.never().map(|goal| goal.name).collect();
+        let all = self.rows.len();
+        let reached = all - never.len();
+        match never.as_slice() {
+            [] => say!("goals: all {all} reached"),
+            _ => say!("goals: {reached} of {all} reached; NEVER: {}", never.join(", ")),
+        }
+        if !table {
+            return;
+        }
+        say!("  seeds    times  goal");
+        for (goal, times, seeds) in &self.rows {
+            let share = *seeds as f64 * 100.0 / self.seeds.max(1) as f64;
+            say!("{share:>5.0} % {times:>8}  {:<44} {}", goal.name, goal.meaning);
         }
     }
 }

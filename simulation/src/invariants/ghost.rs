@@ -57,6 +57,12 @@ pub(super) struct Ghost {
 }
 
 impl Ghost {
+    /// How many take themselves for the leader now.
+    pub(super) fn leaders_now(&self) -> usize {
+        let looks = self.replicas.iter().filter_map(|replica| replica.last.as_ref());
+        looks.filter(|look| matches!(look.part, Part::Leads(_))).count()
+    }
+
     pub(super) fn new(name: String, nodes: usize) -> Self {
         Self {
             name,

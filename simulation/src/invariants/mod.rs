@@ -19,7 +19,7 @@ use skerry::broker::Broker;
 use skerry::partition::Part;
 use skerry_metadata::WalMark;
 use skerry_metadata_state::Image;
-use skerry_types::{BrokerId, PartitionIndex};
+use skerry_types::{BrokerId, PartitionIndex, sometimes};
 
 use self::ghost::{Ghost, Replica};
 use self::metadata::MetadataWatch;
@@ -136,6 +136,7 @@ impl Watcher {
             }
         }
         for ghost in self.ghosts.values_mut() {
+            sometimes("two-leaders-at-once", ghost.leaders_now() > 1);
             ghost.check_leads((&self.names, &self.disks), &mut found);
             if moved {
                 ghost.check_joins((&self.names, &self.disks), &mut found);

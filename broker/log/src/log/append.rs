@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_env::disk::OpenMode;
-use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted};
+use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted, reached};
 
 use super::Log;
 use crate::batch::{Batch, BatchHeader, Batches, HEADER_BYTES, MarkerType, control_marker};
@@ -334,16 +334,21 @@ impl Log {
         }
         let sealed = self.seal_active().and_then(|()| self.write_roll_snapshot());
         if let Err(error) = sealed {
+            reached("disk-fails-at-a-roll");
             return Err(self.side_write_failed("a segment could not be closed", error));
         }
         match Segment::create(&self.place, base, now) {
             Ok(segment) => {
+                reached("segment-rolled");
                 self.active_mut().release_indexes();
                 self.segments.push(segment);
                 self.names_changed();
                 Ok(())
             }
-            Err(error) => Err(self.side_write_failed("a segment could not be made", error)),
+            Err(error) => {
+                reached("disk-fails-at-a-roll");
+                Err(self.side_write_failed("a segment could not be made", error))
+            }
         }
     }
 
@@ -413,6 +418,7 @@ impl Log {
     /// A write to the log failed. Without room, the file is cut back to where it ended; all else is final.
     fn write_failed(&mut self, what: &str, error: io::Error) -> AppendError {
         if is_full(&error) {
+            reached("disk-full-at-a-write");
             let end = u64::from(self.active().size);
             let cut = self.active().file(FileKind::Log);
             match cut.and_then(|file| file.set_len(end).map(|()| file)) {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use skerry_env::disk::{Disk, read_file, replace_file};
-use skerry_types::{Offset, WallMs};
+use skerry_types::{Offset, WallMs, reached, sometimes};
 
 use super::Log;
 use crate::batch::control_marker;
@@ -122,6 +122,7 @@ impl Log {
     /// The new beginning is durable before what lies below it goes: a follower in sync starts over at its own end where
     /// its leader has deleted everything, and whatever a power cut leaves of that, its log must not end earlier.
     pub(super) fn restart(&mut self, offset: Offset) -> io::Result<Retired> {
+        reached("log-begins-elsewhere");
         // What is claimed from now on is true wherever this is interrupted.
         self.recovery_point = self.recovery_point.min(self.log_start).min(offset);
         (self.log_start, self.log_end, self.durable_end) = (offset, offset, offset);
@@ -174,6 +175,9 @@ impl Log {
         }
         let mut retired = Retired::default();
         // The newest first: an interruption leaves a log that only ends earlier.
+        reached("log-cut");
+        sometimes("log-cut-across-segments", self.segments.len() > floor + 1);
+        sometimes("durable-records-cut", offset < self.durable_end);
         while self.segments.len() > floor + 1 {
             if let Some(segment) = self.segments.pop() {
                 retired.add(&self.place, segment, true)?;
@@ -310,6 +314,7 @@ impl Log {
         }
         self.move_start(offset);
         let retired = self.retire_below_start()?;
+        sometimes("segments-below-the-log-start", !retired.is_empty());
         self.check();
         Ok(retired)
     }
@@ -373,6 +378,7 @@ impl Log {
                     Err(error) => return Err(io::Error::other(error.to_string()).into()),
                 }
             }
+            sometimes("retention-removes-segments", count > 0);
             let more = self.retire_first(count)?;
             retired.files.extend(more.files);
             retired.bytes += more.bytes;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use skerry_types::{Offset, WallMs};
+use skerry_types::{Offset, WallMs, sometimes};
 
 use super::{Log, Retired};
 use crate::compaction::{
@@ -89,6 +89,8 @@ impl Log {
         self.writable()?;
         let mut retired = Retired::default();
         let stale = result.generation != self.generation;
+        sometimes("compaction-overtaken", stale);
+        sometimes("compacted", !stale && !result.groups.is_empty());
         for group in result.groups {
             let base = group.base;
             let there = |base: &Offset| {

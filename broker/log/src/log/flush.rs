@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use skerry_env::disk::{DynDisk, File, replace_file};
-use skerry_types::{Offset, is_planted};
+use skerry_types::{Offset, is_planted, reached};
 
 use super::{Generation, Log};
 use crate::epochs;
@@ -119,6 +119,7 @@ impl Log {
         self.writable()?;
         // What was cut away and written again since is not what the job made durable.
         if job.generation != self.generation {
+            reached("log-cut-while-it-was-flushed");
             return Ok(self.durable_end);
         }
         for segment in &mut self.segments {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use skerry_env::disk::File;
-use skerry_types::{LeaderEpoch, Offset, ProducerId, WallMs};
+use skerry_types::{LeaderEpoch, Offset, ProducerId, WallMs, reached};
 
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, Epochs};
@@ -384,6 +384,7 @@ impl Log {
 
     fn poison(&mut self, what: &str, error: &io::Error) {
         if self.poison.is_none() {
+            reached("log-takes-no-more-writes");
             let why = format!("{what}: {error}");
             tracing::error!(partition = %self.identity, %why, "the log takes no more writes");
             self.poison = Some(why);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_env::disk::File;
-use skerry_types::Offset;
+use skerry_types::{Offset, reached};
 
 use super::{Log, gaps_until};
 use crate::batch::{BatchHeader, Batches};
@@ -91,6 +91,7 @@ impl SegmentView {
     }
 
     pub(crate) fn damaged(&self, position: u64, offset: Offset, why: impl Into<String>) -> ReadError {
+        reached("damage-read");
         ReadError::Damaged {
             segment: self.base,
             position,
@@ -130,6 +131,7 @@ impl Piece {
         let mut position = self.position;
         for batch in Batches::new(self.bytes.clone()) {
             if !batch.crc_is_good() {
+                reached("damage-read");
                 return Err(ReadError::Damaged {
                     segment: self.segment,
                     position,

@@ -15,7 +15,7 @@ use kafka_protocol::messages::list_offsets_response::{
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use skerry_log::{Log, ReadError, TimestampPlan, TimestampQuery};
 use skerry_replica::Leader;
-use skerry_types::{LeaderEpoch, Offset, WallMs};
+use skerry_types::{LeaderEpoch, Offset, WallMs, sometimes};
 
 use crate::broker::Broker;
 use crate::gate::{Operation, Resource};
@@ -203,7 +203,9 @@ impl Asker<'_> {
     fn find(&self, topic: &str, asked: &ListOffsetsPartition) -> Result<Sought, ResponseError> {
         let wanted = wanted(self.version, asked.timestamp)?;
         let partition = wire::partition(self.broker, topic, asked.partition_index)?;
-        match self.look(&partition, LeaderEpoch(asked.current_leader_epoch), wanted)? {
+        let look = self.look(&partition, LeaderEpoch(asked.current_leader_epoch), wanted)?;
+        sometimes("end-not-known-yet", matches!(look, Look::NotAvailable));
+        match look {
             Look::Found(found) => Ok(Sought::Found(found)),
             Look::NotAvailable if self.version >= 5 => Err(ResponseError::OffsetNotAvailable),
             Look::NotAvailable => Err(ResponseError::LeaderNotAvailable),

@@ -1,6 +1,6 @@
 //! What decides about one partition: who is in sync, who may lead, when a reassignment is complete (KIP-455, 841, 966).
 
-use skerry_types::{BrokerId, is_planted};
+use skerry_types::{BrokerId, is_planted, reached};
 
 use crate::image::{Image, Partition, Topic};
 use crate::outcome::Refusal;
@@ -86,6 +86,7 @@ impl<'a> Rules<'a> {
         };
         let isr = without(&partition.isr, &[broker]);
         if !counts {
+            reached("copy-does-not-count");
             partition.isr.clone_from(&isr);
             partition.elr = without(&partition.elr, &[broker]);
         }
@@ -100,6 +101,7 @@ impl<'a> Rules<'a> {
         }
         let staying: Vec<BrokerId> = partition.isr.iter().copied().filter(active).collect();
         if !staying.is_empty() && staying.len() < partition.isr.len() {
+            reached("leaving-broker-relieved");
             self.set_isr(partition, staying);
         }
     }
@@ -125,6 +127,7 @@ impl<'a> Rules<'a> {
             return;
         }
         if let Some(leader) = first(&partition.elr) {
+            reached("elected-from-the-eligible");
             self.set_isr(partition, vec![leader]);
             partition.leader = Some(leader);
         } else if self.unclean {
@@ -135,6 +138,7 @@ impl<'a> Rules<'a> {
     /// Takes an eligible replica, else any that is active; one that a reassignment adds comes last, for it may have
     /// nothing yet.
     pub(super) fn elect_unclean(&self, partition: &mut Partition) {
+        reached("unclean-election");
         let mut active: Vec<BrokerId> = partition
             .replicas
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skerry_types::{BrokerEpoch, BrokerId, Instant};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, reached, sometimes};
 
 use super::{ControllerSettings, Decisions, InFlight, Probe, Subject};
 use crate::command::{BrokerGuard, Command};
@@ -190,6 +190,7 @@ impl Sessions {
         if self.due.is_none_or(|due| now.since(due) < half) {
             return;
         }
+        reached("controller-stood-still");
         let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
         let since = Instant::from_nanos(now.as_nanos().saturating_sub(nanos));
         for session in self.brokers.values_mut() {
@@ -202,12 +203,14 @@ impl Sessions {
 fn fence(broker: &Broker, session: &Session, now: Instant, settings: &ControllerSettings) -> Option<String> {
     let id = broker.id;
     if session.probed == Probed::Dead {
+        reached("dead-process-fenced-at-once");
         return Some(format!(
             "broker {id} is fenced: its process is gone, {} refuses connections",
             broker.cluster
         ));
     }
     let silent = now.since(session.last);
+    sometimes("silent-broker-fenced", silent >= settings.session_timeout);
     (silent >= settings.session_timeout).then(|| {
         format!(
             "broker {id} is fenced: it was not heard for {} ms",

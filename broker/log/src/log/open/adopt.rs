@@ -3,7 +3,7 @@
 use std::io;
 
 use skerry_env::disk::{OpenMode, read_file, replace_file};
-use skerry_types::Offset;
+use skerry_types::{Offset, reached, sometimes};
 
 use super::super::{Log, make_durable_dir};
 use super::tail::Walked;
@@ -53,6 +53,7 @@ impl Opening {
 
     /// Everything was lost, and it may have been: the log went on beyond its durable end when its start was moved.
     pub(super) fn restart_at(mut self, log_start: Offset) -> Result<(Log, RecoveryReport), OpenError> {
+        reached("log-start-beyond-what-was-left");
         let retire = |source| OpenError::Io {
             path: self.place.dir.display().to_string(),
             source,
@@ -97,6 +98,7 @@ impl Opening {
             file.set_len(walked.position)?;
         }
         for mut segment in later {
+            reached("segment-behind-the-tear");
             bytes += u64::from(segment.size);
             let log = segment.file(FileKind::Log)?;
             let len = log.len()?;
@@ -117,6 +119,8 @@ impl Opening {
             }
         }
         if let Some(why) = &walked.failure {
+            reached("torn-tail-cut");
+            sometimes("whole-batches-behind-the-tear", !evidence.is_empty());
             let (position, offset) = (walked.position, walked.end);
             tracing::warn!(partition = %self.identity, segment = %base, position, %offset, bytes, %why, "cut a torn tail");
             let why = why.clone();

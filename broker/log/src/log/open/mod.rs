@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use skerry_env::disk::read_file;
-use skerry_types::{Offset, WallMs, is_planted};
+use skerry_types::{Offset, WallMs, is_planted, reached, sometimes};
 
 use self::found::{Found, FoundSegment, check_identity, io_error, remove_leftovers};
 use self::tail::Walked;
@@ -256,6 +256,7 @@ impl Opening {
         if self.shutdown == Shutdown::Clean
             && let Some(end) = self.clean_end()?
         {
+            reached("opened-without-recovery");
             return self.adopt(end, false);
         }
         let start_offset = self.load_producers(Some(self.recovered.recovery_point))?;
@@ -263,6 +264,7 @@ impl Opening {
             .min(self.recovered.recovery_point)
             .max(self.segments[0].base);
         let start = self.walk_start(from)?;
+        sometimes("recovery-begins-at-an-index-entry", start.position > 0);
         let walked = self.walk(start, start_offset)?;
         self.judge(&walked)?;
         self.look_for_gaps(start.segment)?;
@@ -301,6 +303,7 @@ impl Opening {
                 Err(error) => return Err(self.io(error)),
             };
             if let Some(producers) = Producers::parse(&bytes) {
+                reached("producers-from-a-snapshot");
                 self.producers = producers;
                 // Kept from here on, and perhaps only in the page cache.
                 self.new_snapshots = vec![(at, bytes)];

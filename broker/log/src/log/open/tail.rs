@@ -2,7 +2,7 @@
 
 use std::io;
 
-use skerry_types::{Offset, WallMs, is_planted};
+use skerry_types::{Offset, WallMs, is_planted, reached};
 
 use super::super::gaps_until;
 use super::Opening;
@@ -200,6 +200,7 @@ impl Opening {
         for at in start.segment..self.segments.len() {
             let (base, len) = (self.segments[at].base, u64::from(self.segments[at].size));
             if at > start.segment {
+                reached("recovery-walks-several-segments");
                 if let Some(why) = self.boundary_fault(expected, base) {
                     walked.failure = Some(why);
                     return Ok(walked);
@@ -324,6 +325,7 @@ impl Opening {
             self.epochs = Epochs::default();
             return Ok(());
         }
+        reached("epochs-rebuilt-from-batches");
         self.report.rebuilt.push(epochs::FILE_NAME.to_owned());
         self.epochs_dirty = true;
         let mut epochs = Epochs::default();
@@ -352,6 +354,7 @@ impl Opening {
         if walked.end >= self.recovered.recovery_point || is_planted("recovery-truncates-rot") {
             return Ok(());
         }
+        reached("damage-below-the-recovery-point");
         let why = walked.failure.clone().unwrap_or_else(|| {
             format!(
                 "the log ends below offset {}, up to which it was durable",
