@@ -24,7 +24,7 @@ use skerry_log::batch::{BatchBuilder, Batches, Compression, MarkerType, Records,
 use skerry_log::{AppendError, ValidBatch};
 use skerry_metadata::Quorum;
 use skerry_metadata_state::Delta;
-use skerry_types::{Instant, LeaderEpoch, Offset};
+use skerry_types::{Instant, LeaderEpoch, Offset, reached};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -219,7 +219,10 @@ impl Groups {
             .send(message)
             .await
             .map_err(|_| CoordinatorError::NotAvailable)?;
-        answer.await.map_err(|_| CoordinatorError::NotCoordinator)
+        answer.await.map_err(|_| {
+            reached("asked-the-wrong-coordinator");
+            CoordinatorError::NotCoordinator
+        })
     }
 
     /// Another broker may coordinate by now without this one's knowing. What a member changes counts only when it is

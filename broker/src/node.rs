@@ -129,6 +129,8 @@ pub enum StartError {
 pub struct Hooks {
     /// Follows what is durable of the quorum's own files.
     pub wal_mark: Option<WalMark>,
+    /// Entries of the metadata log between two snapshots of it; the default's where it is not said.
+    pub snapshot_every_entries: Option<u64>,
 }
 
 /// A node that serves.
@@ -317,6 +319,9 @@ impl Start {
         let given = BrokerConfig::resolve(BrokerLayers::given(&config.given));
         quorum.timings = Timings::from_election_timeout(given.quorum_fetch_timeout);
         quorum.wal_mark = hooks.wal_mark;
+        quorum.snapshot_every_entries = hooks
+            .snapshot_every_entries
+            .unwrap_or(quorum.snapshot_every_entries);
         let started = Quorum::start(env.clone(), quorum, |quorum, routes| {
             let stop = self.stop.back.clone();
             let sessions = session::Service::new(env.clock.clone(), quorum.clone(), mailbox, stop);

@@ -94,7 +94,6 @@ pub const GOALS: &[Goal] = goals! {
     Several "damaged-copy-is-the-last" "a damaged copy stays: no other one may lead"
     Several "old-leader-epoch-refused" "a client knows an old leader epoch"
     Several "leader-epoch-from-the-future" "a client knows a newer leader epoch than the broker"
-    Any "reader-diverges" "a reader has seen what the leader does not have (KIP-320)"
     Several "end-not-known-yet" "the end of a log is asked before a new leader knows it (KIP-207)"
     Several "broker-steps-aside" "a broker has not heard the controller for a session"
     Several "broker-is-back" "and hears it again"

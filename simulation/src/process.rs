@@ -41,18 +41,20 @@ pub(crate) struct Process {
     /// The broker while it serves. Weak: nothing of a process may outlive its crash.
     broker: Arc<Mutex<Weak<Broker>>>,
     wal_mark: WalMark,
+    snapshot_every_entries: u64,
     state: Arc<Mutex<State>>,
     stop: Arc<Mutex<Arc<Notify>>>,
 }
 
 impl Process {
     /// The process of node `number` of `nodes`, not started yet.
-    pub(crate) fn new(host: Host, number: u32, nodes: u32) -> Self {
+    pub(crate) fn new(host: Host, number: u32, nodes: u32, snapshot_every_entries: u64) -> Self {
         Self {
             settings: Arc::new(settings(&host.name, number, nodes)),
             broker: Arc::default(),
             host,
             wal_mark: WalMark::default(),
+            snapshot_every_entries,
             state: Arc::new(Mutex::new(State::Down)),
             stop: Arc::default(),
         }
@@ -101,6 +103,7 @@ impl Process {
         };
         let hooks = Hooks {
             wal_mark: Some(self.wal_mark.clone()),
+            snapshot_every_entries: Some(self.snapshot_every_entries),
         };
         let mut node = match node::start_with(self.host.boot(), config, hooks).await {
             Ok(node) => node,
@@ -151,6 +154,10 @@ fn settings(name: &str, number: u32, nodes: u32) -> Vec<(String, String)> {
         ("log.segment.delete.delay.ms", "1000".to_owned()),
         ("log.flush.offset.checkpoint.interval.ms", "1500".to_owned()),
         ("log.scrub.interval.ms", "4000".to_owned()),
+        // Small enough that groups' commits are compacted while the simulation runs.
+        ("offsets.topic.segment.bytes", "16384".to_owned()),
+        ("log.cleaner.backoff.ms", "1000".to_owned()),
+        ("log.retention.check.interval.ms", "1500".to_owned()),
     ];
     if nodes > 1 {
         let voters: Vec<_> = (1..=nodes)

@@ -158,6 +158,12 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// The epoch of the leader that took it.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        let bytes = self.bytes.get(12..16).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(-1, i32::from_be_bytes)
+    }
+
     /// True where the bytes are those that the sum was made of.
     pub(crate) fn is_whole(&self) -> bool {
         crc32c::crc32c(&self.bytes[SUMMED_FROM..]) == self.crc

@@ -20,9 +20,7 @@ use parking_lot::Mutex;
 use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
 use skerry_replica::{Follower, FollowerStart, Leader};
-use skerry_types::{
-    BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted, reached, sometimes,
-};
+use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted, reached};
 use tokio::sync::{Notify, oneshot};
 
 use damage::Damage;
@@ -545,6 +543,5 @@ fn divergence(log: &Log, spec: &ReadSpec) -> Result<Option<EpochEnd>, FetchError
         }));
     }
     let diverges = end.epoch < spec.last_fetched_epoch || end.end_offset < spec.from;
-    sometimes("reader-diverges", diverges);
     Ok(diverges.then_some(end))
 }

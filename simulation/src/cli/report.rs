@@ -205,6 +205,12 @@ pub(super) fn print_success(result: &Result) {
         result.answers_checked,
         result.hash
     );
+    let goals: Vec<_> = result
+        .goals
+        .iter()
+        .map(|(goal, times)| format!("{goal} {times}"))
+        .collect();
+    say!("  goals: {}", goals.join(", "));
     for (kind, (asked, done)) in &result.operations {
         say!("  {kind}: {done} of {asked}");
     }

@@ -4,7 +4,7 @@ use skerry_env::Rng;
 
 use super::{
     CLIENT_HOSTS, Fault, KINDS, Rate, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload, below,
-    draw_fault, draw_workload, is_packed,
+    draw_fault, draw_snapshots, draw_workload, is_packed,
 };
 use crate::workload::TOPICS;
 
@@ -28,6 +28,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         flush_messages: 0,
         write_to: Vec::new(),
         packed: is_packed(seed),
+        snapshot_every_entries: draw_snapshots(seed),
         faults_ms: faults_ms + CALM_MS,
         tick_ms: [1, 2, 2][below(&rng, 3)],
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),

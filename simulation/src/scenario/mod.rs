@@ -44,6 +44,9 @@ pub struct Scenario {
     /// Producers pack their batches, each with another codec.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub packed: bool,
+    /// Entries of the metadata log between two snapshots of it.
+    #[serde(default = "rarely", skip_serializing_if = "is_rarely")]
+    pub snapshot_every_entries: u64,
     /// How long faults happen.
     pub faults_ms: u64,
     /// The step of turmoil's clock.
@@ -260,6 +263,17 @@ impl Fault {
 /// The client hosts.
 pub const CLIENT_HOSTS: [&str; 2] = ["client-a", "client-b"];
 
+const RARELY: u64 = 10_000;
+
+const fn rarely() -> u64 {
+    RARELY
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_rarely(value: &u64) -> bool {
+    *value == RARELY
+}
+
 fn one<T: From<u8>>() -> T {
     T::from(1)
 }
@@ -294,6 +308,7 @@ impl Scenario {
             flush_messages: 0,
             write_to: Vec::new(),
             packed: is_packed(seed),
+            snapshot_every_entries: draw_snapshots(seed),
             faults_ms,
             tick_ms: [1, 1, 2][below(&rng, 3)],
             latency_ms: (rng.below(2), [3, 10, 40][below(&rng, 3)]),
@@ -379,6 +394,9 @@ impl Scenario {
         if self.packed {
             fields.push(("packed", json(&self.packed)));
         }
+        if self.snapshot_every_entries != RARELY {
+            fields.push(("snapshot_every_entries", json(&self.snapshot_every_entries)));
+        }
         fields.extend([
             ("faults_ms", json(&self.faults_ms)),
             ("tick_ms", json(&self.tick_ms)),
@@ -443,6 +461,12 @@ fn below(rng: &Rng, bound: u64) -> usize {
 /// In every fourth world.
 fn is_packed(seed: u64) -> bool {
     Rng::seeded(seed ^ 0x9ac4_ed00).chance(1, 4)
+}
+
+/// In most worlds nodes that were away get a snapshot instead of what they missed.
+fn draw_snapshots(seed: u64) -> u64 {
+    let rng = Rng::seeded(seed ^ 0x005_a95_07);
+    [20, 60, 250, RARELY][below(&rng, 4)]
 }
 
 fn draw_workload(seed: u64) -> Workload {

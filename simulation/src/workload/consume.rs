@@ -24,6 +24,8 @@ pub(super) const EARLIEST: i64 = -2;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
     pub(super) next: i64,
+    /// The leader epoch of what it read last; -1: nothing.
+    pub(super) last_epoch: i32,
     /// One uninterrupted reading.
     pub(super) session: u64,
 }
@@ -77,7 +79,6 @@ pub(super) async fn run(mut client: Client) {
             .await
             .is_err()
         {
-            sessions.clear();
             client.pause(150).await;
         }
     }
@@ -94,6 +95,7 @@ async fn begin(client: &mut Client) -> Positions {
                     (topic.to_owned(), partition),
                     Position {
                         next,
+                        last_epoch: -1,
                         session: new_session(client),
                     },
                 );
@@ -125,7 +127,10 @@ pub(super) async fn fetch(
     for (node, share) in shares {
         let session = sessions.entry(node).or_default();
         if let Err(failure) = fetch_from(client, node, session, style, (positions, &share)).await {
-            sessions.remove(&node);
+            // Who goes on with a session whose answer it lost is out of step, and is told so.
+            if client.env.rng.chance(1, 2) {
+                sessions.remove(&node);
+            }
             result = Err(failure);
         }
     }
@@ -147,8 +152,9 @@ async fn fetch_from(
         };
         let wanted = FetchPartition::default()
             .with_partition(*partition)
-            .with_current_leader_epoch(-1)
+            .with_current_leader_epoch(client.epoch_of(topic, *partition))
             .with_fetch_offset(position.next)
+            .with_last_fetched_epoch(position.last_epoch)
             .with_partition_max_bytes(style.max_bytes);
         topics.entry(topic).or_default().push(wanted);
         let op = Op::Poll {
@@ -240,6 +246,7 @@ fn digest(
                 Ok(records) => {
                     if let Some((last, _)) = records.last() {
                         position.next = last + 1;
+                        position.last_epoch = last_epoch(partition);
                     }
                     let outcome = Outcome::Polled {
                         records,
@@ -297,6 +304,14 @@ pub(super) fn read(partition: &PartitionData, from: i64) -> Result<Vec<(i64, Val
     record::values(records, from).map_err(Bad::Records)
 }
 
+/// The leader epoch of the last batch of an answer.
+fn last_epoch(partition: &PartitionData) -> i32 {
+    let records = partition.records.as_deref().unwrap_or_default();
+    record::batches(records)
+        .last()
+        .map_or(-1, |batch| batch.leader_epoch())
+}
+
 /// ListOffsets, once.
 pub(super) async fn list_offset(
     client: &mut Client,
@@ -306,7 +321,7 @@ pub(super) async fn list_offset(
 ) -> Option<i64> {
     let wanted = ListOffsetsPartition::default()
         .with_partition_index(partition)
-        .with_current_leader_epoch(-1)
+        .with_current_leader_epoch(client.epoch_of(topic, partition))
         .with_timestamp(timestamp);
     let wanted = ListOffsetsTopic::default()
         .with_name(topic_name(topic))

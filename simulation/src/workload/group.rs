@@ -115,6 +115,14 @@ async fn join_and_sync(
     let joined = ask_to_join(client, group, member).await?;
     let mut assignments = Vec::new();
     if joined.leader == joined.member_id {
+        if client.env.rng.chance(1, 6) {
+            // Its generation waits for its assignment: nobody owns anything, and this must be refused.
+            let early = Membership {
+                member: joined.member_id.clone(),
+                generation: joined.generation_id,
+            };
+            let _ = commit(client, group, &early, (READ[0].0, 0), 0).await;
+        }
         let mut members: Vec<_> = joined
             .members
             .iter()
@@ -217,6 +225,7 @@ async fn take_part(
         committed.insert((topic.clone(), *partition), offset);
         let position = Position {
             next: offset.max(0),
+            last_epoch: -1,
             session: new_session(client),
         };
         positions.insert((topic.clone(), *partition), position);
@@ -229,8 +238,9 @@ async fn take_part(
         // Now and then a member works for longer than its session lasts, and goes on as if nothing were.
         let nap = if client.env.rng.chance(1, 80) { 3_000 } else { 100 };
         client.env.clock.sleep(Duration::from_millis(nap)).await;
-        if !positions.is_empty() && fetch(client, &mut sessions, STYLE, &mut positions).await.is_err() {
-            sessions.clear();
+        if !positions.is_empty() {
+            // What could not be read now is asked for again.
+            let _ = fetch(client, &mut sessions, STYLE, &mut positions).await;
         }
         for (place, position) in positions.clone() {
             if committed

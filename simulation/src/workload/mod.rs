@@ -210,6 +210,8 @@ struct Client {
     /// Who is asked where it does not matter.
     anyone: i32,
     leaders: BTreeMap<(String, i32), i32>,
+    /// The newest leader epochs that it was told of.
+    epochs: BTreeMap<(String, i32), i32>,
     coordinators: BTreeMap<String, i32>,
     ids: BTreeMap<String, Uuid>,
 }
@@ -223,6 +225,7 @@ impl Client {
             conns: BTreeMap::new(),
             anyone: 1,
             leaders: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             coordinators: BTreeMap::new(),
             ids: BTreeMap::new(),
         };
@@ -375,6 +378,12 @@ impl Client {
         Ok(found.1.0)
     }
 
+    /// The newest leader epoch that it knows of; -1: none (KIP-320).
+    fn epoch_of(&self, topic: &str, partition: i32) -> i32 {
+        let place = (topic.to_owned(), partition);
+        self.epochs.get(&place).copied().unwrap_or(-1)
+    }
+
     /// Asks for a topic's id and leaders.
     async fn learn(&mut self, topic: &str) -> Result<MetadataResponse, Failure> {
         let wanted = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
@@ -386,6 +395,8 @@ impl Client {
             self.ids.insert(topic.to_owned(), found.topic_id);
             for partition in &found.partitions {
                 let place = (topic.to_owned(), partition.partition_index);
+                let newest = self.epochs.entry(place.clone()).or_insert(-1);
+                *newest = partition.leader_epoch.max(*newest);
                 if partition.error_code == 0 && partition.leader_id.0 >= 0 {
                     self.leaders.insert(place, partition.leader_id.0);
                 } else {

@@ -454,7 +454,12 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         let number = u32::try_from(number + 1).unwrap_or(1);
         nodes.push(Node {
             name: name.clone(),
-            process: Process::new(host.clone(), number, scenario.nodes),
+            process: Process::new(
+                host.clone(),
+                number,
+                scenario.nodes,
+                scenario.snapshot_every_entries,
+            ),
             host,
             oracle,
             starts: 1,
