@@ -19,7 +19,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
     let mut generations: BTreeMap<&str, i32> = BTreeMap::new();
     let mut owners: BTreeMap<(&str, i32, &str), &str> = BTreeMap::new();
     // What was known when an operation was invoked.
-    let mut at_invoke: BTreeMap<usize, i64> = BTreeMap::new();
+    let mut at_invoke: Vec<i64> = vec![-1; operations.all.len()];
     for step in &operations.steps {
         match step {
             Step::Invoke(index) => match operations.all[*index].op {
@@ -30,16 +30,12 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                         .entry((group, key))
                         .or_insert(Committed { known: -1, asked: -1 });
                     entry.asked = entry.asked.max(*offset);
-                    at_invoke.insert(
-                        *index,
-                        generations.get(group.as_str()).copied().unwrap_or(-1).into(),
-                    );
+                    at_invoke[*index] = generations.get(group.as_str()).copied().unwrap_or(-1).into();
                 }
                 Op::ReadCommit { group, key } => {
-                    let known = committed
+                    at_invoke[*index] = committed
                         .get(&(group.as_str(), key.as_str()))
                         .map_or(-1, |entry| entry.known);
-                    at_invoke.insert(*index, known);
                 }
                 _ => {}
             },
@@ -58,6 +54,8 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                         },
                         Outcome::Done,
                     ) => {
+                        let known = generations.entry(group).or_insert(-1);
+                        *known = (*known).max(*generation);
                         for key in keys {
                             let owner = owners
                                 .entry((group.as_str(), *generation, key.as_str()))
@@ -82,7 +80,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                         },
                         Outcome::Done,
                     ) => {
-                        let newest = at_invoke.get(index).copied().unwrap_or(-1);
+                        let newest = at_invoke[*index];
                         if *generation >= 0 && i64::from(*generation) < newest {
                             verdict.add("zombie-commit", || {
                                 format!(
@@ -97,7 +95,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                         }
                     }
                     (Op::ReadCommit { group, key }, Outcome::Offset { offset }) => {
-                        let known = at_invoke.get(index).copied().unwrap_or(-1);
+                        let known = at_invoke[*index];
                         if *offset < known {
                             verdict.add("lost-commit", || {
                                 format!(

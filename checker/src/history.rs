@@ -5,16 +5,30 @@ use std::fmt;
 use std::io::{BufRead, Write};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A record's content: who wrote it, and as its how-manyeth. No two records of a history have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value {
     /// The writer's number.
     pub producer: u32,
     /// Counts its records from 0.
     pub serial: u32,
+}
+
+impl Value {
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.producer) << 32 | u64::from(self.serial)
+    }
+
+    pub(crate) fn unpack(packed: u64) -> Self {
+        let part = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
+        Self {
+            producer: part(packed >> 32),
+            serial: part(packed),
+        }
+    }
 }
 
 impl fmt::Display for Value {
@@ -65,17 +79,30 @@ impl FromStr for Value {
     }
 }
 
-impl From<Value> for String {
-    fn from(value: Value) -> Self {
-        value.to_string()
+// By hand: a history holds millions of them, and none needs a string of its own.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl TryFrom<String> for Value {
-    type Error = NoValue;
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
 
-    fn try_from(text: String) -> Result<Self, NoValue> {
-        text.parse()
+        impl Visitor<'_> for Text {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("p<producer>.<serial>")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -252,10 +279,15 @@ impl History {
     /// The number of the line that is no event, and why.
     pub fn read(input: &mut dyn BufRead) -> Result<Self, ReadError> {
         let mut events = Vec::new();
-        for (line, text) in (1..).zip(input.lines()) {
-            let text = text.map_err(|source| ReadError::Input { line, source })?;
-            if !text.trim().is_empty() {
-                let event = serde_json::from_str(&text);
+        let mut text = Vec::new();
+        for line in 1.. {
+            text.clear();
+            let read = input.read_until(b'\n', &mut text);
+            if read.map_err(|source| ReadError::Input { line, source })? == 0 {
+                break;
+            }
+            if !text.trim_ascii().is_empty() {
+                let event = serde_json::from_slice(&text);
                 events.push(event.map_err(|source| ReadError::Malformed { line, source })?);
             }
         }

@@ -7,13 +7,20 @@
 //! Deliberately absent: turmoil, `skerry_env`, anything of the broker.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod anomalies;
+mod delivery;
 mod groups;
 pub mod history;
 mod log;
 mod metadata;
+mod ranges;
+mod records;
+mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use self::history::{Event, History, Op, Outcome, What};
@@ -65,6 +72,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     let operations = Operations::of(history, &mut verdict);
     log::check(&operations, &mut verdict);
     groups::check(&operations, &mut verdict);
+    delivery::check(&operations, &mut verdict);
     metadata::check(&operations, &mut verdict);
     let mut violations = verdict.violations;
     violations.sort_by_key(|violation| GRAVITY.iter().position(|check| *check == violation.check));
@@ -72,9 +80,11 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 /// The checks, the gravest first. A loss has many consequences: it is told before them.
-const GRAVITY: [&str; 21] = [
+const GRAVITY: [&str; 25] = [
     "malformed-history",
     "lost-record",
+    "unseen-record",
+    "torn-batch",
     "wrong-offset",
     "inconsistent-offsets",
     "phantom-record",
@@ -87,9 +97,11 @@ const GRAVITY: [&str; 21] = [
     "end-went-back",
     "high-watermark-went-back",
     "skipped-in-a-poll",
+    "nonmonotonic-poll",
     "lost-commit",
     "phantom-commit",
     "zombie-commit",
+    "committed-unread",
     "two-owners",
     "lost-topic",
     "topic-came-back",
@@ -119,8 +131,8 @@ pub(crate) struct Operations<'a> {
 
 impl<'a> Operations<'a> {
     fn of(history: &'a History, verdict: &mut Verdict) -> Self {
-        let mut all: Vec<Operation<'a>> = Vec::new();
-        let mut open = std::collections::BTreeMap::new();
+        let mut all: Vec<Operation<'a>> = Vec::with_capacity(history.events.len() / 2 + 1);
+        let mut open = BTreeMap::new();
         let mut steps = Vec::with_capacity(history.events.len());
         for Event { at, id, client, what } in &history.events {
             match what {
@@ -147,6 +159,18 @@ impl<'a> Operations<'a> {
             }
         }
         Self { all, steps }
+    }
+}
+
+/// Numbers for names.
+#[derive(Default)]
+pub(crate) struct Keys<'a>(BTreeMap<&'a str, u32>);
+
+impl<'a> Keys<'a> {
+    /// The name's number: the first name's is 0.
+    pub(crate) fn index(&mut self, name: &'a str) -> u32 {
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        *self.0.entry(name).or_insert(next)
     }
 }
 

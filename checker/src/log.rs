@@ -1,59 +1,61 @@
-//! Records: each that was acknowledged is there once, in order, at the offset that was told, and no reader ever saw
-//! anything else.
+//! Records: one pass over the events in the order of time, which notes what was told and what was read. What needs the
+//! whole history is judged afterwards, by `records`.
 
 use std::collections::BTreeMap;
 
 use super::history::{Note, Op, Outcome, Value};
-use super::{Operations, Step, Verdict, seconds};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Unknown,
-    Acknowledged(i64),
-    Refused,
-}
-
-struct Written {
-    key: usize,
-    /// The sending operation.
-    op: usize,
-    fate: Fate,
-    /// Where the log was known to end when it was sent: it must land there or later.
-    floor: i64,
-    idempotent: bool,
-    acks_all: bool,
-    /// Acknowledged with acks=1 before a fault that may legally take what was not synced.
-    may_be_lost: bool,
-    first_at: i64,
-    last_at: i64,
-}
+use super::ranges::Ranges;
+use super::table::{Fate, Log, Records, Written};
+use super::{Keys, Operation, Operations, Step, Verdict, records, seconds};
 
 #[derive(Default)]
-struct Partition {
-    name: String,
+pub(crate) struct Partition {
+    pub(crate) name: String,
     /// What a reader saw at each offset.
-    log: BTreeMap<i64, Value>,
+    pub(crate) log: Log,
+    /// What acks=all was told of each offset.
+    told: Log,
+    /// Where somebody read on: all of it must have been seen.
+    pub(crate) covered: Ranges,
     floor: i64,
     high_watermark: i64,
-    log_start: i64,
-    final_end: Option<i64>,
-    producers: BTreeMap<u32, Vec<u32>>,
+    pub(crate) log_start: i64,
+    pub(crate) final_end: Option<i64>,
+    /// The serials of each producer, in the order in which they were sent.
+    pub(crate) producers: BTreeMap<u32, Vec<u32>>,
+}
+
+/// A record that nobody had sent yet when it was read.
+pub(crate) struct Early {
+    pub(crate) value: Value,
+    /// Who read it, where and when.
+    pub(crate) seen: String,
 }
 
 #[derive(Default)]
-struct Sweep {
-    keys: BTreeMap<String, usize>,
-    partitions: Vec<Partition>,
-    /// By producer, by serial.
-    written: Vec<Vec<Option<Written>>>,
-    /// The floor of its partition when an operation was invoked.
-    floors: Vec<(i64, i64)>,
+pub(crate) struct Sweep<'a> {
+    keys: Keys<'a>,
+    clients: Keys<'a>,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) records: Records,
+    pub(crate) early: Vec<Early>,
+    /// What was known of its partition when an operation was invoked: where it ends, the high watermark.
+    known: Vec<(i64, i64)>,
+    /// What each session of a client read last of a partition.
+    read_up_to: BTreeMap<(u32, u64, u32), i64>,
     several_nodes: bool,
+}
+
+/// What a read brought: records, the high watermark and the log's start.
+struct Read<'a> {
+    records: &'a [(i64, Value)],
+    high_watermark: i64,
+    log_start: i64,
 }
 
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
     let mut sweep = Sweep {
-        floors: vec![(0, 0); operations.all.len()],
+        known: vec![(0, 0); operations.all.len()],
         ..Sweep::default()
     };
     for step in &operations.steps {
@@ -64,33 +66,26 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
             Step::Note(Note::SeveralNodes) => sweep.several_nodes = true,
         }
     }
-    sweep.judge_records(operations, verdict);
-    sweep.judge_order(verdict);
-    sweep.judge_gaps(verdict);
+    records::judge(&sweep, operations, verdict);
 }
 
-impl Sweep {
-    fn partition(&mut self, key: &str) -> usize {
-        if let Some(index) = self.keys.get(key) {
-            return *index;
+impl<'a> Sweep<'a> {
+    fn partition(&mut self, key: &'a str) -> u32 {
+        let index = self.keys.index(key);
+        if self.partitions.len() <= index as usize {
+            self.partitions.push(Partition {
+                name: key.to_owned(),
+                ..Partition::default()
+            });
         }
-        let index = self.partitions.len();
-        self.keys.insert(key.to_owned(), index);
-        self.partitions.push(Partition {
-            name: key.to_owned(),
-            ..Partition::default()
-        });
         index
     }
 
-    fn written(&mut self, value: Value) -> Option<&mut Written> {
-        self.written
-            .get_mut(value.producer as usize)?
-            .get_mut(value.serial as usize)?
-            .as_mut()
+    fn at(&mut self, index: u32) -> &mut Partition {
+        &mut self.partitions[index as usize]
     }
 
-    fn invoke(&mut self, operations: &Operations<'_>, index: usize, verdict: &mut Verdict) {
+    fn invoke(&mut self, operations: &Operations<'a>, index: usize, verdict: &mut Verdict) {
         let (Op::Send { key, .. }
         | Op::Poll { key, .. }
         | Op::FinalRead { key }
@@ -99,184 +94,220 @@ impl Sweep {
         else {
             return;
         };
-        let partition = self.partition(key);
-        self.floors[index] = (
-            self.partitions[partition].floor,
-            self.partitions[partition].high_watermark,
-        );
-        let Op::Send {
+        let key = self.partition(key);
+        let several_nodes = self.several_nodes;
+        let partition = self.at(key);
+        let floor = partition.floor;
+        let known = (floor, partition.high_watermark);
+        if let Op::Send {
             values,
             idempotent,
             acks_all,
             ..
         } = operations.all[index].op
-        else {
-            return;
-        };
-        for value in values {
-            let producer = value.producer as usize;
-            if self.written.len() <= producer {
-                self.written.resize_with(producer + 1, Vec::new);
+        {
+            for value in values {
+                partition
+                    .producers
+                    .entry(value.producer)
+                    .or_default()
+                    .push(value.serial);
             }
-            let serials = &mut self.written[producer];
-            if serials.len() <= value.serial as usize {
-                serials.resize_with(value.serial as usize + 1, || None);
+            for value in values {
+                let written = Written {
+                    key,
+                    op: u32::try_from(index).unwrap_or(u32::MAX),
+                    fate: Fate::Unknown,
+                    floor,
+                    idempotent: *idempotent,
+                    acks_all: *acks_all,
+                    may_be_lost: several_nodes && !acks_all,
+                    first_at: -1,
+                    last_at: -1,
+                };
+                if self.records.add(*value, written) {
+                    verdict.add("malformed-history", || format!("{value} is sent twice"));
+                }
             }
-            let slot = &mut serials[value.serial as usize];
-            if slot.is_some() {
-                verdict.add("malformed-history", || format!("{value} is sent twice"));
-            }
-            *slot = Some(Written {
-                key: partition,
-                op: index,
-                fate: Fate::Unknown,
-                floor: self.partitions[partition].floor,
-                idempotent: *idempotent,
-                acks_all: *acks_all,
-                may_be_lost: self.several_nodes && !acks_all,
-                first_at: -1,
-                last_at: -1,
-            });
-            self.partitions[partition]
-                .producers
-                .entry(value.producer)
-                .or_default()
-                .push(value.serial);
         }
+        self.known[index] = known;
     }
 
-    fn complete(&mut self, operations: &Operations<'_>, index: usize, verdict: &mut Verdict) {
+    fn complete(&mut self, operations: &Operations<'a>, index: usize, verdict: &mut Verdict) {
         let operation = &operations.all[index];
         let Some((at, outcome)) = operation.completed else {
             return;
         };
         match (operation.op, outcome) {
-            (
-                Op::Send {
-                    key,
-                    values,
-                    acks_all,
-                    ..
-                },
-                Outcome::Sent { base },
-            ) => {
-                let partition = self.partition(key);
-                for (step, value) in (0_i64..).zip(values) {
-                    if let Some(written) = self.written(*value) {
-                        written.fate = Fate::Acknowledged(base + step);
-                    }
-                }
-                if *acks_all {
-                    let end = base + i64::try_from(values.len()).unwrap_or(0);
-                    let floor = &mut self.partitions[partition].floor;
-                    *floor = (*floor).max(end);
-                }
-            }
+            (Op::Send { .. }, Outcome::Sent { base }) => self.sent(operation, *base, verdict),
             (Op::Send { values, .. }, Outcome::Failed { definite: true, .. }) => {
                 for value in values {
-                    if let Some(written) = self.written(*value) {
+                    if let Some(written) = self.records.get_mut(*value) {
                         written.fate = Fate::Refused;
                     }
                 }
             }
             (
-                Op::Poll { key, from, .. },
+                Op::Poll { .. } | Op::FinalRead { .. },
                 Outcome::Polled {
                     records,
                     high_watermark,
                     log_start,
                 },
             ) => {
-                let first = records.first().map(|(offset, _)| *offset);
-                if first.is_some_and(|first| first != *from && *from >= *log_start) {
-                    verdict.add("skipped-in-a-poll", || {
-                        format!(
-                            "{} asked {key} at {} for what follows {from} and got {}",
-                            operation.client,
-                            seconds(at),
-                            first.unwrap_or_default()
-                        )
-                    });
-                }
-                self.read(key, records, (operation.client, at), verdict);
-                self.watermark(key, index, *high_watermark, *log_start, at, verdict);
-            }
-            (
-                Op::FinalRead { key },
-                Outcome::Polled {
+                let read = Read {
                     records,
-                    high_watermark,
-                    log_start,
-                },
-            ) => {
-                self.read(key, records, (operation.client, at), verdict);
-                self.watermark(key, index, *high_watermark, *log_start, at, verdict);
-                let partition = self.partition(key);
-                let end = records
-                    .last()
-                    .map_or(*log_start, |(offset, _)| offset + 1)
-                    .max(*high_watermark);
-                self.partitions[partition].final_end = Some(end);
+                    high_watermark: *high_watermark,
+                    log_start: *log_start,
+                };
+                self.polled(operation, self.known[index].1, at, &read, verdict);
             }
             (Op::ListEnd { key }, Outcome::Offset { offset }) => {
-                let floor = self.floors[index].0;
-                if *offset < floor && !self.several_nodes {
+                let known = self.known[index].0;
+                if *offset < known && !self.several_nodes {
                     verdict.add("end-went-back", || {
                         format!(
-                            "{key} ended at {floor} or later for somebody before {}, and at {offset} for {} at {}",
+                            "{key} ended at {known} or later for somebody before {}, and at {offset} for {} at {}",
                             seconds(operation.invoked_at),
                             operation.client,
                             seconds(at)
                         )
                     });
                 }
+                let key = self.partition(key);
+                let floor = &mut self.at(key).floor;
+                *floor = (*floor).max(*offset);
             }
-            (Op::Trim { key, .. }, Outcome::Offset { offset }) => {
-                let partition = self.partition(key);
-                let start = &mut self.partitions[partition].log_start;
-                *start = (*start).max(*offset);
-            }
+            (Op::Trim { key, .. }, Outcome::Offset { offset }) => self.trimmed(key, *offset),
             // Nobody heard of it: it may yet have been done.
-            (Op::Trim { key, before }, Outcome::Failed { definite: false, .. }) => {
-                let partition = self.partition(key);
-                let start = &mut self.partitions[partition].log_start;
-                *start = (*start).max(*before);
-            }
+            (Op::Trim { key, before }, Outcome::Failed { definite: false, .. }) => self.trimmed(key, *before),
             _ => {}
         }
     }
 
-    fn read(&mut self, key: &str, records: &[(i64, Value)], (who, at): (&str, u64), verdict: &mut Verdict) {
-        let partition = self.partition(key);
-        let mut previous = -1;
-        for (offset, value) in records {
-            let name = &self.partitions[partition].name;
-            if *offset <= previous {
+    fn trimmed(&mut self, key: &'a str, start: i64) {
+        let key = self.partition(key);
+        let log_start = &mut self.at(key).log_start;
+        *log_start = (*log_start).max(start);
+    }
+
+    fn sent(&mut self, operation: &Operation<'a>, base: i64, verdict: &mut Verdict) {
+        let Op::Send {
+            key,
+            values,
+            acks_all,
+            ..
+        } = operation.op
+        else {
+            return;
+        };
+        let index = self.partition(key);
+        for (offset, value) in (base..).zip(values) {
+            if let Some(written) = self.records.get_mut(*value) {
+                written.fate = Fate::Acknowledged(offset);
+            }
+            if !acks_all {
+                continue;
+            }
+            // What acks=1 promises may be given to somebody else later.
+            let other = self.at(index).told.put(offset, *value);
+            if let Some(other) = other.filter(|other| other != value) {
                 verdict.add("inconsistent-offsets", || {
-                    format!("{who} read {name}: {offset} after {previous}")
+                    format!("{other} and {value} were both acknowledged at {offset} of {key}")
                 });
             }
-            previous = *offset;
-            match self.partitions[partition].log.insert(*offset, *value) {
-                Some(old) if old != *value => verdict.add("inconsistent-offsets", || {
-                    format!(
-                        "{key} at {offset}: {old} was read before, {who} reads {value} at {}",
-                        seconds(at)
-                    )
-                }),
-                _ => {}
+        }
+        if *acks_all {
+            let end = base + i64::try_from(values.len()).unwrap_or(0);
+            let floor = &mut self.at(index).floor;
+            *floor = (*floor).max(end);
+        }
+    }
+
+    fn polled(
+        &mut self,
+        operation: &Operation<'a>,
+        known: i64,
+        at: u64,
+        read: &Read<'_>,
+        verdict: &mut Verdict,
+    ) {
+        let (Op::Poll { key, .. } | Op::FinalRead { key }) = operation.op else {
+            return;
+        };
+        let index = self.partition(key);
+        let last = read.records.last().map(|(offset, _)| *offset);
+        if let Op::Poll { session, from, .. } = operation.op {
+            let first = read.records.first().map(|(offset, _)| *offset);
+            if let (Some(first), Some(last)) = (first, last) {
+                let client = self.clients.index(operation.client);
+                let before = self.read_up_to.insert((client, *session, index), last);
+                let expected = before.map_or(*from, |before| before + 1);
+                judge_step(operation, at, (expected, first), read.log_start, verdict);
+                if expected != *from {
+                    judge_step(operation, at, (*from, first), read.log_start, verdict);
+                }
+                self.at(index).covered.add((*from).min(first), last + 1);
             }
-            let floor = &mut self.partitions[partition].floor;
-            *floor = (*floor).max(offset + 1);
-            match self.written(*value) {
-                None => verdict.add("phantom-record", || {
+        } else {
+            let end = last.map_or(read.log_start, |last| last + 1);
+            self.at(index).final_end = Some(end.max(read.high_watermark));
+        }
+        self.note_records(index, operation, at, read.records, verdict);
+        if read.high_watermark < known && !self.several_nodes {
+            verdict.add("high-watermark-went-back", || {
+                format!(
+                    "{key}: a reader had been told {known}, another is told {} at {}",
+                    read.high_watermark,
+                    seconds(at)
+                )
+            });
+        }
+        let partition = self.at(index);
+        partition.high_watermark = partition.high_watermark.max(read.high_watermark);
+        partition.log_start = partition.log_start.max(read.log_start);
+        let end = last.map_or(read.high_watermark, |last| read.high_watermark.max(last + 1));
+        partition.floor = partition.floor.max(end);
+    }
+
+    fn note_records(
+        &mut self,
+        index: u32,
+        operation: &Operation<'a>,
+        at: u64,
+        read: &[(i64, Value)],
+        verdict: &mut Verdict,
+    ) {
+        let Self {
+            partitions,
+            records,
+            early,
+            ..
+        } = self;
+        let Partition { name, log, .. } = &mut partitions[index as usize];
+        let who = operation.client;
+        let mut previous: Option<i64> = None;
+        for (offset, value) in read {
+            if let Some(previous) = previous {
+                judge_step(operation, at, (previous + 1, *offset), i64::MIN, verdict);
+            }
+            previous = Some(*offset);
+            let before = log.put(*offset, *value);
+            if let Some(old) = before.filter(|old| old != value) {
+                verdict.add("inconsistent-offsets", || {
                     format!(
-                        "{who} read {value} from {key} at {offset} ({}): nobody had sent it",
+                        "{name} at {offset}: {old} was read before, {who} reads {value} at {}",
                         seconds(at)
                     )
+                });
+            }
+            match records.get_mut(*value) {
+                None => early.push(Early {
+                    value: *value,
+                    seen: format!("{who} read {value} from {name} at {offset} ({})", seconds(at)),
                 }),
-                Some(written) if written.key != partition => verdict.add("phantom-record", || {
-                    format!("{who} read {value} from {key} at {offset}: it was sent to another partition")
+                Some(written) if written.key != index => verdict.add("phantom-record", || {
+                    format!("{who} read {value} from {name} at {offset}: it was sent to another partition")
                 }),
                 Some(written) => {
                     if written.first_at < 0 || *offset < written.first_at {
@@ -288,151 +319,36 @@ impl Sweep {
         }
     }
 
-    fn watermark(&mut self, key: &str, op: usize, high: i64, log_start: i64, at: u64, verdict: &mut Verdict) {
-        let partition = self.partition(key);
-        let known = self.floors[op].1;
-        if high < known && !self.several_nodes {
-            verdict.add("high-watermark-went-back", || {
-                format!(
-                    "{key}: a reader had been told {known}, another is told {high} at {}",
-                    seconds(at)
-                )
-            });
-        }
-        let partition = &mut self.partitions[partition];
-        partition.high_watermark = partition.high_watermark.max(high);
-        partition.log_start = partition.log_start.max(log_start);
-    }
-
     fn unsynced_may_be_lost(&mut self) {
-        for written in self.written.iter_mut().flatten().flatten() {
+        for written in self.records.iter_mut() {
             written.may_be_lost |= !written.acks_all && written.fate != Fate::Refused;
         }
     }
+}
 
-    fn judge_records(&self, operations: &Operations<'_>, verdict: &mut Verdict) {
-        for (producer, serials) in (0_u32..).zip(&self.written) {
-            for (serial, written) in (0_u32..).zip(serials) {
-                let Some(written) = written else { continue };
-                let value = Value { producer, serial };
-                let partition = &self.partitions[written.key];
-                let sent_at = operations.all[written.op].invoked_at;
-                match written.fate {
-                    Fate::Acknowledged(offset) => {
-                        self.judge_acknowledged(value, written, partition, offset, sent_at, verdict);
-                    }
-                    Fate::Refused if written.first_at >= 0 => verdict.add("refused-but-written", || {
-                        format!(
-                            "{value} was refused, and is in {} at {}",
-                            partition.name, written.first_at
-                        )
-                    }),
-                    Fate::Refused | Fate::Unknown => {}
-                }
-                if written.first_at >= 0 && written.first_at < written.last_at && written.idempotent {
-                    verdict.add("duplicate-record", || {
-                        format!(
-                            "{value} of an idempotent producer is in {} at {} and at {}",
-                            partition.name, written.first_at, written.last_at
-                        )
-                    });
-                }
-                if written.first_at >= 0 && written.first_at < written.floor {
-                    verdict.add("order-in-real-time", || {
-                        format!(
-                            "{} was known to reach {} when {value} was sent ({}), and {value} is at {}",
-                            partition.name,
-                            written.floor,
-                            seconds(sent_at),
-                            written.first_at
-                        )
-                    });
-                }
-            }
-        }
-    }
-
-    fn judge_acknowledged(
-        &self,
-        value: Value,
-        written: &Written,
-        partition: &Partition,
-        offset: i64,
-        sent_at: u64,
-        verdict: &mut Verdict,
-    ) {
-        let there = partition.log.get(&offset);
-        if there == Some(&value) {
-            return;
-        }
-        let must_be_read =
-            partition.final_end.is_some() && offset >= partition.log_start && !written.may_be_lost;
-        if !must_be_read {
-            return;
-        }
-        let acks = if written.acks_all { "acks=all" } else { "acks=1" };
-        if written.first_at >= 0 {
-            verdict.add("wrong-offset", || {
-                format!(
-                    "{value} was acknowledged ({acks}) at {offset} of {}, and is at {}",
-                    partition.name, written.first_at
-                )
-            });
-        } else {
-            verdict.add("lost-record", || {
-                format!(
-                    "{value}, sent at {} and acknowledged ({acks}) at {offset} of {}, is gone ({}; the log is {}..{})",
-                    seconds(sent_at),
-                    partition.name,
-                    there.map_or("nothing is there".to_owned(), |other| format!("{other} is there")),
-                    partition.log_start,
-                    partition.final_end.unwrap_or_default()
-                )
-            });
-        }
-    }
-
-    fn judge_order(&self, verdict: &mut Verdict) {
-        for partition in &self.partitions {
-            for (producer, serials) in &partition.producers {
-                let mut last: Option<(u32, i64)> = None;
-                for serial in serials {
-                    let written = self
-                        .written
-                        .get(*producer as usize)
-                        .and_then(|all| all.get(*serial as usize));
-                    let Some(Some(written)) = written else { continue };
-                    // A plain producer's retry may arrive after what it sent next.
-                    if written.first_at < 0 || !written.idempotent {
-                        continue;
-                    }
-                    if let Some((earlier, at)) = last.filter(|(_, at)| *at >= written.first_at) {
-                        verdict.add("order-of-a-producer", || {
-                            format!(
-                                "p{producer}.{serial} was sent after p{producer}.{earlier}, and is before it in {} ({} and {at})",
-                                partition.name, written.first_at
-                            )
-                        });
-                    }
-                    last = Some((*serial, written.first_at));
-                }
-            }
-        }
-    }
-
-    /// The histories hold no transactions and no compacted topics: every offset is a record's.
-    fn judge_gaps(&self, verdict: &mut Verdict) {
-        for partition in &self.partitions {
-            let Some(end) = partition.final_end else { continue };
-            let missing = (partition.log_start..end).find(|offset| !partition.log.contains_key(offset));
-            if let Some(missing) = missing {
-                verdict.add("gap-in-the-log", || {
-                    format!(
-                        "{}: nothing was ever read at {missing} ({}..{end})",
-                        partition.name, partition.log_start
-                    )
-                });
-            }
-        }
-    }
+/// A reader goes on exactly where it was: histories hold no transactions and no compacted topics, so that every offset is a
+/// record's. Only what was deleted may be skipped.
+fn judge_step(
+    operation: &Operation<'_>,
+    at: u64,
+    (expected, got): (i64, i64),
+    log_start: i64,
+    verdict: &mut Verdict,
+) {
+    let check = match got.cmp(&expected) {
+        std::cmp::Ordering::Equal => return,
+        std::cmp::Ordering::Less => "nonmonotonic-poll",
+        std::cmp::Ordering::Greater if expected < log_start => return,
+        std::cmp::Ordering::Greater => "skipped-in-a-poll",
+    };
+    let (Op::Poll { key, .. } | Op::FinalRead { key }) = operation.op else {
+        return;
+    };
+    verdict.add(check, || {
+        format!(
+            "{} goes on at {expected} of {key}, and gets {got} ({})",
+            operation.client,
+            seconds(at)
+        )
+    });
 }
