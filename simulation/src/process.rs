@@ -47,10 +47,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process of node `number` of `nodes`, not started yet.
-    pub(crate) fn new(host: Host, number: u32, nodes: u32, snapshot_every_entries: u64) -> Self {
+    /// The process of node `number`, not started yet. The first `voters` decide; none: it is alone.
+    pub(crate) fn new(host: Host, number: u32, voters: u32, snapshot_every_entries: u64) -> Self {
         Self {
-            settings: Arc::new(settings(&host.name, number, nodes)),
+            settings: Arc::new(settings(&host.name, number, voters)),
             broker: Arc::default(),
             host,
             wal_mark: WalMark::default(),
@@ -138,7 +138,7 @@ impl Process {
 }
 
 /// The shipped defaults but for the addresses, and for times that would outlast a simulation.
-fn settings(name: &str, number: u32, nodes: u32) -> Vec<(String, String)> {
+fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
     let mut settings = vec![
         ("node.id", number.to_string()),
         ("log.dirs", DATA_DIR.to_owned()),
@@ -159,8 +159,8 @@ fn settings(name: &str, number: u32, nodes: u32) -> Vec<(String, String)> {
         ("log.cleaner.backoff.ms", "1000".to_owned()),
         ("log.retention.check.interval.ms", "1500".to_owned()),
     ];
-    if nodes > 1 {
-        let voters: Vec<_> = (1..=nodes)
+    if voters > 0 {
+        let voters: Vec<_> = (1..=voters)
             .map(|number| format!("{number}@{}:9093", node_name(number)))
             .collect();
         settings.push(("controller.quorum.voters", voters.join(",")));

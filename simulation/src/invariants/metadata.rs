@@ -8,7 +8,7 @@ use skerry_metadata::{Durable, QuorumStatus, Role, WalMark};
 use skerry_metadata_state::{Image, Partition};
 use skerry_types::BrokerId;
 
-use super::{Found, id_of};
+use super::{Found, id_of, place_of};
 
 /// How many of the last images are kept, to be compared with those of slower nodes.
 const IMAGES_KEPT: usize = 256;
@@ -42,6 +42,8 @@ pub(super) struct QuorumWatch {
     leaders: BTreeMap<u64, BrokerId>,
     /// The last entry that anybody knew to be committed.
     committed: u64,
+    /// Who voted when that was.
+    voters: Vec<BrokerId>,
     /// Nodes that hear nobody: since when, and in which term they were when all that was on its way had come.
     deaf: BTreeMap<usize, (u64, Option<u64>)>,
 }
@@ -135,7 +137,7 @@ impl MetadataWatch {
 }
 
 impl QuorumWatch {
-    /// `news` is what some of the nodes have come to know, `durable` what all voters have on their disks.
+    /// `news` is what some of the nodes have come to know, `durable` what all nodes have on their disks.
     pub(super) fn look(&mut self, news: &[QuorumStatus], durable: &[Durable], found: &mut Found) {
         let before = self.committed;
         for status in news {
@@ -156,17 +158,29 @@ impl QuorumWatch {
             }
             self.committed = self.committed.max(status.committed_index);
         }
-        let copies = durable
+        if self.committed == before {
+            return;
+        }
+        let newest = news.iter().max_by_key(|status| status.committed_index);
+        let voters = newest.map(|status| status.voters().map(|member| member.id).collect());
+        let voted_before = std::mem::replace(&mut self.voters, voters.unwrap_or_default());
+        let has = |id: &&BrokerId| {
+            let own = place_of(**id).and_then(|node| durable.get(node));
+            own.is_some_and(|own| own.last_index >= self.committed)
+        };
+        let copies = |voters: &[BrokerId]| voters.iter().filter(has).count();
+        // It was committed at some moment between two looks, and so was a change of the voters.
+        if [&self.voters, &voted_before]
             .iter()
-            .filter(|own| own.last_index >= self.committed)
-            .count();
-        if self.committed > before && copies <= durable.len() / 2 {
+            .all(|voters| copies(voters) <= voters.len() / 2)
+        {
             found.push((
                 "entry-committed-before-durable",
                 format!(
-                    "entry {} is committed, and {copies} of {} voters have it on their disks",
+                    "entry {} is committed, and {} of {} voters have it on their disks",
                     self.committed,
-                    durable.len()
+                    copies(&self.voters),
+                    self.voters.len()
                 ),
             ));
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use skerry::partition::{LeadLook, Look, Part};
 use skerry_env::Rng;
 use skerry_env::disk::OpenMode;
-use skerry_metadata::{Durable, QuorumStatus, Role};
+use skerry_metadata::{Durable, MemberStatus, QuorumStatus, Role};
 use skerry_metadata_state::{
     BrokerGuard, Command, CreateTopic, FeatureRange, HostPort, Image, Outcome, Partition, Placement,
     RegisterBroker, State,
@@ -486,12 +486,30 @@ fn status(node: i32, role: Role, (term, leader): (u64, i32), (last, committed): 
         applied_index: committed,
         snapshot_index: 0,
         purged_index: 0,
-        members: Vec::new(),
+        members: (1..=4).map(|id| member(id, id <= 3)).collect(),
+    }
+}
+
+fn member(id: i32, voter: bool) -> MemberStatus {
+    MemberStatus {
+        id: BrokerId(id),
+        addr: String::new(),
+        directory: Uuid::ZERO,
+        note: String::new(),
+        voter,
+        matched_index: None,
+        last_contact: None,
     }
 }
 
 fn quorum_finds(quorum: &mut QuorumWatch, news: QuorumStatus, durable: [(u64, u64); 3]) -> Vec<&'static str> {
     let durable = durable.map(|(term, last_index)| Durable { term, last_index });
+    // Of four nodes, the last does not vote: what it has makes no majority.
+    let observer = Durable {
+        term: 9,
+        last_index: 9,
+    };
+    let durable = [&durable[..], &[observer]].concat();
     let mut found = Found::new();
     quorum.look(&[news], &durable, &mut found);
     checks(&found)

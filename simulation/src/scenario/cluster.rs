@@ -23,6 +23,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         about: String::new(),
         seed,
         nodes,
+        voters: draw_voters(seed, nodes),
         replication,
         min_in_sync,
         flush_messages: 0,
@@ -37,6 +38,18 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         workload: draw_workload_of_several(seed),
         faults: draw_faults(seed, nodes, faults_ms),
     }
+}
+
+/// A majority needs 1, 3 or 5 voters. In two of three worlds of five and more, three vote and the others only follow.
+fn draw_voters(seed: u64, nodes: u32) -> u32 {
+    let few = Rng::seeded(seed ^ 0x0701_e250).chance(2, 3);
+    let voters = match nodes {
+        0..=2 => 1,
+        3..=4 => 3,
+        _ if few => 3,
+        _ => 5,
+    };
+    if voters == nodes { 0 } else { voters }
 }
 
 /// As for one node, and in a third of the seeds somebody who moves replicas and leaders about.

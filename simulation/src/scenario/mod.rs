@@ -28,6 +28,9 @@ pub struct Scenario {
     /// How many nodes there are.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub nodes: u32,
+    /// How many of them vote in the metadata quorum, the first ones; the others only follow it. 0 = all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub voters: u32,
     /// Copies of the topics.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub replication: i16,
@@ -278,9 +281,8 @@ fn one<T: From<u8>>() -> T {
     T::from(1)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_zero(value: &u64) -> bool {
-    *value == 0
+fn is_zero<T: From<u8> + PartialEq>(value: &T) -> bool {
+    *value == T::from(0)
 }
 
 fn is_one<T: From<u8> + PartialEq>(value: &T) -> bool {
@@ -303,6 +305,7 @@ impl Scenario {
             about: String::new(),
             seed,
             nodes: 1,
+            voters: 0,
             replication: 1,
             min_in_sync: 1,
             flush_messages: 0,
@@ -379,8 +382,11 @@ impl Scenario {
         }
         fields.push(("seed", json(&self.seed)));
         if self.nodes > 1 {
+            fields.push(("nodes", json(&self.nodes)));
+            if self.voters > 0 {
+                fields.push(("voters", json(&self.voters)));
+            }
             fields.extend([
-                ("nodes", json(&self.nodes)),
                 ("replication", json(&self.replication)),
                 ("min_in_sync", json(&self.min_in_sync)),
             ]);
@@ -417,6 +423,12 @@ impl Scenario {
             .map(|(name, value)| format!("  \"{name}\": {value}"))
             .collect();
         format!("{{\n{}\n}}\n", fields.join(",\n"))
+    }
+
+    /// True where this node, by its place, votes in the metadata quorum.
+    #[must_use]
+    pub fn votes(&self, place: usize) -> bool {
+        self.voters == 0 || u32::try_from(place).is_ok_and(|place| place < self.voters)
     }
 
     /// The groups of the workload.

@@ -353,10 +353,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// No other node is heard by this one.
+    /// No other node that votes is heard by this one.
     fn is_deaf(&self, node: usize) -> bool {
         let me = &self.nodes[node].name;
-        let mut others = self.nodes.iter().filter(|other| other.name != *me);
+        let voters = self.nodes.iter().enumerate();
+        let voters = voters.filter(|(place, _)| self.scenario.votes(*place));
+        let mut others = voters.map(|(_, other)| other).filter(|other| other.name != *me);
         others.all(|other| !other.is_up() || !self.links.carries(&other.name, me))
     }
 
@@ -429,6 +431,11 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         let draws = Rng::seeded(seed ^ 0xd15c ^ (number << 20));
         disks.push(SimDisk::new(name, config, draws, trace.clone()));
     }
+    let voters = match (scenario.nodes, scenario.voters) {
+        (1, _) => 0,
+        (all, 0) => all,
+        (_, some) => some,
+    };
     let mut nodes = Vec::new();
     for (number, name) in (0_u64..).zip(names) {
         let index = nodes.len();
@@ -457,7 +464,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
             process: Process::new(
                 host.clone(),
                 number,
-                scenario.nodes,
+                voters,
                 scenario.snapshot_every_entries,
             ),
             host,
