@@ -277,6 +277,21 @@ fn nullable(bytes: &mut Bytes) -> Option<Bytes> {
     }
 }
 
+/// The files of a partition's log, by the offsets that they begin with.
+pub(crate) mod segment {
+    use std::path::{Path, PathBuf};
+
+    /// The first offset of the segment that this file is, if it is one.
+    pub(crate) fn base(name: &str) -> Option<i64> {
+        name.strip_suffix(".log")?.parse().ok()
+    }
+
+    /// Where the segment that begins with this offset is.
+    pub(crate) fn path(dir: &Path, base: i64) -> PathBuf {
+        dir.join(format!("{base:020}.log"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

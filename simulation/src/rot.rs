@@ -6,7 +6,7 @@ use skerry_env::Rng;
 
 use crate::disk::SimDisk;
 use crate::process::DATA_DIR;
-use crate::record::{self, HEADER_BYTES};
+use crate::record::{self, HEADER_BYTES, segment};
 use crate::workload::TOPICS;
 
 /// Kafka's checkpoint file: a version, a count, and lines of topic, partition, offset.
@@ -102,12 +102,9 @@ fn batches_below(
     recovery_point: i64,
 ) -> Option<(PathBuf, Vec<(usize, usize)>)> {
     let dir = disk.find_dir(partition)?;
-    let names = disk.durable_names(&dir);
-    let segments = names
-        .iter()
-        .filter_map(|name| Some((name.strip_suffix(".log")?.parse::<i64>().ok()?, name)));
-    let (_, name) = segments.filter(|(base, _)| *base < recovery_point).max()?;
-    let path = dir.join(name);
+    let bases = disk.durable_names(&dir, segment::base);
+    let base = bases.into_iter().filter(|base| *base < recovery_point).max()?;
+    let path = segment::path(&dir, base);
     let found = disk.with_durable(&path, |bytes| {
         let (mut at, mut found) = (0, Vec::new());
         for batch in record::batches(bytes) {

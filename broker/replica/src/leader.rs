@@ -185,8 +185,12 @@ impl Leader {
     /// removal counts only when it is committed: until then the member may be elected.
     #[must_use]
     pub fn maximal_in_sync(&self) -> BTreeSet<BrokerId> {
-        let pending = self.pending.iter().flat_map(Pending::added);
-        self.in_sync().chain(pending).collect()
+        self.counted().collect()
+    }
+
+    /// The same without a set of its own: some may come twice.
+    pub fn counted(&self) -> impl Iterator<Item = BrokerId> {
+        self.in_sync().chain(self.pending.iter().flat_map(Pending::added))
     }
 
     /// How far a replica is; of the leader itself too. `None` for one that has not followed in this leader epoch.

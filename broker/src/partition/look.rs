@@ -64,6 +64,19 @@ impl LeadLook {
             counted: leader.maximal_in_sync().into_iter().collect(),
         }
     }
+
+    fn is_still(&self, leader: &Leader) -> bool {
+        self.partition_epoch == leader.partition_epoch()
+            && self.epoch_start == leader.epoch_start()
+            && self.min_in_sync == leader.min_in_sync()
+            && self.waits_for_disks == (leader.visibility() == Visibility::Durable)
+            && leader.in_sync().eq(self.in_sync.iter().copied())
+            && leader.counted().all(|id| self.counted.contains(&id))
+            && self
+                .counted
+                .iter()
+                .all(|id| leader.counted().any(|counted| counted == *id))
+    }
 }
 
 /// What the metrics count of a partition.
@@ -112,13 +125,8 @@ impl Partition {
         let Storage::Open(log) = &state.storage else {
             return None;
         };
-        let part = match &state.role {
-            Role::None => Part::Nothing,
-            Role::Leader(leading) => Part::Leads(leading.rules.epoch()),
-            Role::Follower(following) => Part::Follows(following.rules.epoch()),
-        };
         Some(Look {
-            part,
+            part: state.role.part(),
             log_start: log.log_start(),
             log_end: log.log_end(),
             durable_end: log.durable_end(),
@@ -126,5 +134,43 @@ impl Partition {
             epochs: log.epoch_starts().collect(),
             lead: state.role.leader().map(LeadLook::of),
         })
+    }
+
+    /// True where [`Self::look`] would say the same again: for whoever looks all the time, without its allocations.
+    pub fn is_still(&self, last: &Look) -> bool {
+        let state = self.state.lock();
+        let Storage::Open(log) = &state.storage else {
+            return false;
+        };
+        let Look {
+            part,
+            log_start,
+            log_end,
+            durable_end,
+            high_watermark,
+            epochs,
+            lead,
+        } = last;
+        *part == state.role.part()
+            && *log_end == log.log_end()
+            && *durable_end == log.durable_end()
+            && *high_watermark == state.role.high_watermark().unwrap_or(state.high_watermark)
+            && *log_start == log.log_start()
+            && log.epoch_starts().eq(epochs.iter().copied())
+            && match (lead, state.role.leader()) {
+                (None, None) => true,
+                (Some(lead), Some(leader)) => lead.is_still(leader),
+                _ => false,
+            }
+    }
+}
+
+impl Role {
+    fn part(&self) -> Part {
+        match self {
+            Self::None => Part::Nothing,
+            Self::Leader(leading) => Part::Leads(leading.rules.epoch()),
+            Self::Follower(following) => Part::Follows(following.rules.epoch()),
+        }
     }
 }

@@ -46,12 +46,11 @@ impl SimDisk {
         }
     }
 
-    /// The names that a directory is sure to have, sorted.
-    #[must_use]
-    pub fn durable_names(&self, dir: &Path) -> Vec<String> {
+    /// What `pick` makes of the names that a directory is sure to have, sorted.
+    pub fn durable_names<T>(&self, dir: &Path, mut pick: impl FnMut(&str) -> Option<T>) -> Vec<T> {
         let state = self.0.lock();
         match state.resolve_durable(dir).and_then(|id| state.inodes.get(&id)) {
-            Some(Inode::Dir(dir)) => dir.durable.keys().cloned().collect(),
+            Some(Inode::Dir(dir)) => dir.durable.keys().filter_map(|name| pick(name)).collect(),
             _ => Vec::new(),
         }
     }
@@ -65,12 +64,11 @@ impl SimDisk {
         }
     }
 
-    /// The names that a directory has, sorted.
-    #[must_use]
-    pub fn live_names(&self, dir: &Path) -> Vec<String> {
+    /// What `pick` makes of the names that a directory has, sorted.
+    pub fn live_names<T>(&self, dir: &Path, mut pick: impl FnMut(&str) -> Option<T>) -> Vec<T> {
         let state = self.0.lock();
         match state.resolve(dir).and_then(|id| state.inodes.get(&id)) {
-            Some(Inode::Dir(dir)) => dir.live.keys().cloned().collect(),
+            Some(Inode::Dir(dir)) => dir.live.keys().filter_map(|name| pick(name)).collect(),
             _ => Vec::new(),
         }
     }

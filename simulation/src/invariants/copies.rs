@@ -1,10 +1,10 @@
 //! A copy of a partition as it lies on a simulated disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::disk::SimDisk;
 use crate::process::DATA_DIR;
-use crate::record::{self, Batch};
+use crate::record::{self, Batch, segment};
 
 /// What tells one batch from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,21 +61,18 @@ pub(super) fn batches(
     cursor: &mut Cursor,
 ) -> Vec<Mark> {
     let dir = Path::new(DATA_DIR).join("log").join(partition);
-    let names = match image {
-        Image::Live => disk.live_names(&dir),
-        Image::Durable => disk.durable_names(&dir),
+    let bases = match image {
+        Image::Live => disk.live_names(&dir, segment::base),
+        Image::Durable => disk.durable_names(&dir, segment::base),
     };
-    let segments: Vec<(i64, PathBuf)> = names
-        .iter()
-        .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, dir.join(name))))
-        .collect();
-    let first = segments.iter().rposition(|(base, _)| *base <= from).unwrap_or(0);
+    let first = bases.iter().rposition(|base| *base <= from).unwrap_or(0);
     let mut marks = Vec::new();
-    for (base, path) in segments.iter().skip(first) {
-        if *base >= to {
+    for base in bases.into_iter().skip(first) {
+        if base >= to {
             break;
         }
-        let start = if cursor.segment == *base { cursor.at } else { 0 };
+        let path = segment::path(&dir, base);
+        let start = if cursor.segment == base { cursor.at } else { 0 };
         let read = |bytes: &[u8]| {
             let (mut last, mut at) = (start, start);
             for batch in record::batches(bytes.get(start..).unwrap_or_default()) {
@@ -91,11 +88,11 @@ pub(super) fn batches(
             last
         };
         let at = match image {
-            Image::Live => disk.with_live(path, read),
-            Image::Durable => disk.with_durable(path, read),
+            Image::Live => disk.with_live(&path, read),
+            Image::Durable => disk.with_durable(&path, read),
         };
         *cursor = Cursor {
-            segment: *base,
+            segment: base,
             at: at.unwrap_or(0),
         };
     }
@@ -105,12 +102,7 @@ pub(super) fn batches(
 /// Where the durable part of a partition ends. `known` and `cursor` are what an earlier look found.
 pub(super) fn durable_end(disk: &SimDisk, partition: &str, known: i64, cursor: &mut Cursor) -> i64 {
     let dir = Path::new(DATA_DIR).join("log").join(partition);
-    let bases = disk
-        .durable_names(&dir)
-        .iter()
-        .filter_map(|name| name.strip_suffix(".log")?.parse::<i64>().ok())
-        .collect::<Vec<_>>();
-    let Some(newest) = bases.into_iter().max() else {
+    let Some(newest) = disk.durable_names(&dir, segment::base).pop() else {
         return 0;
     };
     // An empty segment begins where the log ends.

@@ -32,6 +32,8 @@ pub(super) struct Replica {
 /// See the module.
 pub(super) struct Ghost {
     pub(super) name: String,
+    pub(super) topic: String,
+    pub(super) number: i32,
     committed: BTreeMap<i64, Mark>,
     start: i64,
     end: i64,
@@ -64,7 +66,10 @@ impl Ghost {
     }
 
     pub(super) fn new(name: String, nodes: usize) -> Self {
+        let (topic, number) = split(&name).unwrap_or_default();
         Self {
+            topic: topic.to_owned(),
+            number,
             name,
             committed: BTreeMap::new(),
             start: 0,
@@ -98,6 +103,25 @@ impl Ghost {
     }
 
     /// Looks at one replica.
+    pub(super) fn look_at(
+        &mut self,
+        node: usize,
+        partition: Option<&skerry::partition::Partition>,
+        nodes: Nodes<'_>,
+        found: &mut Found,
+    ) {
+        let same = |last: &Look| partition.is_some_and(|partition| partition.is_still(last));
+        if self.replicas[node].last.as_ref().is_some_and(same) {
+            return;
+        }
+        match partition.and_then(|partition| partition.look()) {
+            Some(look) => self.look(node, look, nodes, found),
+            // It has no copy, or has given it up.
+            None => self.replicas[node] = Replica::default(),
+        }
+    }
+
+    /// One replica has become this.
     pub(super) fn look(&mut self, node: usize, look: Look, nodes: Nodes<'_>, found: &mut Found) {
         let replica = &mut self.replicas[node];
         let last = replica.last.replace(look.clone());

@@ -104,10 +104,10 @@ impl Watcher {
             ghost.rotten = node.and_then(|node| self.names.iter().position(|name| *name == node));
         }
         for (node, broker) in brokers.iter().enumerate() {
-            let term = broker.as_ref().map(|broker| broker.quorum().leadership().term);
-            self.metadata
-                .quorum
-                .look_at_deaf(node, term.filter(|_| deaf[node]), now_ms, &mut found);
+            let broker = broker.as_ref().filter(|_| deaf[node]);
+            let term = broker.map(|broker| broker.quorum().leadership().term);
+            let quorum = &mut self.metadata.quorum;
+            quorum.look_at_deaf(node, term, now_ms, &mut found);
         }
         let moved = self.metadata.look(brokers, &self.marks, &mut found);
         if let Some(image) = self.metadata.newest().filter(|_| moved) {
@@ -117,22 +117,9 @@ impl Watcher {
         }
         for (node, broker) in brokers.iter().enumerate() {
             let Some(broker) = broker else { continue };
-            for (topic, partitions) in TOPICS {
-                for number in 0..partitions {
-                    let look = broker
-                        .partitions()
-                        .get(topic, number)
-                        .and_then(|partition| partition.look());
-                    let name = format!("{topic}-{number}");
-                    let Some(ghost) = self.ghosts.get_mut(&name) else {
-                        continue;
-                    };
-                    match look {
-                        Some(look) => ghost.look(node, look, (&self.names, &self.disks), &mut found),
-                        // It has no copy, or has given it up.
-                        None => ghost.replicas[node] = Replica::default(),
-                    }
-                }
+            for ghost in self.ghosts.values_mut() {
+                let partition = broker.partitions().get(&ghost.topic, ghost.number);
+                ghost.look_at(node, partition.as_deref(), (&self.names, &self.disks), &mut found);
             }
         }
         for ghost in self.ghosts.values_mut() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::wire::{CommitAsked, PartitionName};
 use crate::disk::SimDisk;
-use crate::record::{self, Batch};
+use crate::record::{self, Batch, segment};
 
 const OFFSETS_TOPIC: &str = "__consumer_offsets-";
 
@@ -143,15 +143,13 @@ impl DurableLogs {
     }
 
     fn segments(&self, dir: &Path) -> Vec<(i64, PathBuf)> {
-        let names = if self.written_counts {
-            self.disk.live_names(dir)
+        let bases = if self.written_counts {
+            self.disk.live_names(dir, segment::base)
         } else {
-            self.disk.durable_names(dir)
+            self.disk.durable_names(dir, segment::base)
         };
-        let segments = names
-            .iter()
-            .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, dir.join(name))));
-        segments.collect()
+        let paths = bases.into_iter().map(|base| (base, segment::path(dir, base)));
+        paths.collect()
     }
 }
 
