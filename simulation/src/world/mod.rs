@@ -461,12 +461,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         let number = u32::try_from(number + 1).unwrap_or(1);
         nodes.push(Node {
             name: name.clone(),
-            process: Process::new(
-                host.clone(),
-                number,
-                voters,
-                scenario.snapshot_every_entries,
-            ),
+            process: Process::new(host.clone(), number, voters, scenario.snapshot_every_entries),
             host,
             oracle,
             starts: 1,
