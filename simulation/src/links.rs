@@ -2,6 +2,7 @@
 //! gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use turmoil::Sim;
 
@@ -17,6 +18,9 @@ enum Way {
     Cut(bool, bool),
 }
 
+/// A connection by its ends: who dialled, and whom.
+type Connection = (SocketAddr, SocketAddr);
+
 /// The links between the hosts of a world.
 pub(crate) struct Links {
     hosts: BTreeSet<String>,
@@ -24,6 +28,8 @@ pub(crate) struct Links {
     cut: BTreeMap<(String, String), u32>,
     /// How many faults hold a link, by its hosts in their order.
     held: BTreeMap<(String, String), u32>,
+    /// Links on which some connections wait while others pass: by how many faults, and which.
+    late: BTreeMap<(String, String), (u32, BTreeSet<Connection>)>,
     /// Hosts without power.
     dark: BTreeSet<String>,
     /// Hosts whose process stands still.
@@ -38,6 +44,7 @@ impl Links {
             hosts: BTreeSet::new(),
             cut: BTreeMap::new(),
             held: BTreeMap::new(),
+            late: BTreeMap::new(),
             dark: BTreeSet::new(),
             still: BTreeSet::new(),
             now: BTreeMap::new(),
@@ -71,6 +78,66 @@ impl Links {
         less(&mut self.held, pair(a, b));
     }
 
+    /// What the connections that are open between the two now carry waits from now on; those to come are as usual. Tells
+    /// how many wait.
+    pub(crate) fn hold_open(&mut self, a: &str, b: &str, sim: &Sim<'static>) -> usize {
+        let open = self.net.open_between(sim.lookup(a), sim.lookup(b));
+        let (faults, waiting) = self.late.entry(pair(a, b)).or_default();
+        *faults += 1;
+        waiting.extend(open);
+        waiting.len()
+    }
+
+    /// One fault fewer holds connections of this link back. Tells how many messages arrive late now.
+    pub(crate) fn let_late_arrive(&mut self, a: &str, b: &str, sim: &Sim<'static>) -> usize {
+        let link = pair(a, b);
+        let Some((faults, _)) = self.late.get_mut(&link) else {
+            return 0;
+        };
+        *faults -= 1;
+        if *faults > 0 {
+            return 0;
+        }
+        let ends = [sim.lookup(a), sim.lookup(b)];
+        let mut waiting = 0;
+        sim.links(|links| {
+            for messages in links {
+                let (one, other) = messages.pair();
+                if ends.contains(&one) && ends.contains(&other) {
+                    waiting += messages.count();
+                }
+            }
+        });
+        self.late.remove(&link);
+        waiting
+    }
+
+    /// Where only some connections of a link are held back: what the others carry passes. turmoil holds whole links.
+    pub(crate) fn pass_what_is_not_late(&self, sim: &Sim<'static>) {
+        for (link, (_, late)) in &self.late {
+            let held_anyway =
+                self.held.contains_key(link) || self.still.contains(&link.0) || self.still.contains(&link.1);
+            if held_anyway || self.now.get(link) != Some(&Way::Held) {
+                continue;
+            }
+            let ends = [sim.lookup(link.0.as_str()), sim.lookup(link.1.as_str())];
+            sim.links(|links| {
+                for messages in links {
+                    let (one, other) = messages.pair();
+                    if !(ends.contains(&one) && ends.contains(&other)) {
+                        continue;
+                    }
+                    for message in messages {
+                        let (from, to) = message.pair();
+                        if !late.contains(&(from, to)) && !late.contains(&(to, from)) {
+                            message.deliver();
+                        }
+                    }
+                }
+            });
+        }
+    }
+
     /// Without power nobody says goodbye: peers see silence, not a closed connection.
     pub(crate) fn set_dark(&mut self, host: &str, dark: bool) {
         if dark {
@@ -93,6 +160,7 @@ impl Links {
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
         self.held.clear();
+        self.late.clear();
         self.still.clear();
     }
 
@@ -100,7 +168,7 @@ impl Links {
     pub(crate) fn carries(&self, from: &str, to: &str) -> bool {
         match self.wanted(from, to) {
             Way::Open => true,
-            Way::Held => false,
+            Way::Held => self.late.contains_key(&pair(from, to)),
             Way::Cut(there, _) => !there,
         }
     }
@@ -114,6 +182,7 @@ impl Links {
         let cut = |from: &str, to: &str| !no_cut && self.cut.contains_key(&(from.to_owned(), to.to_owned()));
         match (cut(a, b), cut(b, a)) {
             (false, false) if !self.held.is_empty() && self.held.contains_key(&pair(a, b)) => Way::Held,
+            (false, false) if !self.late.is_empty() && self.late.contains_key(&pair(a, b)) => Way::Held,
             (false, false) if self.still.contains(a) || self.still.contains(b) => Way::Held,
             (false, false) => Way::Open,
             (there, back) => Way::Cut(there, back),

@@ -206,8 +206,19 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::DoublePowerCut { down_ms, .. }
         | Fault::Restart { down_ms }
         | Fault::BitRot { down_ms }
+        | Fault::Outage { down_ms, .. }
         | Fault::DieIn { down_ms, .. } => *down_ms,
-        Fault::ClockJump { .. } | Fault::ClockDrift { .. } | Fault::QuietRot => 0,
+        // How long a rolling restart takes is up to the nodes.
+        Fault::ClockJump { .. }
+        | Fault::ClockDrift { .. }
+        | Fault::QuietRot
+        | Fault::RollingRestart { .. } => 0,
+        Fault::Swizzle { each_ms } => 2 * *each_ms,
+        Fault::CrashLoop {
+            times,
+            up_ms,
+            down_ms,
+        } => u64::from(*times) * (up_ms + down_ms),
         Fault::SlowLink { for_ms, .. }
         | Fault::HeldLink { for_ms, .. }
         | Fault::CutLink { for_ms, .. }
@@ -219,6 +230,15 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Isolate { for_ms, .. }
         | Fault::Bridge { for_ms }
         | Fault::Pause { for_ms }
+        | Fault::Split { for_ms, .. }
+        | Fault::Ring { for_ms }
+        | Fault::NoClients { for_ms, .. }
+        | Fault::LateLink { for_ms, .. }
+        | Fault::ClockStrobe { for_ms, .. }
+        | Fault::ClockFreeze { for_ms }
+        | Fault::ClockNoise { for_ms, .. }
+        | Fault::ClockSwing { for_ms, .. }
+        | Fault::ClockWander { for_ms, .. }
         | Fault::SyncFails { for_ms, .. } => *for_ms,
     }
 }

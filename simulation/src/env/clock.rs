@@ -7,10 +7,64 @@ use parking_lot::Mutex;
 use skerry_env::clock::ClockBackend;
 use skerry_types::{Instant, WallMs};
 
-use crate::trace::SimTime;
+use crate::trace::{SimTime, fnv_of};
 
 /// 2026-01-01, when every simulation begins.
 const EPOCH_MS: i64 = 1_767_225_600_000;
+
+/// How a wall clock is wrong while a fault lasts (TigerBeetle's `TimeSim`, Jepsen's clock nemesis). Monotonic clocks are
+/// not touched by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WallFault {
+    /// It goes forth and back by so much, again and again.
+    Strobe {
+        /// How far.
+        by_ms: i64,
+        /// How long it stays.
+        every_ms: u64,
+    },
+    /// It stands.
+    Frozen,
+    /// Every reading is wrong by another error, of so much at most.
+    Noise {
+        /// The largest error.
+        by_ms: i64,
+    },
+    /// The error grows to so much, shrinks to as much below zero, and comes back.
+    Swing {
+        /// The largest error.
+        by_ms: i64,
+        /// How long that takes.
+        period_ms: u64,
+    },
+}
+
+impl WallFault {
+    /// The error `passed_ms` after it began; `salt` is another one for each reading.
+    fn error_ms(self, passed_ms: i64, salt: u64) -> i64 {
+        let turns = |every_ms: u64| passed_ms / i64::try_from(every_ms.max(1)).unwrap_or(i64::MAX);
+        match self {
+            Self::Strobe { by_ms, every_ms } => by_ms * ((turns(every_ms) + 1) % 2),
+            Self::Frozen => -passed_ms,
+            Self::Noise { by_ms } => {
+                let width = by_ms.unsigned_abs() * 2 + 1;
+                let drawn = fnv_of(&salt.to_be_bytes()) % width;
+                i64::try_from(drawn).unwrap_or(0) - by_ms.abs()
+            }
+            Self::Swing { by_ms, period_ms } => {
+                let quarter = i64::try_from(period_ms / 4).unwrap_or(0).max(1);
+                let (turn, into) = (passed_ms / quarter % 4, passed_ms % quarter);
+                let share = match turn {
+                    0 => into,
+                    1 => quarter - into,
+                    2 => -into,
+                    _ => into - quarter,
+                };
+                by_ms * share / quarter
+            }
+        }
+    }
+}
 
 struct Readings {
     /// The monotonic clock read `mono_nanos` when the simulation was at `sim_nanos`.
@@ -20,6 +74,8 @@ struct Readings {
     drift_ppm: i64,
     /// The wall clock's error.
     wall_offset_ms: i64,
+    /// How it is wrong besides, and since when.
+    wall_fault: Option<(WallFault, u64)>,
 }
 
 /// A host's monotonic and wall clock, and how they are wrong.
@@ -36,6 +92,7 @@ impl HostClock {
             mono_nanos: 0,
             drift_ppm: 0,
             wall_offset_ms: 0,
+            wall_fault: None,
         };
         Self {
             time,
@@ -57,10 +114,18 @@ impl HostClock {
         self.readings.lock().wall_offset_ms += by_ms;
     }
 
+    /// Makes the wall clock wrong from now on; a later fault takes the place of an earlier one.
+    pub fn set_wall_fault(&self, fault: Option<WallFault>) {
+        let now_ms = self.time.millis();
+        self.readings.lock().wall_fault = fault.map(|fault| (fault, now_ms));
+    }
+
     /// Sets the wall clock right.
     pub fn heal(&self) {
         self.set_drift_ppm(0);
-        self.readings.lock().wall_offset_ms = 0;
+        let mut readings = self.readings.lock();
+        readings.wall_offset_ms = 0;
+        readings.wall_fault = None;
     }
 
     fn now_nanos(&self) -> u64 {
@@ -79,7 +144,12 @@ impl ClockBackend for HostClock {
     fn wall(&self) -> WallMs {
         let readings = self.readings.lock();
         let passed_ms = i64::try_from(self.time.millis()).unwrap_or(i64::MAX);
-        WallMs(EPOCH_MS + passed_ms + passed_ms * readings.drift_ppm / 1_000_000 + readings.wall_offset_ms)
+        let error_ms = readings.wall_fault.map_or(0, |(fault, since_ms)| {
+            let since_ms = i64::try_from(since_ms).unwrap_or(i64::MAX);
+            fault.error_ms(passed_ms - since_ms, self.time.micros())
+        });
+        let drift_ms = passed_ms * readings.drift_ppm / 1_000_000;
+        WallMs(EPOCH_MS + passed_ms + drift_ms + readings.wall_offset_ms + error_ms)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -115,5 +185,44 @@ mod tests {
         assert!(clock.wall().get() < EPOCH_MS);
         clock.heal();
         assert_eq!(clock.wall().get(), EPOCH_MS + 4_000);
+    }
+
+    #[test]
+    fn a_wall_clock_is_wrong_in_its_own_way_and_right_again() {
+        let time = SimTime::default();
+        let clock = HostClock::new(time.clone());
+        let errors = |fault| {
+            let begins_ms = time.millis();
+            clock.set_wall_fault(Some(fault));
+            let readings = (0..8).map(|step| {
+                let at_ms = begins_ms + step * 100;
+                time.set_micros(at_ms * 1_000);
+                clock.wall().get() - EPOCH_MS - i64::try_from(at_ms).unwrap()
+            });
+            let readings: Vec<i64> = readings.collect();
+            clock.set_wall_fault(None);
+            assert_eq!(
+                clock.wall().get() - EPOCH_MS,
+                i64::try_from(time.millis()).unwrap()
+            );
+            readings
+        };
+        let strobe = WallFault::Strobe {
+            by_ms: 5_000,
+            every_ms: 200,
+        };
+        assert_eq!(errors(strobe), [5_000, 5_000, 0, 0, 5_000, 5_000, 0, 0]);
+        assert_eq!(
+            errors(WallFault::Frozen),
+            [0, -100, -200, -300, -400, -500, -600, -700]
+        );
+        let swing = WallFault::Swing {
+            by_ms: 50,
+            period_ms: 800,
+        };
+        assert_eq!(errors(swing), [0, 25, 50, 25, 0, -25, -50, -25]);
+        let noise = errors(WallFault::Noise { by_ms: 40 });
+        assert!(noise.iter().all(|error| error.abs() <= 40), "{noise:?}");
+        assert!(noise.windows(2).any(|pair| pair[0] != pair[1]), "{noise:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use skerry_env::{Clock, Env, Network, Rng, Tasks};
 
-pub use self::clock::HostClock;
+pub use self::clock::{HostClock, WallFault};
 pub use self::gate::Gate;
 pub use self::net::{LinkFaults, NetControl, Tap};
 use crate::disk::SimDisk;

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -46,6 +46,8 @@ pub struct LinkFaults {
 struct Ways {
     down: BTreeSet<String>,
     cut: BTreeSet<(String, String)>,
+    /// The connections that somebody has dialled and not given up, by both ends.
+    open: BTreeMap<u64, (SocketAddr, SocketAddr)>,
 }
 
 /// A host's sockets as the world sees them. Cheap to clone.
@@ -66,6 +68,7 @@ impl NetControl {
         let ways = Ways {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
+            open: BTreeMap::new(),
         };
         Self {
             host: host.into(),
@@ -109,6 +112,16 @@ impl NetControl {
         }
     }
 
+    /// The connections that are open between two addresses of the world.
+    #[must_use]
+    pub fn open_between(&self, a: IpAddr, b: IpAddr) -> BTreeSet<(SocketAddr, SocketAddr)> {
+        let ways = self.ways.lock();
+        let between = |(from, to): &&(SocketAddr, SocketAddr)| {
+            (from.ip(), to.ip()) == (a, b) || (from.ip(), to.ip()) == (b, a)
+        };
+        ways.open.values().filter(between).copied().collect()
+    }
+
     /// Changes what goes wrong with this host's connections.
     pub fn set_faults(&self, faults: LinkFaults) {
         *self.faults.lock() = faults;
@@ -120,6 +133,9 @@ impl NetControl {
         let tap = self.tap.clone().filter(|_| accepted_on.is_some());
         if let (Some(tap), Some(port)) = (&tap, accepted_on) {
             tap.opened(id, port);
+        }
+        if accepted_on.is_none() {
+            self.ways.lock().open.insert(id, (local, peer));
         }
         Ok(Conn::new(
             Box::new(SimIo {
@@ -338,6 +354,7 @@ impl AsyncWrite for SimIo {
 
 impl Drop for SimIo {
     fn drop(&mut self) {
+        self.control.ways.lock().open.remove(&self.id);
         if let Some(tap) = &self.tap {
             tap.closed(self.id);
         }

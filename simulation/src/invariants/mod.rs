@@ -28,6 +28,8 @@ use crate::oracle::{Rotten, Violations};
 use crate::trace::Trace;
 use crate::workload::TOPICS;
 
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// A partition's place in the cluster.
 pub(crate) struct Place {
     pub(crate) leader: Option<i32>,
@@ -260,6 +262,20 @@ impl Watcher {
             .map(|broker| broker.quorum().leadership());
         let newest = known.max_by_key(|leadership| (leadership.term, leadership.leader.is_some()))?;
         newest.leader.map(BrokerId::get)
+    }
+
+    /// Who coordinates a group: who leads its partition of the offsets topic.
+    pub(crate) fn coordinator(&self, group: &str) -> Option<i32> {
+        let image = self.metadata.newest()?;
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let count = i32::try_from(topic.partitions.len()).ok()?;
+        let hash = group.encode_utf16().fold(0_i32, |hash, unit| {
+            hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+        });
+        // Java's `String.hashCode`, made positive as Kafka's `Utils.abs` does.
+        let number = (hash & i32::MAX) % count.max(1);
+        let partition = topic.partition(PartitionIndex(number))?;
+        partition.leader.map(BrokerId::get)
     }
 
     /// The first thing that a cluster without faults must have and this one has not.

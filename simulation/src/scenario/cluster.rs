@@ -4,7 +4,7 @@ use skerry_env::Rng;
 
 use super::{
     CLIENT_HOSTS, Fault, KINDS, Rate, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload, below,
-    draw_fault, draw_snapshots, draw_workload, is_packed,
+    draw_fault, draw_snapshots, draw_workload, is_packed, patterns,
 };
 use crate::workload::TOPICS;
 
@@ -19,6 +19,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
     let faults_ms = 4_000 + rng.below(5_000);
     let replication = [3, 3, 3, 2][below(&rng, 4)].min(i16::try_from(nodes).unwrap_or(3));
     let min_in_sync = if replication > 2 && rng.chance(3, 4) { 2 } else { 1 };
+    let faults = draw_faults(seed, nodes, faults_ms);
     Scenario {
         about: String::new(),
         seed,
@@ -30,13 +31,13 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         write_to: Vec::new(),
         packed: is_packed(seed),
         snapshot_every_entries: draw_snapshots(seed),
-        faults_ms: faults_ms + CALM_MS,
+        faults_ms: patterns::with_outages(faults_ms + CALM_MS, &faults),
         tick_ms: [1, 2, 2][below(&rng, 3)],
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),
         cold_read_one_in: [0, 2, 10][below(&rng, 3)],
         ends_with_power_cut: rng.chance(2, 3),
         workload: draw_workload_of_several(seed),
-        faults: draw_faults(seed, nodes, faults_ms),
+        faults,
     }
 }
 
@@ -74,12 +75,13 @@ fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
             Rate::Often => rng.chance(2, 5),
             Rate::Seldom => rng.chance(1, 5),
         };
-        if !on {
+        if !on || (kind.name == "ring" && nodes < patterns::RING_NODES_MIN) {
             continue;
         }
         for _ in 0..1 + rng.below(kind.most_of_several) {
             let fault = draw_cluster_fault(kind.name, nodes, &rng);
-            let on = draw_target(kind.name, nodes, &rng);
+            let on = patterns::draw_target(kind.name, nodes, &rng)
+                .unwrap_or_else(|| draw_target(kind.name, nodes, &rng));
             faults.push(Timed {
                 at_ms: begins_ms + rng.below(faults_ms),
                 on,
@@ -94,6 +96,9 @@ fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
 fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
     let down_ms = [10, 300, 2_000][below(rng, 3)] + rng.below(300);
     let for_ms = [100, 800, 2_500][below(rng, 3)] + rng.below(500);
+    if let Some(fault) = patterns::draw(kind, nodes, rng) {
+        return fault;
+    }
     match kind {
         "isolate" => Fault::Isolate {
             way: [Way::Both, Way::Both, Way::In, Way::Out][below(rng, 4)],

@@ -94,7 +94,7 @@ const fn kind(
 }
 
 /// All kinds. A new one takes a number that nobody has; an old one keeps its own.
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 37] = [
     kind(1, "kill", Group::Process, Rate::Often, (3, 4)),
     kind(2, "power-cut", Group::Power, Rate::Often, (3, 3)),
     kind(3, "double-power-cut", Group::Power, Rate::Often, (1, 1)),
@@ -117,6 +117,21 @@ pub const KINDS: [Kind; 22] = [
     kind(20, "pause", Group::Process, Rate::Often, (0, 2)),
     kind(21, "site-power-cut", Group::Power, Rate::Often, (0, 1)),
     kind(22, "quiet-rot", Group::Disk, Rate::Seldom, (0, 1)),
+    kind(41, "split", Group::Net, Rate::Seldom, (0, 2)),
+    kind(42, "ring", Group::Net, Rate::Often, (0, 1)),
+    kind(43, "no-clients", Group::Net, Rate::Seldom, (0, 2)),
+    kind(44, "controller-link", Group::Net, Rate::Seldom, (0, 2)),
+    kind(45, "coordinator-link", Group::Net, Rate::Seldom, (0, 2)),
+    kind(46, "swizzle", Group::Net, Rate::Seldom, (0, 1)),
+    kind(47, "late-link", Group::Net, Rate::Often, (2, 2)),
+    kind(48, "outage", Group::Process, Rate::Seldom, (1, 2)),
+    kind(49, "crash-loop", Group::Process, Rate::Seldom, (1, 1)),
+    kind(50, "rolling-restart", Group::Process, Rate::Seldom, (0, 1)),
+    kind(51, "clock-strobe", Group::Clock, Rate::Seldom, (1, 1)),
+    kind(52, "clock-freeze", Group::Clock, Rate::Seldom, (1, 1)),
+    kind(53, "clock-noise", Group::Clock, Rate::Seldom, (1, 1)),
+    kind(54, "clock-swing", Group::Clock, Rate::Seldom, (1, 1)),
+    kind(55, "clock-wander", Group::Clock, Rate::Seldom, (1, 1)),
 ];
 
 /// Kinds of fault as a person writes them: names of kinds and of groups, `all`, or `none`.
@@ -193,7 +208,10 @@ mod tests {
 
     #[test]
     fn kinds_are_named_by_themselves_or_by_their_group() {
-        assert_eq!(names("kill, clock"), ["clock-drift", "clock-jump", "kill"]);
+        let mut clocks: Vec<_> = Group::Clock.kinds().map(|kind| kind.name).collect();
+        clocks.push("kill");
+        clocks.sort_unstable();
+        assert_eq!(names("kill, clock"), clocks);
         assert_eq!(names("power").len(), Group::Power.kinds().count());
         assert_eq!(names("all").len(), KINDS.len());
         assert_eq!(names("kill,kill"), ["kill"]);

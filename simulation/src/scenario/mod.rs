@@ -4,6 +4,7 @@
 
 mod cluster;
 mod kinds;
+mod patterns;
 mod target;
 
 use std::io;
@@ -151,21 +152,31 @@ impl Timed {
     pub fn kind(&self) -> &'static str {
         match (&self.fault, &self.on) {
             (Fault::PowerCut { .. }, Target::All) => "site-power-cut",
+            (Fault::CutLink { host, .. }, _) if host == "controller" => "controller-link",
+            (Fault::CutLink { host, .. }, _) if host.starts_with("coordinator of ") => "coordinator-link",
             (fault, _) => fault.kind(),
         }
     }
 }
 
 /// Which ways of a node are cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// It neither hears nor is heard.
+    #[default]
     Both,
     /// It does not hear.
     In,
     /// It is not heard.
     Out,
+}
+
+impl Way {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+    fn is_both(&self) -> bool {
+        *self == Self::Both
+    }
 }
 
 /// What goes wrong. The faults of a broker's process are ignored while it is down.
@@ -196,8 +207,13 @@ pub enum Fault {
     SlowLink { host: String, max_ms: u64, for_ms: u64 },
     /// Nothing moves between them, and nothing is lost.
     HeldLink { host: String, for_ms: u64 },
-    /// Nothing passes between them, and what was on its way is lost.
-    CutLink { host: String, for_ms: u64 },
+    /// Nothing passes between them, and what was on its way is lost; or only one of the ways of those hit is cut.
+    CutLink {
+        host: String,
+        #[serde(default, skip_serializing_if = "Way::is_both")]
+        way: Way,
+        for_ms: u64,
+    },
     /// Messages between a client host and the broker are lost now and then, and with them their connections.
     FlappingLink {
         host: String,
@@ -231,6 +247,38 @@ pub enum Fault {
     Pause { for_ms: u64 },
     /// Syncs fail; at the end a person restarts the broker.
     SyncFails { one_in: u64, for_ms: u64 },
+    /// Those hit and these client hosts hear each other, and so do all the others; nobody hears the other side.
+    Split {
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        clients: Vec<String>,
+        for_ms: u64,
+    },
+    /// Each node hears a majority, no two of them the same one: nothing passes between nodes that are not neighbours in a
+    /// ring that begins with the one hit. It takes five nodes.
+    Ring { for_ms: u64 },
+    /// Those hit hear every node and no client.
+    NoClients { way: Way, for_ms: u64 },
+    /// All links of those hit are held, one host after the other; after as long again they are let go in another order.
+    Swizzle { each_ms: u64 },
+    /// What the connections between those hit and this host carry waits, and arrives after all: new connections are as
+    /// usual, so that a request comes when its sender has long asked again on another one.
+    LateLink { host: String, for_ms: u64 },
+    /// Away for as long as a session lasts, or so long that the others have gone on without it.
+    Outage { power: bool, down_ms: u64 },
+    /// Killed so many times, each time soon after it has begun.
+    CrashLoop { times: u32, up_ms: u64, down_ms: u64 },
+    /// SIGTERM and a start for one of those hit after the other: the next one when the last one serves.
+    RollingRestart { down_ms: u64, pause_ms: u64 },
+    /// The wall clock goes forth and back.
+    ClockStrobe { by_ms: i64, every_ms: u64, for_ms: u64 },
+    /// The wall clock stands.
+    ClockFreeze { for_ms: u64 },
+    /// Every reading of the wall clock is wrong by another error.
+    ClockNoise { by_ms: i64, for_ms: u64 },
+    /// The wall clock's error grows, shrinks below zero and comes back.
+    ClockSwing { by_ms: i64, period_ms: u64, for_ms: u64 },
+    /// The clocks run at another rate every so often, fast or slow by so much at most.
+    ClockWander { ppm: u64, every_ms: u64, for_ms: u64 },
 }
 
 impl Fault {
@@ -259,6 +307,19 @@ impl Fault {
             Self::Isolate { .. } => "isolate",
             Self::Bridge { .. } => "bridge",
             Self::Pause { .. } => "pause",
+            Self::Split { .. } => "split",
+            Self::Ring { .. } => "ring",
+            Self::NoClients { .. } => "no-clients",
+            Self::Swizzle { .. } => "swizzle",
+            Self::LateLink { .. } => "late-link",
+            Self::Outage { .. } => "outage",
+            Self::CrashLoop { .. } => "crash-loop",
+            Self::RollingRestart { .. } => "rolling-restart",
+            Self::ClockStrobe { .. } => "clock-strobe",
+            Self::ClockFreeze { .. } => "clock-freeze",
+            Self::ClockNoise { .. } => "clock-noise",
+            Self::ClockSwing { .. } => "clock-swing",
+            Self::ClockWander { .. } => "clock-wander",
         }
     }
 }
@@ -301,6 +362,7 @@ impl Scenario {
     pub fn draw(seed: u64) -> Self {
         let rng = Rng::seeded(seed ^ 0x5ce7_a210);
         let faults_ms = 6_000 + rng.below(6_000);
+        let faults = draw_faults(seed, faults_ms);
         Self {
             about: String::new(),
             seed,
@@ -312,13 +374,13 @@ impl Scenario {
             write_to: Vec::new(),
             packed: is_packed(seed),
             snapshot_every_entries: draw_snapshots(seed),
-            faults_ms,
+            faults_ms: patterns::with_outages(faults_ms, &faults),
             tick_ms: [1, 1, 2][below(&rng, 3)],
             latency_ms: (rng.below(2), [3, 10, 40][below(&rng, 3)]),
             cold_read_one_in: [0, 2, 10][below(&rng, 3)],
             ends_with_power_cut: rng.chance(2, 3),
             workload: draw_workload(seed),
-            faults: draw_faults(seed, faults_ms),
+            faults,
         }
     }
 
@@ -346,7 +408,7 @@ impl Scenario {
         if !on("power-cut") {
             scenario.ends_with_power_cut = false;
             for timed in &mut scenario.faults {
-                if let Fault::DieIn { power, .. } = &mut timed.fault {
+                if let Fault::DieIn { power, .. } | Fault::Outage { power, .. } = &mut timed.fault {
                     *power = false;
                 }
             }
@@ -477,7 +539,7 @@ fn is_packed(seed: u64) -> bool {
 
 /// In most worlds nodes that were away get a snapshot instead of what they missed.
 fn draw_snapshots(seed: u64) -> u64 {
-    let rng = Rng::seeded(seed ^ 0x005_a95_07);
+    let rng = Rng::seeded(seed ^ 0x005a_9507);
     [20, 60, 250, RARELY][below(&rng, 4)]
 }
 
@@ -550,6 +612,9 @@ fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {
 }
 
 fn draw_fault(kind: &str, rng: &Rng) -> Fault {
+    if let Some(fault) = patterns::draw(kind, 1, rng) {
+        return fault;
+    }
     let down_ms = [10, 200, 1_500][below(rng, 3)] + rng.below(300);
     let for_ms = [100, 800, 2_500][below(rng, 3)] + rng.below(500);
     let host = CLIENT_HOSTS[below(rng, 2)].to_owned();
@@ -583,7 +648,11 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             for_ms,
         },
         "held-link" => Fault::HeldLink { host, for_ms },
-        "cut-link" => Fault::CutLink { host, for_ms },
+        "cut-link" => Fault::CutLink {
+            host,
+            way: Way::Both,
+            for_ms,
+        },
         "flapping-link" => Fault::FlappingLink {
             host,
             per_mille: 1 + rng.below(4),

@@ -26,6 +26,8 @@ pub enum Target {
     LastFollowerOf(String),
     /// All of those that follow it.
     FollowersOf(String),
+    /// Who coordinates a group.
+    CoordinatorOf(String),
 }
 
 impl Target {
@@ -46,6 +48,7 @@ impl fmt::Display for Target {
             Self::FollowerOf(partition) => write!(f, "follower of {partition}"),
             Self::LastFollowerOf(partition) => write!(f, "last follower of {partition}"),
             Self::FollowersOf(partition) => write!(f, "followers of {partition}"),
+            Self::CoordinatorOf(group) => write!(f, "coordinator of {group}"),
             Self::Nodes(numbers) => {
                 for (index, number) in numbers.iter().enumerate() {
                     let comma = if index == 0 { "" } else { "," };
@@ -74,13 +77,15 @@ impl FromStr for Target {
                     Self::LastFollowerOf(partition.to_owned())
                 } else if let Some(partition) = text.strip_prefix("followers of ") {
                     Self::FollowersOf(partition.to_owned())
+                } else if let Some(group) = text.strip_prefix("coordinator of ") {
+                    Self::CoordinatorOf(group.to_owned())
                 } else {
                     let number = |word: &str| word.trim().strip_prefix('n')?.parse().ok();
                     let numbers: Option<Vec<u32>> = text.split(',').map(number).collect();
                     Self::Nodes(numbers.ok_or_else(|| {
                         format!(
                             "{text:?} is nobody: n1 or n1,n3 or all or controller or leader of orders-0 or follower, \
-                             last follower or followers of orders-0 is expected"
+                             last follower or followers of orders-0 or coordinator of readers is expected"
                         )
                     })?)
                 }
@@ -118,6 +123,7 @@ mod tests {
             "follower of events-1",
             "last follower of events-1",
             "followers of orders-2",
+            "coordinator of readers",
         ] {
             assert_eq!(
                 text.parse::<Target>().map(|target| target.to_string()),

@@ -5,39 +5,26 @@ use std::time::Duration;
 use skerry_env::Rng;
 use skerry_env::clock::ClockBackend as _;
 
-use super::World;
+use super::{World, clocks, network, processes};
 use crate::disk::DiskConfig;
-use crate::env::{LinkFaults, NetControl};
 use crate::oracle::RottenPlace;
 use crate::process::State;
 use crate::rot;
-use crate::scenario::{Fault, Target, Way};
-
-/// A SIGTERM is obeyed within this time.
-const STOPS_WITHIN_MS: u64 = 20_000;
+use crate::scenario::{Fault, Target};
 
 /// What the world does at a moment.
 pub(super) enum Action {
     Fault(usize),
     Start(usize),
     PowerAgain(usize, u64),
-    MustHaveStopped {
-        node: usize,
-        start: u64,
-    },
-    NormalLatency(String, String),
-    Release(String, String),
-    /// Ways that are no longer cut.
-    Mend(Vec<(String, String)>),
-    StopFlapping(String, String),
-    GoodConnections(String),
+    MustHaveStopped { node: usize, start: u64 },
+    Network(network::Step),
+    Process(processes::Step),
+    Clock(clocks::Step),
     NormalDisk(usize),
     FreeDisk(usize),
     GoodSyncs(usize),
-    Resume {
-        node: usize,
-        start: u64,
-    },
+    Resume { node: usize, start: u64 },
 }
 
 impl World<'_> {
@@ -57,9 +44,7 @@ impl World<'_> {
                     );
                 }
                 *self.faults.entry(timed.kind()).or_default() += 1;
-                if let Fault::Isolate { way, clients, for_ms } = timed.fault {
-                    self.isolate(&hit, way, clients, for_ms);
-                } else {
+                if !self.trouble_the_network(&hit, &timed.fault) && !self.trouble_all(&hit, &timed.fault) {
                     for node in hit {
                         self.inflict(node, timed.fault.clone());
                     }
@@ -75,25 +60,16 @@ impl World<'_> {
                 let node = &self.nodes[node];
                 if node.starts == start && node.process.state() == State::Stopping {
                     let why = format!(
-                        "{} was told to stop {STOPS_WITHIN_MS} ms ago, and still runs",
-                        node.name
+                        "{} was told to stop {} ms ago, and still runs",
+                        node.name,
+                        processes::STOPS_WITHIN_MS
                     );
                     self.violations.add(&self.trace, "does-not-stop", why);
                 }
             }
-            Action::NormalLatency(a, b) => self.normal_latency(&a, &b),
-            Action::Release(a, b) => {
-                self.links.release(&a, &b);
-                self.links.apply(&mut self.sim);
-            }
-            Action::Mend(ways) => {
-                for (from, to) in ways {
-                    self.links.mend(&from, &to);
-                }
-                self.links.apply(&mut self.sim);
-            }
-            Action::StopFlapping(a, b) => self.sim.set_link_fail_rate(a, b, 0.0),
-            Action::GoodConnections(host) => self.control(&host).set_faults(LinkFaults::default()),
+            Action::Network(step) => self.step_network(step),
+            Action::Process(step) => self.step_process(step),
+            Action::Clock(step) => self.step_clock(step),
             Action::NormalDisk(node) => self.normal_disk(node),
             Action::FreeDisk(node) => self.nodes[node].host.disk.free_room(),
             Action::GoodSyncs(node) => {
@@ -122,7 +98,7 @@ impl World<'_> {
     }
 
     /// The nodes that a fault hits, by their places.
-    fn targets(&self, on: &Target) -> Vec<usize> {
+    pub(super) fn targets(&self, on: &Target) -> Vec<usize> {
         if self.nodes.len() == 1 {
             return vec![0];
         }
@@ -153,6 +129,11 @@ impl World<'_> {
                 .and_then(|place| number(*place.followers.last()?))
                 .into_iter()
                 .collect(),
+            Target::CoordinatorOf(group) => known
+                .and_then(|watcher| watcher.coordinator(group))
+                .and_then(number)
+                .into_iter()
+                .collect(),
             Target::FollowersOf(partition) => place(partition)
                 .map(|place| place.followers.into_iter().filter_map(number).collect())
                 .unwrap_or_default(),
@@ -179,17 +160,7 @@ impl World<'_> {
                 self.nodes[index].again_at_start = Some((again_after_ms, down_ms));
                 self.crash(index, true, down_ms);
             }
-            Fault::Restart { down_ms } if self.nodes[index].process.state() == State::Serving => {
-                let node = &mut self.nodes[index];
-                self.trace.event(&node.name, format_args!("is told to stop"));
-                node.after_stop_ms = down_ms;
-                node.process.terminate();
-                let start = node.starts;
-                self.plan(
-                    now + STOPS_WITHIN_MS,
-                    Action::MustHaveStopped { node: index, start },
-                );
-            }
+            Fault::Restart { down_ms } => self.restart(index, down_ms),
             Fault::DieIn {
                 op,
                 count,
@@ -217,14 +188,32 @@ impl World<'_> {
             | Fault::QuietRot
             | Fault::PowerCut { .. }
             | Fault::DoublePowerCut { .. }
-            | Fault::Restart { .. }
             | Fault::DieIn { .. }
             | Fault::Pause { .. } => {}
             Fault::ClockJump { by_ms } => self.nodes[index].host.clock.jump_wall_ms(by_ms),
             Fault::ClockDrift { ppm } => self.nodes[index].host.clock.set_drift_ppm(ppm),
+            Fault::CrashLoop {
+                times,
+                up_ms,
+                down_ms,
+            } if up => {
+                self.crash_again(index, times, up_ms, down_ms);
+            }
+            Fault::Outage { power, down_ms } if up => self.crash(index, power, down_ms),
+            Fault::Outage { .. } | Fault::CrashLoop { .. } => {}
+            Fault::ClockStrobe { .. }
+            | Fault::ClockFreeze { .. }
+            | Fault::ClockNoise { .. }
+            | Fault::ClockSwing { .. }
+            | Fault::ClockWander { .. } => self.trouble_the_clock(index, &fault),
             Fault::Bridge { for_ms } => self.bridge(index, for_ms),
-            // It hits all at once: see `carry_out`.
-            Fault::Isolate { .. } => {}
+            // They hit all at once: see `carry_out`.
+            Fault::Isolate { .. }
+            | Fault::Split { .. }
+            | Fault::Ring { .. }
+            | Fault::NoClients { .. }
+            | Fault::Swizzle { .. }
+            | Fault::RollingRestart { .. } => {}
             Fault::DiskStall { .. }
             | Fault::SlowDisk { .. }
             | Fault::DiskFull { .. }
@@ -235,63 +224,8 @@ impl World<'_> {
             | Fault::HeldLink { .. }
             | Fault::CutLink { .. }
             | Fault::FlappingLink { .. }
+            | Fault::LateLink { .. }
             | Fault::BadConnections { .. } => self.trouble_a_link(&name, fault),
-        }
-    }
-
-    fn trouble_a_link(&mut self, name: &str, fault: Fault) {
-        let now = self.now_ms;
-        let (Fault::SlowLink { host, .. }
-        | Fault::HeldLink { host, .. }
-        | Fault::CutLink { host, .. }
-        | Fault::FlappingLink { host, .. }
-        | Fault::BadConnections { host, .. }) = &fault
-        else {
-            return;
-        };
-        // Nobody is linked to itself.
-        let (name, host) = (name.to_owned(), self.host_named(host));
-        if name == host && !matches!(fault, Fault::BadConnections { .. }) {
-            return;
-        }
-        match fault {
-            Fault::SlowLink { max_ms, for_ms, .. } => {
-                let max = Duration::from_millis(max_ms);
-                self.sim
-                    .set_link_max_message_latency(name.as_str(), host.as_str(), max);
-                self.plan(now + for_ms, Action::NormalLatency(name, host));
-            }
-            Fault::HeldLink { for_ms, .. } => {
-                self.links.hold(&name, &host);
-                self.links.apply(&mut self.sim);
-                self.plan(now + for_ms, Action::Release(name, host));
-            }
-            Fault::CutLink { for_ms, .. } => {
-                let ways = vec![(name.clone(), host.clone()), (host, name)];
-                self.cut(ways, for_ms);
-            }
-            Fault::FlappingLink {
-                per_mille, for_ms, ..
-            } => {
-                let rate = per_mille as f64 / 1_000.0;
-                self.sim.set_link_fail_rate(name.as_str(), host.as_str(), rate);
-                self.plan(now + for_ms, Action::StopFlapping(name, host));
-            }
-            Fault::BadConnections {
-                reset_one_in,
-                cut_one_in,
-                chop_one_in,
-                for_ms,
-                ..
-            } => {
-                self.control(&host).set_faults(LinkFaults {
-                    reset_one_in,
-                    cut_one_in,
-                    chop_one_in,
-                });
-                self.plan(now + for_ms, Action::GoodConnections(host));
-            }
-            _ => {}
         }
     }
 
@@ -322,59 +256,6 @@ impl World<'_> {
         }
     }
 
-    /// A host by its own name, or by what its node is now.
-    fn host_named(&self, host: &str) -> String {
-        let known = || host.parse().ok().map(|target: Target| self.targets(&target));
-        match known().as_deref() {
-            Some([node, ..]) => self.nodes[*node].name.clone(),
-            _ => host.to_owned(),
-        }
-    }
-
-    fn cut(&mut self, ways: Vec<(String, String)>, for_ms: u64) {
-        for (from, to) in &ways {
-            self.links.cut(from, to);
-        }
-        self.links.apply(&mut self.sim);
-        self.plan(self.now_ms + for_ms, Action::Mend(ways));
-    }
-
-    /// Cuts some nodes off from the rest.
-    fn isolate(&mut self, hit: &[usize], way: Way, clients: bool, for_ms: u64) {
-        let hit: Vec<String> = hit.iter().map(|node| self.nodes[*node].name.clone()).collect();
-        let mut ways = Vec::new();
-        for name in &hit {
-            for other in self.links.others(name) {
-                let is_client = !self.nodes.iter().any(|node| node.name == other);
-                if hit.contains(&other) || (is_client && !clients) {
-                    continue;
-                }
-                if way != Way::Out {
-                    ways.push((other.clone(), name.clone()));
-                }
-                if way != Way::In {
-                    ways.push((name.clone(), other));
-                }
-            }
-        }
-        self.cut(ways, for_ms);
-    }
-
-    /// Cuts the nodes on the one side of a node from those on its other side.
-    fn bridge(&mut self, index: usize, for_ms: u64) {
-        let count = self.nodes.len();
-        let at = |step: usize| self.nodes[(index + step) % count].name.clone();
-        let half = count / 2;
-        let mut ways = Vec::new();
-        for left in 1..=half {
-            for right in half + 1..count {
-                ways.push((at(left), at(right)));
-                ways.push((at(right), at(left)));
-            }
-        }
-        self.cut(ways, for_ms);
-    }
-
     fn resume(&mut self, index: usize) {
         let node = &self.nodes[index];
         if node.host.gate.is_closed() {
@@ -383,20 +264,6 @@ impl World<'_> {
             self.links.apply(&mut self.sim);
             node.host.gate.open();
         }
-    }
-
-    fn control(&self, host: &str) -> &NetControl {
-        let node = self.nodes.iter().find(|node| node.name == host);
-        match (self.clients.get(host), node) {
-            (Some(client), _) => &client.net,
-            (None, Some(node)) => &node.host.net,
-            (None, None) => &self.nodes[0].host.net,
-        }
-    }
-
-    fn normal_latency(&mut self, a: &str, b: &str) {
-        let max = Duration::from_millis(self.scenario.latency_ms.1);
-        self.sim.set_link_max_message_latency(a, b, max);
     }
 
     fn normal_disk(&mut self, index: usize) {
@@ -411,20 +278,12 @@ impl World<'_> {
         self.trace.event("world", format_args!("everything is healed"));
         self.agenda
             .retain(|_, action| matches!(action, Action::Start(_) | Action::MustHaveStopped { .. }));
-        for client in self.clients.values() {
-            client.net.set_faults(LinkFaults::default());
-        }
+        self.bring_starts_forward();
         for index in 0..self.nodes.len() {
             self.resume(index);
             self.heal_node(index);
         }
-        self.links.heal();
-        self.links.apply(&mut self.sim);
-        for (a, b) in self.links.all() {
-            self.sim.set_link_fail_rate(a.as_str(), b.as_str(), 0.0);
-            self.normal_latency(&a, &b);
-        }
-        self.links.mend_flapping(&mut self.sim);
+        self.heal_network();
         for index in 0..self.nodes.len() {
             self.restart_what_has_failed(index, "disk has failed");
         }
@@ -481,7 +340,6 @@ impl World<'_> {
         self.normal_disk(index);
         let node = &mut self.nodes[index];
         node.again_at_start = None;
-        node.host.net.set_faults(LinkFaults::default());
         node.host.clock.heal();
         let disk = &node.host.disk;
         disk.free_room();

@@ -4,8 +4,11 @@
 //! takes a record; one last crash; every partition takes a record again, and one client reads everything. Then the
 //! history is judged.
 
+mod clocks;
 mod faults;
+mod network;
 mod nodes;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,6 +83,8 @@ struct World<'a> {
     /// What had rotted when everything else was healed.
     left_rotten: Option<Rot>,
     faults: BTreeMap<&'static str, u64>,
+    /// What faults did, where the world can tell.
+    felt: BTreeMap<&'static str, u64>,
 }
 
 /// Where a panic of this process is written down: a panic of any simulated task is a violation.
@@ -191,6 +196,7 @@ impl<'a> World<'a> {
             rot: None,
             left_rotten: None,
             faults: BTreeMap::new(),
+            felt: BTreeMap::new(),
         }
     }
 
@@ -327,6 +333,7 @@ impl<'a> World<'a> {
     fn step_until(&mut self, by_ms: u64, enough: impl Fn(&Self) -> bool) -> bool {
         while self.now_ms < by_ms && !enough(self) {
             self.act();
+            self.links.pass_what_is_not_late(&self.sim);
             if !self.step() {
                 return false;
             }
@@ -408,7 +415,11 @@ impl<'a> World<'a> {
             starts: self.nodes.iter().map(|node| node.starts).sum(),
             answers_checked: self.nodes.iter().map(|node| node.oracle.answers_checked()).sum(),
             faults: self.faults,
-            seen: self.watcher.map(|watcher| watcher.seen).unwrap_or_default(),
+            seen: {
+                let mut seen = self.watcher.map(|watcher| watcher.seen).unwrap_or_default();
+                seen.extend(self.felt);
+                seen
+            },
             history,
         };
         drop(self.sim);

@@ -1,0 +1,131 @@
+//! Processes that end in patterns: again and again, or one after the other.
+
+use super::World;
+use super::faults::Action;
+use crate::process::State;
+use crate::scenario::Fault;
+
+/// A SIGTERM is obeyed within this time.
+pub(super) const STOPS_WITHIN_MS: u64 = 20_000;
+/// How often a rolling restart looks whether the last node serves again.
+const LOOK_MS: u64 = 20;
+/// Once everything is healed, nobody stays away for longer.
+const AWAY_MAX_MS: u64 = 2_500;
+
+/// What becomes of a process fault later.
+pub(super) enum Step {
+    /// The process is killed once more, and so many times after that.
+    CrashAgain {
+        node: usize,
+        times: u32,
+        up_ms: u64,
+        down_ms: u64,
+    },
+    /// The next one of a rolling restart is told to stop when `last` serves.
+    Roll {
+        last: Option<usize>,
+        rest: Vec<usize>,
+        down_ms: u64,
+        pause_ms: u64,
+    },
+}
+
+impl World<'_> {
+    pub(super) fn step_process(&mut self, step: Step) {
+        match step {
+            Step::CrashAgain {
+                node,
+                times,
+                up_ms,
+                down_ms,
+            } => {
+                if self.nodes[node].is_up() {
+                    self.crash_again(node, times, up_ms, down_ms);
+                }
+            }
+            Step::Roll {
+                last,
+                rest,
+                down_ms,
+                pause_ms,
+            } => self.roll(last, rest, down_ms, pause_ms),
+        }
+    }
+
+    /// Faults of several processes at once; false for all others.
+    pub(super) fn trouble_all(&mut self, hit: &[usize], fault: &Fault) -> bool {
+        match *fault {
+            Fault::RollingRestart { down_ms, pause_ms } => self.roll(None, hit.to_vec(), down_ms, pause_ms),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Kills it, and plans the next time.
+    pub(super) fn crash_again(&mut self, index: usize, times: u32, up_ms: u64, down_ms: u64) {
+        self.crash(index, false, down_ms);
+        if times > 1 {
+            let step = Step::CrashAgain {
+                node: index,
+                times: times - 1,
+                up_ms,
+                down_ms,
+            };
+            self.plan(self.now_ms + down_ms + up_ms, Action::Process(step));
+        }
+    }
+
+    /// SIGTERM, and a start `down_ms` after the process has ended.
+    pub(super) fn restart(&mut self, index: usize, down_ms: u64) {
+        if self.nodes[index].process.state() != State::Serving {
+            return;
+        }
+        let node = &mut self.nodes[index];
+        self.trace.event(&node.name, format_args!("is told to stop"));
+        node.after_stop_ms = down_ms;
+        node.process.terminate();
+        let start = node.starts;
+        self.plan(
+            self.now_ms + STOPS_WITHIN_MS,
+            Action::MustHaveStopped { node: index, start },
+        );
+    }
+
+    fn roll(&mut self, last: Option<usize>, mut rest: Vec<usize>, down_ms: u64, pause_ms: u64) {
+        let serves = |node: usize| self.nodes[node].process.state() == State::Serving;
+        let Some(next) = rest.first().copied() else {
+            return;
+        };
+        let mut after_ms = LOOK_MS;
+        let mut waits_for = last;
+        if last.is_none_or(serves) && serves(next) {
+            rest.remove(0);
+            self.restart(next, down_ms);
+            waits_for = Some(next);
+            after_ms += pause_ms;
+        }
+        let step = Step::Roll {
+            last: waits_for,
+            rest,
+            down_ms,
+            pause_ms,
+        };
+        self.plan(self.now_ms + after_ms, Action::Process(step));
+    }
+
+    /// Everything is healed: who would stay away for long comes back now.
+    pub(super) fn bring_starts_forward(&mut self) {
+        let by_ms = self.now_ms + AWAY_MAX_MS;
+        let late: Vec<_> = self
+            .agenda
+            .iter()
+            .filter(|((at_ms, _), action)| *at_ms > by_ms && matches!(action, Action::Start(_)))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            if let Some(action) = self.agenda.remove(&key) {
+                self.agenda.insert((self.now_ms, key.1), action);
+            }
+        }
+    }
+}
