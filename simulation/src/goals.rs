@@ -129,6 +129,12 @@ pub const GOALS: &[Goal] = goals! {
     Any "fetch-session-out-of-step" "an answer was lost, and the reader asks again"
 };
 
+/// The goal of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Goal> {
+    GOALS.iter().find(|goal| goal.name == name)
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "reads the source of the workspace")]

@@ -213,4 +213,26 @@ pub const PLANTS: &[Planted] = &[
         5,
         "a copy may be elected whose unflushed records went with the power (KIP-966)",
     ),
+    in_scenario(
+        "epochs-not-cut",
+        "kip-279",
+        10,
+        "a log that is cut keeps the leader epochs of what was cut (KAFKA-10706)",
+    ),
+    in_scenario(
+        "standing-ignored",
+        "stale-leader",
+        30,
+        "a leader speaks for its partition for as long as it hears of no other one",
+    ),
+    in_cluster(
+        "snapshot-without-eligible",
+        60,
+        "a snapshot of the metadata forgets who is eligible",
+    ),
+    in_cluster(
+        "sums-not-compared",
+        60,
+        "what is read back is not compared with its sums",
+    ),
 ];

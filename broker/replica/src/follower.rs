@@ -147,10 +147,6 @@ impl Follower {
         };
         let cut = both.min(log_end);
         reached("diverging-log");
-        sometimes(
-            "diverging-in-an-epoch-the-leader-never-had",
-            own_epoch < leader_epoch,
-        );
         sometimes("kept-beyond-its-high-watermark", cut > self.high_watermark);
         self.high_watermark = self.high_watermark.min(cut);
         cut

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use skerry_log::batch::Batches;
 use skerry_log::{AppendError, ChangeError, EpochEnd, Log, Retired};
 use skerry_replica::{Follower, Position, Visibility};
-use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted};
+use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted, sometimes};
 use thiserror::Error;
 
 use super::{Durability, Partition, Role, State, Storage, Watermark};
@@ -309,6 +309,11 @@ impl Partition {
             return None;
         }
         following.link = None;
+        let last_epoch = log.last_epoch();
+        sometimes(
+            "diverging-in-an-epoch-the-leader-never-had",
+            last_epoch.is_some_and(|last| last > leader_end.epoch),
+        );
         let own_end_of = |epoch| {
             let end = own_end(log, epoch);
             (end.epoch, end.end_offset)

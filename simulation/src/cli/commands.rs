@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use skerry_checker::history::History;
+use skerry_simulation::goals;
 use skerry_simulation::plants::{self, PLANTS};
 use skerry_simulation::scenario::Scenario;
 
@@ -376,10 +377,23 @@ pub(super) fn run_scenario(
         ..OneArgs::default()
     };
     // A wrong name is told here, not by a child.
-    one::scenario(&args)?;
+    let scenario = one::scenario(&args)?;
+    if let Some(unknown) = scenario.reaches.iter().find(|goal| goals::find(goal).is_none()) {
+        anyhow::bail!(
+            "{name} wants to reach {unknown:?}, which is no goal: `skerry-sim run --goals` lists them"
+        );
+    }
     let result = pool::run_one(&args, Surroundings::default())?;
     if result.violations.is_empty() {
         print_success(&result);
+        let lacking: Vec<_> = scenario
+            .reaches
+            .iter()
+            .filter(|goal| !result.goals.contains_key(*goal))
+            .collect();
+        for goal in &lacking {
+            say!("  it does not come to {goal}, and shows nothing: another --seed may");
+        }
     } else {
         print_failure(
             &result,

@@ -33,6 +33,8 @@ pub(super) struct MetadataWatch {
     pub(super) quorum: QuorumWatch,
     /// Nodes whose process was not told to end. Their next registration says so.
     crashed: BTreeSet<BrokerId>,
+    /// Nodes that wait for room for a vote.
+    waiting: BTreeSet<usize>,
 }
 
 /// What is true of the quorum itself (24).
@@ -55,10 +57,24 @@ impl MetadataWatch {
 
     pub(super) fn on_down(&mut self, node: usize) {
         self.known.remove(&node);
+        self.waiting.remove(&node);
     }
 
     pub(super) fn on_crash(&mut self, node: usize) {
         self.crashed.insert(id_of(node));
+    }
+
+    /// A voter without room waits in the middle of writing its vote: it knows the new term, and says nothing in it before
+    /// its disk knows it too (`metadata/src/raft/room.rs`). It is looked at once it does.
+    fn waits_for_room(&mut self, node: usize, in_trouble: bool, term: u64, marks: &[WalMark]) -> bool {
+        if in_trouble {
+            self.waiting.insert(node);
+        }
+        let knows = marks.get(node).is_some_and(|mark| mark.durable().term >= term);
+        if knows {
+            self.waiting.remove(&node);
+        }
+        self.waiting.contains(&node)
     }
 
     /// True where the newest metadata is newer than at the last look.
@@ -74,11 +90,15 @@ impl MetadataWatch {
             let Some(broker) = broker else { continue };
             let leadership = broker.quorum().leadership();
             let image = broker.quorum().image();
-            let known = self.known.entry(node).or_default();
-            if known.index == image.index() && known.term == leadership.term {
+            let same = |known: &Known| known.index == image.index() && known.term == leadership.term;
+            if self.known.get(&node).is_some_and(same) {
                 continue;
             }
             let status = broker.quorum().status();
+            if self.waits_for_room(node, broker.quorum().trouble().is_some(), status.term, marks) {
+                continue;
+            }
+            let known = self.known.entry(node).or_default();
             let now = Known {
                 index: image.index(),
                 term: leadership.term,

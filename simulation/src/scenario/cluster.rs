@@ -22,6 +22,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
     let faults = draw_faults(seed, nodes, faults_ms);
     Scenario {
         about: String::new(),
+        reaches: Vec::new(),
         seed,
         nodes,
         voters: draw_voters(seed, nodes),

@@ -24,6 +24,9 @@ pub struct Scenario {
     /// What it shows; empty for a drawn one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
+    /// The goals that it must come to; otherwise it shows nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reaches: Vec<String>,
     /// Every draw that is not written here comes from it.
     pub seed: u64,
     /// How many nodes there are.
@@ -365,6 +368,7 @@ impl Scenario {
         let faults = draw_faults(seed, faults_ms);
         Self {
             about: String::new(),
+            reaches: Vec::new(),
             seed,
             nodes: 1,
             voters: 0,
@@ -441,6 +445,9 @@ impl Scenario {
         let mut fields = Vec::new();
         if !self.about.is_empty() {
             fields.push(("about", json(&self.about)));
+        }
+        if !self.reaches.is_empty() {
+            fields.push(("reaches", json(&self.reaches)));
         }
         fields.push(("seed", json(&self.seed)));
         if self.nodes > 1 {

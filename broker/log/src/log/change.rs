@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use skerry_env::disk::{Disk, read_file, replace_file};
-use skerry_types::{Offset, WallMs, reached, sometimes};
+use skerry_types::{Offset, WallMs, is_planted, reached, sometimes};
 
 use super::Log;
 use crate::batch::control_marker;
@@ -198,7 +198,9 @@ impl Log {
         self.generation.cuts += 1;
         self.renote_active()?;
         self.rebuild_producers()?;
-        self.epochs.truncate_end(end);
+        if !is_planted("epochs-not-cut") {
+            self.epochs.truncate_end(end);
+        }
         self.write_epochs()?;
         if !self.is_dirty() {
             self.durable_end = end;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, WallMs};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, WallMs, is_planted};
 
 use super::DecodeError;
 use super::wire::{Read, Reader, Writer};
@@ -96,7 +96,11 @@ impl Writer {
             w.broker_list(&partition.adding);
             w.broker_list(&partition.removing);
             w.broker_list(&partition.isr);
-            w.broker_list(&partition.elr);
+            if is_planted("snapshot-without-eligible") {
+                w.broker_list(&[]);
+            } else {
+                w.broker_list(&partition.elr);
+            }
             w.i32(partition.leader.unwrap_or(BrokerId::NONE).get());
             w.i32(partition.leader_epoch.get());
             w.i32(partition.partition_epoch.get());
