@@ -118,10 +118,11 @@ impl Maintenance {
 
     async fn retention(&mut self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
-            let (subject, wall) = (partition.clone(), self.broker.env().clock.wall());
+            let clock = &self.broker.env().clock;
+            let (subject, now, wall) = (partition.clone(), clock.now(), clock.wall());
             let retired = self.broker.env().tasks.run_blocking(move || {
                 subject.change_log(|log, high_watermark| {
-                    log.expire_producers(wall);
+                    log.expire_producers(now);
                     if let Err(error) = log.roll_if_due(wall) {
                         tracing::warn!(partition = %subject.name(), %error, "cannot begin a new segment");
                     }

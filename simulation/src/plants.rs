@@ -235,4 +235,10 @@ pub const PLANTS: &[Planted] = &[
         60,
         "what is read back is not compared with its sums",
     ),
+    in_scenario(
+        "producer-forgotten-early",
+        "jumping-clock",
+        10,
+        "a producer that has only just written is taken for one that has not written for a day",
+    ),
 ];

@@ -1,10 +1,12 @@
 //! What a partition knows of its idempotent and transactional producers (KIP-98), and the `.snapshot` file.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use skerry_types::{
-    Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs, is_planted, reached, sometimes,
+    Instant, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs, is_planted, reached,
+    sometimes,
 };
 
 use crate::batch::{BatchHeader, MarkerType};
@@ -127,6 +129,15 @@ pub(crate) struct Producers {
     /// Ended transactions that the high watermark may not have passed: first offset to marker.
     ended: BTreeMap<Offset, Offset>,
 }
+
+/// Since when each producer has not written, as far as anybody has looked.
+#[derive(Debug, Default)]
+pub(crate) struct IdleProducers {
+    since: BTreeMap<ProducerId, (LastWrite, Instant)>,
+}
+
+/// By this one sees whether a producer has written again.
+type LastWrite = (ProducerEpoch, WallMs, Option<Offset>);
 
 impl Producers {
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = ProducerSnapshot> + '_ {
@@ -328,9 +339,28 @@ impl Producers {
             .collect()
     }
 
-    pub(crate) fn expire(&mut self, now: WallMs, expiration_ms: i64) {
-        self.entries
-            .retain(|_, entry| !entry.is_expired(now, expiration_ms));
+    /// Forgets who has not written since `idle` saw it first as it is, for as long as `idle_max` or longer. An open
+    /// transaction is not forgotten.
+    ///
+    /// Kafka compares the wall clock with the timestamps of the batches instead: there a clock that jumps, or records
+    /// that are older than a day when they are written, take the identity from a producer that has only just written,
+    /// and its next retry is a duplicate.
+    pub(crate) fn expire(&mut self, idle: &mut IdleProducers, now: Instant, idle_max: Duration) {
+        let before = std::mem::take(&mut idle.since);
+        self.entries.retain(|id, entry| {
+            let last = (
+                entry.epoch,
+                entry.last_timestamp,
+                entry.batches.back().map(|batch| batch.last_offset),
+            );
+            let known = before.get(id).filter(|(known, _)| *known == last);
+            let since = known.map_or(now, |(_, since)| *since);
+            let keep = entry.txn_first_offset.is_some() || now.since(since) < idle_max;
+            if keep {
+                idle.since.insert(*id, (last, since));
+            }
+            keep
+        });
     }
 
     pub(crate) fn render(&self) -> Vec<u8> {
@@ -462,12 +492,5 @@ impl Producers {
                 );
             }
         }
-    }
-}
-
-impl Entry {
-    fn is_expired(&self, now: WallMs, expiration_ms: i64) -> bool {
-        self.txn_first_offset.is_none()
-            && now.get().saturating_sub(self.last_timestamp.get()) >= expiration_ms
     }
 }

@@ -11,7 +11,7 @@ use skerry_log::{
     AppendError, Appended, InvalidBatch, LogConfig, TargetCompression, TimestampType, ValidBatch,
     ValidationRules,
 };
-use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, WallMs};
+use skerry_types::{Instant, LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, WallMs};
 use support::*;
 
 fn rules() -> ValidationRules {
@@ -391,8 +391,20 @@ fn a_producer_is_forgotten_when_it_was_silent_for_long() {
     let disk = PowerDisk::new();
     let mut log = create(&disk, &LogConfig::default());
     append(&mut log, idempotent(1, 0, 0, &["a"]), 0);
-    log.expire_producers(WallMs(NOW.get() + 86_399_999));
-    assert_eq!(log.producers().count(), 1);
-    log.expire_producers(WallMs(NOW.get() + 86_400_000));
-    assert_eq!(log.producers().count(), 0);
+    let day_ms = 86_400_000;
+    let mut known_at = |log: &mut skerry_log::Log, ms| {
+        log.expire_producers(Instant::from_millis(ms));
+        log.producers().count()
+    };
+    assert_eq!(
+        known_at(&mut log, 5_000),
+        1,
+        "who is met for the first time has only just written"
+    );
+    assert_eq!(known_at(&mut log, 5_000 + day_ms - 1), 1);
+    append(&mut log, idempotent(1, 0, 1, &["b"]), 0);
+    // Its records have the timestamps that it likes, and the wall clock may be anywhere.
+    assert_eq!(known_at(&mut log, 5_000 + day_ms), 1, "it has written since");
+    assert_eq!(known_at(&mut log, 5_000 + 2 * day_ms - 1), 1);
+    assert_eq!(known_at(&mut log, 5_000 + 2 * day_ms), 0);
 }

@@ -53,7 +53,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 19] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 20] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -73,6 +73,7 @@ pub(super) const SCENARIOS: [(&str, &str); 19] = scenarios![
     "moves",
     "lost-copy",
     "stale-leader",
+    "jumping-clock",
 ];
 
 /// The scenario that the arguments name.

@@ -12,16 +12,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use skerry_env::disk::File;
-use skerry_types::{LeaderEpoch, Offset, ProducerId, WallMs, reached};
+use skerry_types::{Instant, LeaderEpoch, Offset, ProducerId, WallMs, is_planted, reached};
 
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, Epochs};
 use crate::errors::{AppendError, OpenError, Poisoned};
 use crate::files::{FileCache, FileKey};
 use crate::identity::{self, PartitionIdentity};
-use crate::producers::{ProducerSnapshot, Producers};
+use crate::producers::{IdleProducers, ProducerSnapshot, Producers};
 use crate::segment::{FileKind, Place, Segment};
 
 pub use append::Appended;
@@ -80,6 +81,7 @@ pub struct Log {
     /// The checkpoint file lags behind `epochs`.
     epochs_dirty: bool,
     producers: Producers,
+    idle_producers: IdleProducers,
     /// Producer snapshots on disk.
     snapshots: Vec<Offset>,
     /// Counts writes and changed names.
@@ -175,6 +177,7 @@ impl Log {
             epochs: Epochs::default(),
             epochs_dirty: false,
             producers: Producers::default(),
+            idle_producers: IdleProducers::default(),
             snapshots: Vec::new(),
             writes: 0,
             names_changed: 0,
@@ -306,9 +309,16 @@ impl Log {
             .map_or(high_watermark, |first| first.min(high_watermark))
     }
 
-    /// Forgets producers that have not written for `producer.id.expiration.ms`.
-    pub fn expire_producers(&mut self, now: WallMs) {
-        self.producers.expire(now, self.config.producer_id_expiration_ms);
+    /// Forgets producers that have not written for `producer.id.expiration.ms`, counted from the first call that found them
+    /// as they are: whatever wall clocks do meanwhile.
+    pub fn expire_producers(&mut self, now: Instant) {
+        let idle_max = Duration::from_millis(self.config.producer_id_expiration_ms.max(0).unsigned_abs());
+        let idle_max = if is_planted("producer-forgotten-early") {
+            Duration::ZERO
+        } else {
+            idle_max
+        };
+        self.producers.expire(&mut self.idle_producers, now, idle_max);
     }
 
     /// Panics where an order of DESIGN.md section 9, or one of this crate, does not hold.
