@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,6 +19,9 @@ use crate::trace::{Trace, fnv_of};
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// What the host says of a port that nobody listens on.
 const REFUSED_AFTER: Duration = Duration::from_millis(1);
+
+/// So much may be on its way on a connection and in its reader's buffers: who writes more waits, as Linux lets it wait.
+const WINDOW_BYTES: usize = 256 << 10;
 
 /// Reads what passes through the connections that a host accepts.
 pub trait Tap: Send + Sync {
@@ -48,6 +51,16 @@ struct Ways {
     cut: BTreeSet<(String, String)>,
     /// The connections that somebody has dialled and not given up, by both ends.
     open: BTreeMap<u64, (SocketAddr, SocketAddr)>,
+    /// What was written on a connection, from its first end to its second, and not read yet.
+    unread: BTreeMap<(SocketAddr, SocketAddr), Unread>,
+}
+
+/// See [`Ways::unread`].
+#[derive(Default)]
+struct Unread {
+    bytes: usize,
+    /// Who waits until there is less.
+    writer: Option<Waker>,
 }
 
 /// A host's sockets as the world sees them. Cheap to clone.
@@ -69,6 +82,7 @@ impl NetControl {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
             open: BTreeMap::new(),
+            unread: BTreeMap::new(),
         };
         Self {
             host: host.into(),
@@ -140,6 +154,7 @@ impl NetControl {
         Ok(Conn::new(
             Box::new(SimIo {
                 id,
+                ends: (local, peer),
                 stream: Some(stream),
                 control: self.clone(),
                 tap,
@@ -247,6 +262,8 @@ impl ListenerBackend for SimListener {
 
 struct SimIo {
     id: u64,
+    /// This end, and the other one.
+    ends: (SocketAddr, SocketAddr),
     /// `None`: a fault broke the connection.
     stream: Option<TcpStream>,
     control: NetControl,
@@ -269,7 +286,36 @@ impl SimIo {
         io::ErrorKind::ConnectionReset.into()
     }
 
+    /// The other end has to read before more is written.
+    fn must_wait(&self, cx: &Context<'_>) -> bool {
+        let mut ways = self.control.ways.lock();
+        let Some(unread) = ways.unread.get_mut(&self.ends) else {
+            return false;
+        };
+        let full = unread.bytes >= WINDOW_BYTES;
+        if full {
+            unread.writer = Some(cx.waker().clone());
+        }
+        full
+    }
+
+    fn note_read(&self, bytes: usize) {
+        let mut ways = self.control.ways.lock();
+        let Some(unread) = ways.unread.get_mut(&(self.ends.1, self.ends.0)) else {
+            return;
+        };
+        unread.bytes = unread.bytes.saturating_sub(bytes);
+        let writer = unread.writer.take();
+        drop(ways);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
     fn note_sent(&self, bytes: &[u8]) {
+        let mut ways = self.control.ways.lock();
+        ways.unread.entry(self.ends).or_default().bytes += bytes.len();
+        drop(ways);
         self.control
             .trace
             .detail(&self.control.host, "net sent", bytes.len() as u64, fnv_of(bytes));
@@ -303,6 +349,7 @@ impl AsyncRead for SimIo {
         if read > 0 {
             buf.initialize_unfilled_to(read).copy_from_slice(&bytes);
             buf.advance(read);
+            self.note_read(read);
             if let Some(tap) = &self.tap {
                 tap.received(self.id, &buf.filled()[before..]);
             }
@@ -313,6 +360,9 @@ impl AsyncRead for SimIo {
 
 impl AsyncWrite for SimIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.stream.is_some() && self.must_wait(cx) {
+            return Poll::Pending;
+        }
         let faults = *self.control.faults.lock();
         if self.draws(faults.reset_one_in) {
             return Poll::Ready(Err(self.break_off("is reset")));
@@ -354,7 +404,15 @@ impl AsyncWrite for SimIo {
 
 impl Drop for SimIo {
     fn drop(&mut self) {
-        self.control.ways.lock().open.remove(&self.id);
+        let mut ways = self.control.ways.lock();
+        ways.open.remove(&self.id);
+        // Whoever waits for the other end to read waits no longer: what it writes now goes nowhere.
+        let (from, to) = self.ends;
+        let ended = [ways.unread.remove(&(from, to)), ways.unread.remove(&(to, from))];
+        drop(ways);
+        for writer in ended.into_iter().flatten().filter_map(|unread| unread.writer) {
+            writer.wake();
+        }
         if let Some(tap) = &self.tap {
             tap.closed(self.id);
         }

@@ -16,6 +16,7 @@ use self::kinds::Rate;
 pub use self::kinds::{Group, KINDS, Kind, Kinds, list as list_kinds};
 pub use self::target::Target;
 use crate::disk::OpKind;
+use crate::trace::fnv_of;
 
 /// A whole simulation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +115,18 @@ pub enum WorkerKind {
     Moves,
     /// Sends what no client sends.
     Malformed,
+    /// Reads with sizes and times at the ends of what can be said.
+    OddConsumer,
+    /// Asks for much, and reads little of it.
+    SlowConsumer,
+    /// Comes and goes, many at a time.
+    Connections,
+    /// A producer that was replaced by itself, and goes on.
+    ZombieProducer,
+    /// Makes a topic again under the same name, and looks whether anything of its former life is there.
+    Reborn,
+    /// Changes settings that logs act on.
+    Tuning,
 }
 
 impl WorkerKind {
@@ -133,6 +146,12 @@ impl WorkerKind {
             Self::Trim => "trim",
             Self::Moves => "moves",
             Self::Malformed => "raw",
+            Self::OddConsumer => "odd",
+            Self::SlowConsumer => "slow",
+            Self::Connections => "crowd",
+            Self::ZombieProducer => "zombie",
+            Self::Reborn => "reborn",
+            Self::Tuning => "tuning",
         }
     }
 }
@@ -586,6 +605,20 @@ fn draw_workload(seed: u64) -> Workload {
             kind,
         })
         .collect();
+    let odd = &Rng::seeded(seed ^ fnv_of(b"odd clients"));
+    for kind in [
+        WorkerKind::OddConsumer,
+        WorkerKind::SlowConsumer,
+        WorkerKind::Connections,
+        WorkerKind::ZombieProducer,
+        WorkerKind::Reborn,
+        WorkerKind::Tuning,
+    ] {
+        if odd.chance(1, 4) {
+            let host = CLIENT_HOSTS[below(odd, 2)].to_owned();
+            workers.push(Worker { host, kind });
+        }
+    }
     let more = &Rng::seeded(seed ^ 0x0d0e_5e11);
     if more.chance(1, 3) {
         let host = CLIENT_HOSTS[below(more, 2)].to_owned();

@@ -15,7 +15,7 @@ use skerry_client::ResponseError;
 use uuid::Uuid;
 
 use super::consume::{LATEST, list_offset};
-use super::{Client, Failure, TOPICS, TRIMMED, To, error_name, key, text, topic_name};
+use super::{Client, Failure, TOPICS, TRIMMED, To, error_name, key, pick, text, topic_name};
 use skerry_checker::history::{Op, Outcome};
 
 /// The topic that gets more partitions.
@@ -52,7 +52,12 @@ pub(super) async fn set_up(mut client: Client) {
 }
 
 /// Makes a topic; true when it is there.
-async fn create(client: &mut Client, topic: &str, partitions: i32, settings: &[(&str, String)]) -> bool {
+pub(super) async fn create(
+    client: &mut Client,
+    topic: &str,
+    partitions: i32,
+    settings: &[(&str, String)],
+) -> bool {
     let id = client.invoke(Op::CreateTopic {
         topic: topic.to_owned(),
     });
@@ -152,7 +157,8 @@ async fn add_partitions(client: &mut Client, count: i32) -> bool {
     code.is_some_and(|code| code == 0 || is(code, ResponseError::InvalidPartitions))
 }
 
-async fn delete(client: &mut Client, topic: &str) {
+/// Removes a topic; true when that was acknowledged.
+pub(super) async fn delete(client: &mut Client, topic: &str) -> bool {
     let id = client.invoke(Op::DeleteTopic {
         topic: topic.to_owned(),
     });
@@ -172,7 +178,7 @@ async fn delete(client: &mut Client, topic: &str) {
         },
         Err(failure) => Err(failure),
     };
-    finish(client, id, &result);
+    finish(client, id, &result)
 }
 
 /// Changes a setting that nothing depends on.
@@ -212,6 +218,42 @@ pub(super) async fn settings(mut client: Client) {
             client.pause(6_000).await;
         }
         client.pause(700).await;
+    }
+}
+
+/// Settings of a topic that may have any of these values at any moment.
+const TUNED: [(&str, [&str; 3]); 6] = [
+    ("segment.ms", ["250", "2000", "600000"]),
+    ("index.interval.bytes", ["0", "100", "100000"]),
+    ("segment.index.bytes", ["1000", "20000", "10485760"]),
+    ("file.delete.delay.ms", ["0", "500", "60000"]),
+    ("max.message.bytes", ["200000", "1048588", "5000000"]),
+    ("segment.jitter.ms", ["0", "100", "1000"]),
+];
+
+/// Changes settings that logs act on, and takes them back, while everything goes on.
+pub(super) async fn tune(mut client: Client) {
+    const SET: i8 = 0;
+    const DELETE: i8 = 1;
+    while !client.is_stopping() {
+        let (topic, _) = *pick(&client.env, &TOPICS);
+        let (name, values) = pick(&client.env, &TUNED);
+        let change = AlterableConfig::default().with_name(text(name));
+        let change = if client.env.rng.chance(1, 4) {
+            change.with_config_operation(DELETE).with_value(None)
+        } else {
+            let value = pick(&client.env, values);
+            change.with_config_operation(SET).with_value(Some(text(value)))
+        };
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(text(topic))
+            .with_configs(vec![change]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        if client.call(To::Anyone, &request).await.is_err() {
+            client.ask_another();
+        }
+        client.pause(500).await;
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Style {
     pub(super) max_wait_ms: i32,
     pub(super) max_bytes: i32,
     pub(super) min_bytes: i32,
+    /// Of the whole answer.
+    pub(super) answer_max_bytes: i32,
 }
 
 pub(super) fn draw_style(client: &Client) -> Style {
@@ -57,6 +59,18 @@ pub(super) fn draw_style(client: &Client) -> Style {
         max_wait_ms: *pick(&client.env, &[0, 100, 500, 1_000]),
         max_bytes: *pick(&client.env, &[300, 5_000, 1 << 20]),
         min_bytes: *pick(&client.env, &[1, 1, 2_000]),
+        answer_max_bytes: 1 << 20,
+    }
+}
+
+/// What no sensible client asks for, and what a broker answers all the same: the first batch, however large (KIP-74).
+fn draw_odd_style(client: &Client) -> Style {
+    Style {
+        newest: *pick(&client.env, &[i16::MAX, FETCH_BY_NAME, 4]),
+        max_wait_ms: *pick(&client.env, &[0, 0, 2_000]),
+        max_bytes: *pick(&client.env, &[0, 1, i32::MAX]),
+        min_bytes: *pick(&client.env, &[0, 1, i32::MAX]),
+        answer_max_bytes: *pick(&client.env, &[0, 1, i32::MAX]),
     }
 }
 
@@ -65,7 +79,16 @@ pub(super) fn new_session(client: &Client) -> u64 {
 }
 
 /// Reads a few partitions from their beginnings, again and again.
-pub(super) async fn run(mut client: Client) {
+pub(super) async fn run(client: Client) {
+    run_as(client, draw_style).await;
+}
+
+/// The same, with sizes and times at the ends of what can be said.
+pub(super) async fn run_oddly(client: Client) {
+    run_as(client, draw_odd_style).await;
+}
+
+async fn run_as(mut client: Client, draw_style: fn(&Client) -> Style) {
     let mut positions = Positions::new();
     let mut sessions = FetchSessions::new();
     let mut style = draw_style(&client);
@@ -181,7 +204,7 @@ async fn fetch_from(
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(style.max_wait_ms)
         .with_min_bytes(style.min_bytes)
-        .with_max_bytes(1 << 20)
+        .with_max_bytes(style.answer_max_bytes)
         .with_session_id(session.id)
         .with_session_epoch(session.epoch)
         .with_topics(named);

@@ -30,6 +30,7 @@ const STYLE: Style = Style {
     max_wait_ms: 100,
     max_bytes: 50_000,
     min_bytes: 1,
+    answer_max_bytes: 1 << 20,
 };
 
 struct Membership {

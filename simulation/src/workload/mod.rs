@@ -7,10 +7,13 @@
 mod admin;
 mod audit;
 mod consume;
+mod crowd;
 mod group;
 mod malformed;
 mod moves;
 mod produce;
+mod reborn;
+mod zombie;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -520,5 +523,11 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Trim => admin::trim(client).await,
         Kind::Moves => moves::run(client).await,
         Kind::Malformed => malformed::run(client).await,
+        Kind::OddConsumer => consume::run_oddly(client).await,
+        Kind::SlowConsumer => crowd::read_slowly(client).await,
+        Kind::Connections => crowd::come_and_go(client).await,
+        Kind::ZombieProducer => zombie::run(client).await,
+        Kind::Reborn => reborn::run(client).await,
+        Kind::Tuning => admin::tune(client).await,
     }
 }

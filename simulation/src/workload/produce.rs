@@ -15,14 +15,14 @@ use skerry_checker::history::{Op, Outcome, Value};
 /// What idempotent producers may have on their way (Kafka's limit).
 const IN_FLIGHT_MAX: u64 = 5;
 
-struct Batch {
-    op: u64,
+pub(super) struct Batch {
+    pub(super) op: u64,
     values: Vec<Value>,
     bytes: Bytes,
 }
 
 /// Where a producer is: a new one begins where an operation was given up.
-struct Writer {
+pub(super) struct Writer {
     number: u32,
     serial: u32,
     identity: Option<(i64, i16)>,
@@ -30,7 +30,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(client: &Client) -> Self {
+    pub(super) fn new(client: &Client) -> Self {
         let number = client.shared.next_producer.fetch_add(1, Ordering::Relaxed);
         Self {
             number,
@@ -40,7 +40,7 @@ impl Writer {
         }
     }
 
-    fn values(&mut self, count: u64) -> Vec<Value> {
+    pub(super) fn values(&mut self, count: u64) -> Vec<Value> {
         (0..count)
             .map(|_| {
                 let value = Value {
@@ -106,7 +106,7 @@ pub(super) async fn plain(mut client: Client, acks: i16) {
     }
 }
 
-async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)> {
+pub(super) async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)> {
     while writer.identity.is_none() {
         if client.is_stopping() {
             return None;
@@ -124,7 +124,7 @@ async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)
     writer.identity
 }
 
-fn prepare(
+pub(super) fn prepare(
     client: &Client,
     topic: &str,
     partition: i32,
@@ -154,7 +154,7 @@ fn prepare(
 }
 
 /// What one answer means for its batch.
-enum Heard {
+pub(super) enum Heard {
     Written(i64),
     Retry(String),
     Refused(i16),
@@ -162,7 +162,7 @@ enum Heard {
 
 /// Sends the batches, all at once and in order, again and again, until each is answered. What is left when it gives
 /// up is in `batches`.
-async fn deliver(
+pub(super) async fn deliver(
     client: &mut Client,
     topic: &str,
     partition: i32,
@@ -218,7 +218,7 @@ async fn deliver(
     Ok(())
 }
 
-async fn send_all(
+pub(super) async fn send_all(
     client: &mut Client,
     topic: &str,
     partition: i32,
