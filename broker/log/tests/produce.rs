@@ -392,7 +392,7 @@ fn a_producer_is_forgotten_when_it_was_silent_for_long() {
     let mut log = create(&disk, &LogConfig::default());
     append(&mut log, idempotent(1, 0, 0, &["a"]), 0);
     let day_ms = 86_400_000;
-    let mut known_at = |log: &mut skerry_log::Log, ms| {
+    let known_at = |log: &mut skerry_log::Log, ms| {
         log.expire_producers(Instant::from_millis(ms));
         log.producers().count()
     };
