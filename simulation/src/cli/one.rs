@@ -53,7 +53,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 20] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 29] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -74,6 +74,15 @@ pub(super) const SCENARIOS: [(&str, &str); 20] = scenarios![
     "lost-copy",
     "stale-leader",
     "jumping-clock",
+    "retry-across-leaders",
+    "deaf-nodes",
+    "rebalance-and-commit",
+    "rolling-restart-twice",
+    "fsync-of-leaders",
+    "recreated-topics",
+    "long-outage",
+    "old-high-watermark",
+    "membership-squeeze",
 ];
 
 /// The scenario that the arguments name.
