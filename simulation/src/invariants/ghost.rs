@@ -29,6 +29,9 @@ pub(super) struct Replica {
     durable_cursor: Cursor,
 }
 
+/// A leader that stood still for longer than this many changes is not judged by what came between.
+const SIZES_MAX: usize = 64;
+
 /// See the module.
 pub(super) struct Ghost {
     pub(super) name: String,
@@ -50,6 +53,8 @@ pub(super) struct Ghost {
     /// What the newest metadata says, and what the metadata before it said.
     pub(super) placed: Option<Partition>,
     pub(super) placed_before: Option<Partition>,
+    /// How many were in sync in the last partition epochs that the metadata was seen in.
+    pub(super) sizes: BTreeMap<i32, usize>,
     /// Committed is what is on the disks of all that count, unless the topic chose otherwise.
     waits_for_disks: bool,
     /// Who leads and has changed since [`Self::check_leads`], and what it was before.
@@ -80,6 +85,7 @@ impl Ghost {
             epoch_starts: BTreeMap::new(),
             placed: None,
             placed_before: None,
+            sizes: BTreeMap::new(),
             waits_for_disks: true,
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
@@ -90,6 +96,13 @@ impl Ghost {
 
     /// There is newer metadata.
     pub(super) fn place(&mut self, partition: Option<Partition>) {
+        if let Some(partition) = &partition {
+            self.sizes
+                .insert(partition.partition_epoch.get(), partition.isr.len());
+            while self.sizes.len() > SIZES_MAX {
+                self.sizes.pop_first();
+            }
+        }
         self.placed_before = std::mem::replace(&mut self.placed, partition);
     }
 

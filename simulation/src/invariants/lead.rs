@@ -102,9 +102,11 @@ impl Ghost {
         (names, _): Nodes<'_>,
         found: &mut Found,
     ) {
-        // It moved at some moment between the two looks.
+        // It moved at some moment between the two looks: perhaps in a partition epoch that came and went in between.
         let few = |lead: &LeadLook| lead.in_sync.len() < lead.min_in_sync;
-        if few(now) && few(before) {
+        let mut between = before.partition_epoch.get() + 1..now.partition_epoch.get();
+        let enough = |epoch| self.sizes.get(&epoch).is_none_or(|size| *size >= now.min_in_sync);
+        if few(now) && few(before) && !between.any(enough) {
             found.push((
                 "committed-by-too-few",
                 format!(

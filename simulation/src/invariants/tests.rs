@@ -279,6 +279,28 @@ fn enough_members_have_what_is_committed() {
         ["committed-by-too-few"]
     );
 
+    // Two changes of the set between two looks: in the set between them there were enough, or too few.
+    for (between, expected) in [(&[1, 2][..], &[][..]), (&[1], &["committed-by-too-few"])] {
+        let mut two = Two::new();
+        two.write(0, &[1, 2], true);
+        two.write(1, &[1, 2], true);
+        let mut placed = partition(&[1, 2], &[1], &[], Some(1));
+        let mut look_in = |two: &mut Two, epoch: i32, isr: &[i32], high: i64| {
+            placed.partition_epoch = PartitionEpoch(epoch);
+            placed.isr = ids(isr);
+            two.place(placed.clone());
+            (high >= 0).then(|| {
+                two.look_at_leader(0, 0, (2, high), |lead| {
+                    lead.min_in_sync = 2;
+                    lead.partition_epoch = PartitionEpoch(epoch);
+                })
+            })
+        };
+        assert_eq!(look_in(&mut two, 5, &[1], 0), Some(Vec::new()));
+        assert!(look_in(&mut two, 6, between, -1).is_none());
+        assert_eq!(checks(&look_in(&mut two, 7, &[1], 2).unwrap()), expected);
+    }
+
     let mut two = Two::new();
     two.write(0, &[1, 2], true);
     two.write(1, &[1, 2], false);
