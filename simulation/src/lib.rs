@@ -33,6 +33,7 @@ mod process;
 mod record;
 mod rot;
 pub mod scenario;
+pub mod story;
 pub mod trace;
 pub mod workload;
 pub mod world;

@@ -52,6 +52,23 @@ fn a_failure_says_how_to_see_it_again_and_ends_with_1() {
 }
 
 #[test]
+fn a_failure_of_a_cluster_has_a_column_for_each_node() {
+    let bug = ["--nodes", "3", "--plant", "fenced-broker-stays-in-sync"];
+    let output = sim(&[&["run", "--seeds", "5..5"][..], &bug].concat());
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for part in [
+        "BREAKS A PROMISE at ",
+        "seconds  n1                 n2                 n3",
+        "BREAKS wrong-in-sync-set",
+        "skerry-sim replay 5 --nodes 3 --plant fenced-broker-stays-in-sync --trace",
+        "skerry-sim shrink 5 --nodes 3 --plant fenced-broker-stays-in-sync",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
 fn a_replay_writes_what_check_reads_and_a_timeline() {
     let dir = std::env::temp_dir();
     let id = std::process::id();
@@ -63,6 +80,8 @@ fn a_replay_writes_what_check_reads_and_a_timeline() {
     );
     let output = sim(&["replay", "2", "--history", history, "--html", timeline]);
     assert!(output.status.success(), "{}", text(&output));
+    let page = std::fs::read_to_string(timeline).expect("the timeline");
+    assert!(page.contains("\"is\":\"fault\"") && page.ends_with("</html>\n"));
     let output = sim(&["check", history]);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains(" 0 broken promises"), "{}", text(&output));

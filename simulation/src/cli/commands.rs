@@ -1,5 +1,6 @@
 //! What each command does.
 
+use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,16 +10,19 @@ use skerry_checker::history::History;
 use skerry_simulation::goals;
 use skerry_simulation::plants::{self, PLANTS};
 use skerry_simulation::scenario::Scenario;
+use skerry_simulation::story::{Story, describe};
 
 use super::one::{self, SCENARIOS};
 use super::out::{self, say};
 use super::pool::{self, Surroundings};
-use super::report::{Progress, Summary, print_failure, print_success};
+use super::report::{Progress, Summary, print_success};
 use super::shrink::{self, Shrinker};
-use super::{Choice, Nodes, OneArgs, RunArgs, Seeds, files, html};
+use super::{Choice, Nodes, OneArgs, RunArgs, Seeds, failure, files, html};
 
 /// Failures shown in full; of the others only the seeds.
 const FAILURES_SHOWN: usize = 3;
+/// Seeds that get a line each where there is nothing to say of them.
+const SEEDS_NAMED: u64 = 10;
 
 fn status(good: bool) -> ExitCode {
     if good {
@@ -41,16 +45,49 @@ fn planting(choice: &Choice) -> String {
         .map_or_else(String::new, |bug| format!(" --plant {bug}"))
 }
 
-fn again(args: &OneArgs) -> String {
+/// The commands that show it again, and make it small.
+fn again(args: &OneArgs) -> Vec<String> {
     let keep = args.keep.as_ref().map_or_else(String::new, |keep| {
         let keep: Vec<_> = keep.iter().map(ToString::to_string).collect();
         format!(" --keep={}", keep.join(","))
     });
-    format!(
-        "skerry-sim replay {}{}{keep} --trace trace.txt --html timeline.html",
-        args.seed,
-        chosen(&args.choice)
-    )
+    let chosen = chosen(&args.choice);
+    let (what, shrinks) = match &args.scenario {
+        Some(name) if args.seed == 0 => (format!("scenario run {name}"), name.clone()),
+        Some(name) => (format!("scenario run {name} --seed {}", args.seed), name.clone()),
+        None => (format!("replay {}", args.seed), args.seed.to_string()),
+    };
+    vec![
+        format!("skerry-sim {what}{chosen}{keep} --trace trace.txt --html timeline.html"),
+        format!("skerry-sim shrink {shrinks}{chosen}"),
+    ]
+}
+
+/// Runs one simulation and has its story told.
+fn told(args: &OneArgs) -> anyhow::Result<(one::Result, Option<Story>)> {
+    let path = std::env::temp_dir().join(format!("skerry-sim-story-{}", std::process::id()));
+    let args = OneArgs {
+        story: Some(path.clone()),
+        ..args.clone()
+    };
+    let result = pool::run_one(&args, &Surroundings::default())?;
+    // A process that died has told nothing.
+    let text = files::read_text(&path).unwrap_or_default();
+    files::remove(&path);
+    Ok((result, serde_json::from_str(&text).ok()))
+}
+
+/// Says of a seed that has failed what there is to say: it is run again, with somebody who looks.
+fn show_failure(result: &one::Result, args: &OneArgs) -> anyhow::Result<()> {
+    let (second, story) = told(args)?;
+    if second.violations.first() != result.violations.first() {
+        say!(
+            "\nseed {} DOES NOT BREAK AGAIN in the same way: `skerry-sim determinism` says where it differs",
+            result.seed
+        );
+    }
+    failure::print(result, story.as_ref(), &again(args));
+    Ok(())
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -63,6 +100,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         choice: choice.clone(),
         ..OneArgs::default()
     });
+    let mut trouble = Ok(());
     pool::run_all(all, args.jobs.unwrap_or_else(pool::default_jobs), |result| {
         summary.add(&result);
         if !result.violations.is_empty() && summary.failed.len() <= FAILURES_SHOWN {
@@ -71,11 +109,13 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 choice: choice.clone(),
                 ..OneArgs::default()
             };
-            print_failure(&result, &again(&args));
+            progress.clear();
+            trouble = show_failure(&result, &args);
         }
         progress.show(&summary, began.elapsed());
-        true
+        trouble.is_ok()
     })?;
+    trouble?;
     summary.print(began.elapsed());
     let nodes = choice.nodes.map_or(1, |nodes| nodes.0);
     let goals = summary.goals(nodes);
@@ -91,79 +131,131 @@ pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<
             1 => String::new(),
             _ => format!("{}: ", timed.on),
         };
-        say!("fault {index} at {:>6} ms: {whom}{:?}", timed.at_ms, timed.fault);
+        say!(
+            "fault {index:<2} at {:>6} ms: {whom}{}",
+            timed.at_ms,
+            describe(&timed.fault).text
+        );
     }
-    let mut args = args.clone();
-    let temporary = std::env::temp_dir().join(format!("skerry-sim-trace-{}", std::process::id()));
-    if timeline.is_some() && args.trace.is_none() {
-        args.trace = Some(temporary.clone());
-    }
-    let result = pool::run_one(&args, Surroundings::default())?;
-    if let (Some(path), Some(trace)) = (timeline, &args.trace) {
-        html::write(path, trace, &scenario, &result)?;
+    show(args, &scenario, timeline)
+}
+
+/// Runs one simulation, and says and draws what happened.
+fn show(args: &OneArgs, scenario: &Scenario, timeline: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let (result, story) = told(args)?;
+    if let (Some(path), Some(story)) = (timeline, &story) {
+        html::write(path, story, scenario, &result, &again(args))?;
         say!("timeline: {}", path.display());
     }
-    if args.trace.as_ref() == Some(&temporary) {
-        files::remove(&temporary);
-    } else if let Some(trace) = &args.trace {
+    if let Some(trace) = &args.trace {
         say!("trace: {}", trace.display());
     }
     if result.violations.is_empty() {
         print_success(&result);
+        let lacking = scenario
+            .reaches
+            .iter()
+            .filter(|goal| !result.goals.contains_key(*goal));
+        for goal in lacking {
+            say!("  it does not come to {goal}, and shows nothing: another --seed may");
+        }
     } else {
-        print_failure(&result, &again(&args));
+        failure::print(&result, story.as_ref(), &again(args));
     }
     Ok(status(result.violations.is_empty()))
 }
 
-pub(super) fn determinism(seeds: Seeds, choice: &Choice) -> anyhow::Result<ExitCode> {
+/// The surroundings of the second run. The variables that the C library reads give the heap another shape, and their
+/// length moves the stack, also where the kernel does not draw addresses.
+fn elsewhere(long: &str) -> Surroundings<'_> {
+    Surroundings {
+        dir: Some(Path::new("/")),
+        variables: vec![
+            ("LANG", "C"),
+            ("HOME", "/nowhere"),
+            ("TZ", "Asia/Tokyo"),
+            ("SKERRY_SIM_ELSEWHERE", long),
+            ("MALLOC_MMAP_THRESHOLD_", "16384"),
+            ("MALLOC_TOP_PAD_", "1048576"),
+        ],
+    }
+}
+
+pub(super) fn determinism(seeds: Seeds, jobs: Option<usize>, choice: &Choice) -> anyhow::Result<ExitCode> {
+    let began = files::now();
+    let long = "x".repeat(5_000);
+    let both = [Surroundings::default(), elsewhere(&long)];
+    let count = seeds.last - seeds.first + 1;
+    let mut progress = Progress::new(count * 2);
+    let args = |seed: u64, trace: &Path| OneArgs {
+        seed,
+        trace: Some(trace.to_owned()),
+        choice: choice.clone(),
+        ..OneArgs::default()
+    };
+    // Each line is made, and is in the sum over all; none is kept.
+    let nowhere = Path::new("/dev/null");
+    let mut found: BTreeMap<u64, Vec<(String, String)>> = BTreeMap::new();
+    let mut done = 0;
+    for surroundings in &both {
+        let all = (seeds.first..=seeds.last).map(|seed| args(seed, nowhere));
+        pool::run_in(
+            all,
+            surroundings,
+            jobs.unwrap_or_else(pool::default_jobs),
+            |result| {
+                done += 1;
+                let runs = found.entry(result.seed).or_default();
+                runs.push((result.hash, result.layout));
+                progress.line(done, &format!("{done} of {} runs", count * 2), began.elapsed());
+                true
+            },
+        )?;
+    }
+    let (mut differ, mut elsewhere) = (0, 0);
+    for (seed, runs) in &found {
+        let [(one, here), (two, there)] = runs.as_slice() else {
+            anyhow::bail!("seed {seed} did not run twice");
+        };
+        elsewhere += u64::from(here != there);
+        if one == two && !one.is_empty() {
+            if count <= SEEDS_NAMED {
+                say!("seed {seed}: the same trace twice ({one})");
+            }
+        } else {
+            differ += 1;
+            tell_difference(*seed, &both, args)?;
+        }
+    }
+    say!(
+        "{count} seeds, {differ} differ; the two processes lay at other addresses in {elsewhere} of {count} | {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
+    Ok(status(differ == 0 && elsewhere > 0))
+}
+
+/// Runs a seed twice again, and says in which line the traces part.
+fn tell_difference(
+    seed: u64,
+    both: &[Surroundings<'_>; 2],
+    args: impl Fn(u64, &Path) -> OneArgs,
+) -> anyhow::Result<()> {
     let id = std::process::id();
     let paths: [PathBuf; 2] =
         [1, 2].map(|number| std::env::temp_dir().join(format!("skerry-sim-determinism-{id}-{number}")));
-    let root = Path::new("/");
-    let other = Surroundings {
-        dir: Some(root),
-        variables: &[
-            ("LANG", "C"),
-            ("SKERRY_SIM_ELSEWHERE", "yes"),
-            ("TZ", "Asia/Tokyo"),
-        ],
-    };
-    let mut differ = 0;
-    for seed in seeds.first..=seeds.last {
-        let mut hashes = Vec::new();
-        for (path, surroundings) in paths.iter().zip([Surroundings::default(), other]) {
-            let args = OneArgs {
-                seed,
-                trace: Some(path.clone()),
-                choice: choice.clone(),
-                ..OneArgs::default()
-            };
-            hashes.push(pool::run_one(&args, surroundings)?.hash);
+    for (path, surroundings) in paths.iter().zip(both) {
+        pool::run_one(&args(seed, path), surroundings)?;
+    }
+    match first_difference(&paths[0], &paths[1])? {
+        Some((number, one, two)) => {
+            say!("seed {seed} DIFFERS from line {number} on:\n  one: {one}\n  two: {two}");
         }
-        match first_difference(&paths[0], &paths[1])? {
-            None if hashes[0] == hashes[1] && !hashes[0].is_empty() => {
-                say!("seed {seed}: the same trace twice ({})", hashes[0]);
-            }
-            None => {
-                differ += 1;
-                say!(
-                    "seed {seed}: the same lines, and {} is not {}",
-                    hashes[0],
-                    hashes[1]
-                );
-            }
-            Some((number, one, two)) => {
-                differ += 1;
-                say!("seed {seed} DIFFERS from line {number} on:\n  one: {one}\n  two: {two}");
-            }
-        }
+        None => say!("seed {seed} DIFFERS, but not when it was run twice again"),
     }
     for path in &paths {
         files::remove(path);
     }
-    say!("{} seeds, {differ} differ", seeds.last - seeds.first + 1);
-    Ok(status(differ == 0))
+    Ok(())
 }
 
 fn first_difference(one: &Path, two: &Path) -> anyhow::Result<Option<(usize, String, String)>> {
@@ -337,6 +429,45 @@ pub(super) fn plant(
     Ok(status(missed.is_empty()))
 }
 
+/// Simulated seconds for each second of one processor.
+pub(super) fn bench(seeds: u64) -> anyhow::Result<ExitCode> {
+    say!("nodes  voters  seeds  simulated s  processor s  simulated s / processor s");
+    for (nodes, voters) in [(1, 1), (3, 3), (5, 3), (5, 5)] {
+        let choice = Choice {
+            nodes: Some(Nodes(nodes)),
+            ..Choice::default()
+        };
+        let of = |seed| OneArgs {
+            seed,
+            choice: choice.clone(),
+            ..OneArgs::default()
+        };
+        let votes = |args: &OneArgs| {
+            let drawn = one::scenario(args).map_or(0, |scenario| scenario.voters);
+            (if drawn == 0 { nodes } else { drawn }) == voters
+        };
+        let all = (1..).map(of).filter(votes).take(usize::try_from(seeds)?);
+        let (mut simulated_ms, mut processor_ms, mut broken) = (0, 0, 0);
+        pool::run_all(all, 1, |result| {
+            simulated_ms += result.sim_ms;
+            processor_ms += result.processor_ms;
+            broken += u64::from(!result.violations.is_empty());
+            true
+        })?;
+        anyhow::ensure!(
+            broken == 0,
+            "{broken} of these seeds break a promise: `skerry-sim run --nodes {nodes}`"
+        );
+        say!(
+            "{nodes:>5}  {voters:>6}  {seeds:>5}  {:>11.1}  {:>11.2}  {:>25.1}",
+            simulated_ms as f64 / 1e3,
+            processor_ms as f64 / 1e3,
+            simulated_ms as f64 / processor_ms.max(1) as f64
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let history = History::read(&mut *files::open(path)?).with_context(|| path.display().to_string())?;
     let began = files::now();
@@ -367,6 +498,7 @@ pub(super) fn run_scenario(
     name: String,
     seed: Option<u64>,
     trace: Option<PathBuf>,
+    timeline: Option<PathBuf>,
     choice: Choice,
 ) -> anyhow::Result<ExitCode> {
     let args = OneArgs {
@@ -383,26 +515,5 @@ pub(super) fn run_scenario(
             "{name} wants to reach {unknown:?}, which is no goal: `skerry-sim run --goals` lists them"
         );
     }
-    let result = pool::run_one(&args, Surroundings::default())?;
-    if result.violations.is_empty() {
-        print_success(&result);
-        let lacking: Vec<_> = scenario
-            .reaches
-            .iter()
-            .filter(|goal| !result.goals.contains_key(*goal))
-            .collect();
-        for goal in &lacking {
-            say!("  it does not come to {goal}, and shows nothing: another --seed may");
-        }
-    } else {
-        print_failure(
-            &result,
-            &format!(
-                "skerry-sim scenario run {name} --seed {}{} --trace trace.txt",
-                result.seed,
-                chosen(&args.choice)
-            ),
-        );
-    }
-    Ok(status(result.violations.is_empty()))
+    show(&args, &scenario, timeline.as_deref())
 }

@@ -1,259 +1,175 @@
-//! A timeline to look at: one row a host, time from left to right, faults as bands, and the lines below.
+//! A timeline to look at: nodes by time, faults, leaders, high watermarks, what clients did. One file that needs no other:
+//! the story as JSON, and the page that draws it (`timeline.html`).
 
-use std::fmt::Write as _;
-use std::io::{BufRead as _, Write as _};
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 
-use skerry_simulation::scenario::{Fault, Scenario};
+use serde_json::{Value, json};
+use skerry_simulation::scenario::Scenario;
+use skerry_simulation::story::{Ended, Moment, Operation, Story, What, plain};
 
 use super::files;
 use super::one::Result;
 
-const WIDTH: f64 = 1_400.0;
-const ROW: f64 = 34.0;
-const LEFT: f64 = 90.0;
+const PAGE: &str = include_str!("timeline.html");
 
-struct Line {
-    ms: f64,
-    host: String,
-    event: String,
-}
+/// More operations than that nobody looks at; those before the violation stay.
+const OPERATIONS_MAX: usize = 12_000;
+/// Points of all curves.
+const POINTS_MAX: usize = 30_000;
+/// Messages of violations, and what is shown of each.
+const MESSAGES_MAX: usize = 20;
+const MESSAGE_CHARS: usize = 1_000;
 
-/// Writes the timeline of a run from its trace.
-pub(super) fn write(path: &Path, trace: &Path, scenario: &Scenario, result: &Result) -> anyhow::Result<()> {
-    let lines = lines(trace)?;
-    let end = lines.last().map_or(1.0, |line| line.ms).max(1.0);
-    let x = |ms: f64| LEFT + ms / end * (WIDTH - LEFT - 10.0);
-    let mut svg = String::new();
-    let rows = ["FAULT", "broker", "clients", "VIOLATION"];
-    let height = ROW * (rows.len() as f64 + 1.0);
-    for (index, row) in rows.iter().enumerate() {
-        let y = ROW * (index as f64 + 1.0);
-        write!(
-            svg,
-            "<text x='4' y='{:.0}'>{row}</text><line x1='{LEFT}' x2='{WIDTH}' y1='{y}' y2='{y}' class='grid'/>",
-            y - 12.0
-        )?;
-    }
-    for second in 0..=(end / 1_000.0) as u32 {
-        let at = x(f64::from(second) * 1_000.0);
-        write!(
-            svg,
-            "<line x1='{at:.1}' x2='{at:.1}' y1='0' y2='{height}' class='grid'/><text x='{at:.1}' y='{:.0}' class='tick'>{second}s</text>",
-            height - 6.0
-        )?;
-    }
-    for timed in &scenario.faults {
-        let (from, to) = (
-            timed.at_ms as f64,
-            timed.at_ms as f64 + lasts_ms(&timed.fault) as f64,
-        );
-        write!(
-            svg,
-            "<rect x='{:.1}' y='4' width='{:.1}' height='26' class='fault'><title>{} ms: {}</title></rect>",
-            x(from),
-            (x(to.min(end)) - x(from)).max(2.0),
-            timed.at_ms,
-            escape(&format!("{:?}", timed.fault))
-        )?;
-    }
-    broker_row(&mut svg, &lines, end, &x)?;
-    for line in lines
-        .iter()
-        .filter(|line| line.event.contains("->") && !line.event.starts_with("disk"))
-    {
-        let class = if line.event.contains("Failed") {
-            "bad"
-        } else {
-            "good"
-        };
-        write!(
-            svg,
-            "<rect x='{:.1}' y='{}' width='1.5' height='26' class='{class}'><title>{} {}</title></rect>",
-            x(line.ms),
-            ROW * 2.0 + 4.0,
-            escape(&line.host),
-            escape(&shorten(&line.event))
-        )?;
-    }
-    for violation in &result.violations {
-        let at = if violation.at == 0 {
-            end
-        } else {
-            violation.at as f64 / 1_000.0
-        };
-        write!(
-            svg,
-            "<circle cx='{:.1}' cy='{}' r='7' class='violation'><title>{}: {}</title></circle>",
-            x(at),
-            ROW * 3.5,
-            escape(&violation.check),
-            escape(&violation.message)
-        )?;
-    }
+/// Writes the timeline of a run.
+pub(super) fn write(
+    path: &Path,
+    story: &Story,
+    scenario: &Scenario,
+    result: &Result,
+    again: &[String],
+) -> anyhow::Result<()> {
     let mut out = files::create(path)?;
-    write!(
-        out,
-        "<!doctype html><meta charset='utf-8'><title>seed {}</title><style>{STYLE}</style>",
-        scenario.seed
-    )?;
-    write!(
-        out,
-        "<h1>seed {}: {}</h1>",
-        scenario.seed,
-        if result.violations.is_empty() {
-            "every promise kept"
-        } else {
-            "a promise broken"
-        }
-    )?;
-    for violation in &result.violations {
-        write!(
-            out,
-            "<p class='broken'><b>{}</b> {}</p>",
-            escape(&violation.check),
-            escape(&violation.message)
-        )?;
-    }
-    write!(out, "<svg viewBox='0 0 {WIDTH} {height}'>{svg}</svg><table>")?;
-    for line in lines
-        .iter()
-        .filter(|line| !line.event.starts_with("disk ") && !line.event.starts_with("net sent"))
-    {
-        let class = if line.host == "VIOLATION" {
-            "broken"
-        } else if line.host == "FAULT" {
-            "fault"
-        } else {
-            ""
-        };
-        write!(
-            out,
-            "<tr class='{class}'><td>{:.3}</td><td>{}</td><td>{}</td></tr>",
-            line.ms,
-            escape(&line.host),
-            escape(&shorten(&line.event))
-        )?;
-    }
-    write!(out, "</table>")?;
+    out.write_all(page(story, scenario, result, again).as_bytes())?;
     out.flush()?;
     Ok(())
 }
 
-const STYLE: &str = "body{font:14px system-ui;margin:20px}svg{width:100%;background:#fafafa;border:1px solid #ddd}\
-text{font-size:12px;fill:#333}.tick{fill:#999;font-size:10px}.grid{stroke:#e4e4e4}rect.fault{fill:#e8a33d;opacity:.6}\
-.up{fill:#4a9d6a}.starting{fill:#b5d6a7}.good{fill:#3b6fb6}.bad{fill:#c9c9c9}.violation{fill:#d0021b}\
-table{border-collapse:collapse;font:12px ui-monospace,monospace;margin-top:16px}td{padding:1px 8px;vertical-align:top}\
-tr.fault{background:#fdf0dc}.broken{background:#fbdada}";
-
-/// Where the broker serves, from the lines that say so.
-fn broker_row(svg: &mut String, lines: &[Line], end: f64, x: &impl Fn(f64) -> f64) -> std::fmt::Result {
-    let mut since: Option<(f64, &str)> = None;
-    let mut close = |since: &mut Option<(f64, &str)>, until: f64| {
-        if let Some((from, class)) = since.take() {
-            let (left, width) = (x(from), (x(until) - x(from)).max(1.0));
-            let y = ROW + 4.0;
-            write!(
-                svg,
-                "<rect x='{left:.1}' y='{y}' width='{width:.1}' height='26' class='{class}'><title>{from:.0} to {until:.0} ms: {class}</title></rect>"
-            )?;
-        }
-        Ok(())
-    };
-    for line in lines.iter().filter(|line| line.host == "broker") {
-        let next = match line.event.as_str() {
-            "starts" => Some("starting"),
-            "serves" => Some("up"),
-            event
-                if event.starts_with("is killed")
-                    || event.starts_with("the power goes")
-                    || event.starts_with("has stopped") =>
-            {
-                None
-            }
-            _ => continue,
-        };
-        close(&mut since, line.ms)?;
-        since = next.map(|class| (line.ms, class));
-    }
-    close(&mut since, end)
+fn page(story: &Story, scenario: &Scenario, result: &Result, again: &[String]) -> String {
+    let end = result.sim_ms * 1_000;
+    let violations = result.violations.iter().take(MESSAGES_MAX).map(|broken| {
+        let message: String = plain(&broken.message).chars().take(MESSAGE_CHARS).collect();
+        let at = if broken.at == 0 { end } else { broken.at };
+        json!({"at": at, "check": broken.check, "message": message})
+    });
+    let data = json!({
+        "seed": result.seed,
+        "about": scenario.about,
+        "end": end,
+        "nodes": story.nodes,
+        "voters": if scenario.voters == 0 { scenario.nodes } else { scenario.voters },
+        "again": again,
+        "violations": violations.collect::<Vec<_>>(),
+        "moments": moments(&story.moments),
+        "operations": operations(&story.operations),
+    });
+    // No text of the data ends the element that it stands in.
+    let data = data
+        .to_string()
+        .replace("</", "<\\/")
+        .replace("<!--", "<\\u0021--");
+    PAGE.replacen("/*DATA*/", &data, 1)
 }
 
-fn lines(trace: &Path) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::new();
-    for line in files::open(trace)?.lines() {
-        let line = line?;
-        let line = line.rsplit_once(" #").map_or(&*line, |(line, _)| line);
-        let Some((time, rest)) = line.trim_start_matches('[').split_once(']') else {
-            continue;
-        };
-        let (Ok(ms), Some((host, event))) = (time.trim().parse(), rest.trim_start().split_once(' ')) else {
-            continue;
-        };
-        lines.push(Line {
-            ms,
-            host: host.to_owned(),
-            event: event.trim().to_owned(),
+/// All changes; of the curves' points every so-manyeth where there are too many.
+fn moments(all: &[Moment]) -> Vec<Value> {
+    let is_point = |moment: &&Moment| matches!(moment.what, What::Log { .. });
+    let every = all.iter().filter(is_point).count().div_ceil(POINTS_MAX).max(1);
+    let mut points = 0;
+    let kept = all.iter().filter(|moment| {
+        points += usize::from(is_point(moment));
+        !is_point(moment) || points.is_multiple_of(every)
+    });
+    kept.map(|moment| serde_json::to_value(moment).unwrap_or_default())
+        .collect()
+}
+
+/// By client: `[from, to, how it ended, what]`.
+fn operations(all: &[Operation]) -> Value {
+    let last = &all[all.len().saturating_sub(OPERATIONS_MAX)..];
+    let clients: BTreeSet<&str> = last.iter().map(|operation| operation.client.as_str()).collect();
+    let of = |client: &str| {
+        let rows = last.iter().filter(|operation| operation.client == client);
+        let rows = rows.map(|operation| {
+            let ended = match operation.ended {
+                Ended::Done => 0,
+                Ended::Failed => 1,
+                Ended::Unknown => 2,
+            };
+            json!([operation.from, operation.to, ended, operation.text])
         });
-    }
-    Ok(lines)
+        json!({"name": client, "rows": rows.collect::<Vec<_>>()})
+    };
+    clients.into_iter().map(of).collect()
 }
 
-fn lasts_ms(fault: &Fault) -> u64 {
-    match fault {
-        Fault::Kill { down_ms }
-        | Fault::PowerCut { down_ms }
-        | Fault::DoublePowerCut { down_ms, .. }
-        | Fault::Restart { down_ms }
-        | Fault::BitRot { down_ms }
-        | Fault::Outage { down_ms, .. }
-        | Fault::DieIn { down_ms, .. } => *down_ms,
-        // How long a rolling restart takes is up to the nodes.
-        Fault::ClockJump { .. }
-        | Fault::ClockDrift { .. }
-        | Fault::QuietRot
-        | Fault::RollingRestart { .. } => 0,
-        Fault::Swizzle { each_ms } => 2 * *each_ms,
-        Fault::CrashLoop {
-            times,
-            up_ms,
-            down_ms,
-        } => u64::from(*times) * (up_ms + down_ms),
-        Fault::SlowLink { for_ms, .. }
-        | Fault::HeldLink { for_ms, .. }
-        | Fault::CutLink { for_ms, .. }
-        | Fault::FlappingLink { for_ms, .. }
-        | Fault::BadConnections { for_ms, .. }
-        | Fault::DiskStall { for_ms }
-        | Fault::SlowDisk { for_ms, .. }
-        | Fault::DiskFull { for_ms, .. }
-        | Fault::Isolate { for_ms, .. }
-        | Fault::Bridge { for_ms }
-        | Fault::Pause { for_ms }
-        | Fault::Split { for_ms, .. }
-        | Fault::Ring { for_ms }
-        | Fault::NoClients { for_ms, .. }
-        | Fault::LateLink { for_ms, .. }
-        | Fault::ClockStrobe { for_ms, .. }
-        | Fault::ClockFreeze { for_ms }
-        | Fault::ClockNoise { for_ms, .. }
-        | Fault::ClockSwing { for_ms, .. }
-        | Fault::ClockWander { for_ms, .. }
-        | Fault::SyncFails { for_ms, .. } => *for_ms,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::super::one::Broken;
+    use super::*;
 
-fn shorten(text: &str) -> String {
-    if text.chars().count() > 260 {
-        text.chars().take(260).chain("...".chars()).collect()
-    } else {
-        text.to_owned()
+    fn drawn(points: usize, operations: usize) -> String {
+        let log = |index: usize| Moment {
+            at: index as u64 * 100,
+            what: What::Log {
+                partition: "orders-0".to_owned(),
+                node: index % 3,
+                leads: index.is_multiple_of(3),
+                start: 0,
+                end: 8,
+                high_watermark: 7,
+            },
+        };
+        let operation = |index: usize| Operation {
+            client: format!("idem{}", index % 4),
+            from: index as u64,
+            to: index as u64 + 5,
+            ended: Ended::Done,
+            text: "send p1.1 to p1.9 to orders-0 (acks=all, idempotent): written at 12".to_owned(),
+        };
+        let story = Story {
+            nodes: vec!["n1".to_owned(), "n2".to_owned(), "n3".to_owned()],
+            moments: (0..points).map(log).collect(),
+            operations: (0..operations).map(operation).collect(),
+        };
+        let result = Result {
+            seed: 5,
+            sim_ms: 12_000,
+            violations: vec![Broken {
+                at: 8_464_000,
+                check: "wrong-in-sync-set".to_owned(),
+                message: "</script> BrokerId(1) is fenced".to_owned(),
+            }],
+            ..Result::default()
+        };
+        let scenario = Scenario::draw_cluster(5, 3);
+        page(&story, &scenario, &result, &["skerry-sim replay 5".to_owned()])
     }
-}
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('\'', "&#39;")
+    /// What the page draws.
+    fn data(page: &str) -> Value {
+        let (_, rest) = page.split_once("id=\"data\">").expect("the data");
+        let (data, _) = rest.split_once("</script>").expect("its end");
+        serde_json::from_str(data).expect("JSON")
+    }
+
+    #[test]
+    fn the_page_is_whole_and_has_the_violation() {
+        let page = drawn(300, 50);
+        let data = data(&page);
+        assert_eq!(data["violations"][0]["check"], "wrong-in-sync-set");
+        assert_eq!(data["violations"][0]["message"], "</script> n1 is fenced");
+        assert_eq!(data["moments"].as_array().map(Vec::len), Some(300));
+        assert_eq!(data["operations"].as_array().map(Vec::len), Some(4));
+        for element in ["html", "head", "style", "script", "body"] {
+            let open = page.matches(&format!("<{element}")).count();
+            let closed = page.matches(&format!("</{element}>")).count();
+            assert_eq!((open, closed), (closed, closed), "{element}");
+            assert!(closed > 0, "{element}");
+        }
+        // It needs no network.
+        assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
+    }
+
+    #[test]
+    fn a_long_story_makes_no_page_that_a_browser_cannot_show() {
+        let page = drawn(500_000, 100_000);
+        assert!(page.len() < 8_000_000, "{}", page.len());
+        let data = data(&page);
+        assert_eq!(
+            data["operations"][0]["rows"].as_array().map(Vec::len),
+            Some(OPERATIONS_MAX / 4)
+        );
+    }
 }

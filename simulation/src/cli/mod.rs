@@ -1,6 +1,8 @@
 //! The command line.
 
+mod colour;
 mod commands;
+mod failure;
 mod files;
 mod html;
 mod one;
@@ -50,10 +52,18 @@ enum Command {
         choice: Choice,
     },
     /// Runs each seed twice, in two processes with different surroundings, and compares everything that happened.
+    ///
+    /// The second process has another working directory, another home, language and time zone, an environment that is
+    /// 5 KB larger, and a heap of another shape (MALLOC_MMAP_THRESHOLD_, MALLOC_TOP_PAD_). Both lie at other addresses,
+    /// unless the kernel was told not to draw them; how often they did is told. Where the sums over all lines of the two
+    /// traces differ, both are run again and the first line that differs is printed. Status 1 where one differs.
     Determinism {
         /// The first and the last seed, as A..B.
         #[arg(long)]
         seeds: Seeds,
+        /// How many at a time; as many as there are processors unless told otherwise.
+        #[arg(long)]
+        jobs: Option<usize>,
         #[command(flatten)]
         choice: Choice,
     },
@@ -85,6 +95,12 @@ enum Command {
         /// How many at a time.
         #[arg(long)]
         jobs: Option<usize>,
+    },
+    /// Measures how many simulated seconds one second of a processor is good for, with 1, 3 and 5 nodes.
+    Bench {
+        /// So many seeds of each.
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
     },
     /// Judges a history, one JSON object a line, of the simulator or of real processes.
     Check {
@@ -122,6 +138,9 @@ enum ScenarioCommand {
         /// Writes every small thing that happened, one line each.
         #[arg(long)]
         trace: Option<PathBuf>,
+        /// Writes a timeline to look at in a browser.
+        #[arg(long)]
+        html: Option<PathBuf>,
         #[command(flatten)]
         choice: Choice,
     },
@@ -241,6 +260,9 @@ struct OneArgs {
     /// Where the history goes.
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Where the story goes.
+    #[arg(long)]
+    story: Option<PathBuf>,
     #[command(flatten)]
     choice: Choice,
 }
@@ -286,11 +308,12 @@ pub(crate) fn main() -> ExitCode {
                 history,
                 keep,
                 choice,
-                scenario: None,
+                ..OneArgs::default()
             },
             html.as_deref(),
         ),
-        Command::Determinism { seeds, choice } => commands::determinism(seeds, &choice),
+        Command::Determinism { seeds, jobs, choice } => commands::determinism(seeds, jobs, &choice),
+        Command::Bench { seeds } => commands::bench(seeds),
         Command::Shrink { what, out, choice } => commands::shrink(&what, out.as_deref(), &choice),
         Command::Plant { list: true, .. } => commands::list_plants(),
         Command::Plant {
@@ -309,9 +332,10 @@ pub(crate) fn main() -> ExitCode {
                     name,
                     seed,
                     trace,
+                    html,
                     choice,
                 },
-        } => commands::run_scenario(name, seed, trace, choice),
+        } => commands::run_scenario(name, seed, trace, html, choice),
         Command::One(args) => one::run(&args),
     };
     match done {

@@ -1,6 +1,7 @@
 //! One simulation, in this process.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,6 +16,8 @@ use super::{Nodes, OneArgs, files};
 
 /// Lines before the end that a failure shows.
 const LAST_LINES: usize = 24;
+/// A pipe holds what a child says at its end; and nobody reads more.
+const VIOLATIONS_MAX: usize = 40;
 
 /// What a child tells its parent: one line of JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ pub(super) struct Result {
     /// Goals reached, and how often.
     #[serde(default)]
     pub(super) goals: BTreeMap<String, u64>,
+    /// What it cost, in milliseconds of a processor.
+    #[serde(default)]
+    pub(super) processor_ms: u64,
+    /// Where its process lay in memory: another place for each, unless the kernel was told otherwise.
+    #[serde(default)]
+    pub(super) layout: String,
     pub(super) violations: Vec<Broken>,
     pub(super) last_lines: Vec<String>,
 }
@@ -123,7 +132,12 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         None => Trace::new(SimTime::default(), Detail::Events, None),
     };
     skerry_types::count_goals();
-    let report = world::run(&scenario, trace.clone());
+    let report = world::run(&scenario, trace.clone(), args.story.is_some());
+    if let (Some(path), Some(story)) = (&args.story, &report.story) {
+        let mut out = files::create(path)?;
+        serde_json::to_writer(&mut out, story)?;
+        out.flush()?;
+    }
     if let Some(path) = &args.history {
         report.history.write(&mut *files::create(path)?)?;
     }
@@ -152,6 +166,8 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
             .into_iter()
             .map(|(kind, count)| (kind.to_owned(), count))
             .collect(),
+        processor_ms: files::processor_ms(),
+        layout: files::layout(),
         last_lines: if report.violations.is_empty() {
             Vec::new()
         } else {
@@ -160,6 +176,7 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         violations: report
             .violations
             .into_iter()
+            .take(VIOLATIONS_MAX)
             .map(|(at, violation)| Broken {
                 at,
                 check: violation.check.to_owned(),

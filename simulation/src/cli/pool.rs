@@ -22,13 +22,13 @@ struct Running {
 }
 
 /// How a child's surroundings differ from its parent's, to prove that they do not matter.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Surroundings<'a> {
     pub(super) dir: Option<&'a Path>,
-    pub(super) variables: &'a [(&'a str, &'a str)],
+    pub(super) variables: Vec<(&'a str, &'a str)>,
 }
 
-fn start(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Running> {
+fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Running> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
     command.arg("one").arg(args.seed.to_string());
@@ -44,6 +44,9 @@ fn start(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Runni
     }
     if let Some(history) = &args.history {
         command.arg("--history").arg(history);
+    }
+    if let Some(story) = &args.story {
+        command.arg("--story").arg(story);
     }
     command.args(args.choice.arguments());
     if let Some(dir) = surroundings.dir {
@@ -63,7 +66,7 @@ fn start(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Runni
 }
 
 /// Runs one simulation in a child.
-pub(super) fn run_one(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow::Result<Result> {
+pub(super) fn run_one(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Result> {
     let mut running = start(args, surroundings)?;
     loop {
         if let Some(result) = poll(&mut running)? {
@@ -77,6 +80,16 @@ pub(super) fn run_one(args: &OneArgs, surroundings: Surroundings<'_>) -> anyhow:
 pub(super) fn run_all(
     all: impl IntoIterator<Item = OneArgs>,
     jobs: usize,
+    each: impl FnMut(Result) -> bool,
+) -> anyhow::Result<()> {
+    run_in(all, &Surroundings::default(), jobs, each)
+}
+
+/// The same in other surroundings.
+pub(super) fn run_in(
+    all: impl IntoIterator<Item = OneArgs>,
+    surroundings: &Surroundings<'_>,
+    jobs: usize,
     mut each: impl FnMut(Result) -> bool,
 ) -> anyhow::Result<()> {
     let mut waiting = all.into_iter();
@@ -85,7 +98,7 @@ pub(super) fn run_all(
     loop {
         while running.len() < jobs && !enough {
             let Some(args) = waiting.next() else { break };
-            running.push(start(&args, Surroundings::default())?);
+            running.push(start(&args, surroundings)?);
         }
         if running.is_empty() {
             return Ok(());

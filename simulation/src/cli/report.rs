@@ -16,6 +16,7 @@ pub(super) struct Summary {
     pub(super) seeds: u64,
     pub(super) failed: Vec<u64>,
     sim_ms: u64,
+    processor_ms: u64,
     starts: u64,
     answers_checked: u64,
     operations: u64,
@@ -29,6 +30,7 @@ impl Summary {
     pub(super) fn add(&mut self, result: &Result) {
         self.seeds += 1;
         self.sim_ms += result.sim_ms;
+        self.processor_ms += result.processor_ms;
         self.starts += result.starts;
         self.answers_checked += result.answers_checked;
         self.operations += result.operations.values().map(|(_, done)| done).sum::<u64>();
@@ -48,11 +50,25 @@ impl Summary {
         }
     }
 
+    /// How far a run is: seeds, failures, speed, and how long the rest will take.
+    fn progress(&self, total: u64, took: Duration) -> String {
+        let seconds = took.as_secs_f64().max(0.001);
+        let speed = self.sim_ms as f64 / 1_000.0 / seconds;
+        let left = seconds / self.seeds.max(1) as f64 * total.saturating_sub(self.seeds) as f64;
+        let broken = self.failed.len();
+        format!(
+            "{}/{total} seeds, {broken} broken, {speed:.0} simulated seconds a second, {seconds:.0} s, {left:.0} s left",
+            self.seeds
+        )
+    }
+
     pub(super) fn print(&mut self, took: Duration) {
         let simulated = self.sim_ms as f64 / 1_000.0;
         let speed = simulated / took.as_secs_f64().max(0.001);
+        let each = self.sim_ms as f64 / self.processor_ms.max(1) as f64;
         say!(
-            "{} seeds, {} broken | {simulated:.0} simulated seconds in {:.0} s ({speed:.0}x) | {} operations done, {} \
+            "{} seeds, {} broken | {simulated:.0} simulated seconds in {:.0} s ({speed:.0}x; {each:.0}x a processor) | {} \
+             operations done, {} \
              answers compared with the disk, {} starts of the broker",
             self.seeds,
             self.failed.len(),
@@ -149,50 +165,44 @@ impl Progress {
         }
     }
 
+    /// Makes room for other lines.
+    pub(super) fn clear(&self) {
+        if self.terminal {
+            let mut error = std::io::stderr().lock();
+            let _ = write!(error, "\r\x1b[K");
+            let _ = error.flush();
+        }
+    }
+
     pub(super) fn show(&mut self, summary: &Summary, took: Duration) {
-        let mut error = std::io::stderr().lock();
-        let line = format!(
-            "{}/{} seeds, {} broken, {:.0} s",
-            summary.seeds,
-            self.total,
-            summary.failed.len(),
-            took.as_secs_f64()
+        let line = summary.progress(self.total, took);
+        self.write(summary.seeds, &line);
+    }
+
+    /// So many are done, in words; adds how long the rest will take.
+    pub(super) fn line(&mut self, done: u64, line: &str, took: Duration) {
+        let left = took.as_secs_f64() / done.max(1) as f64 * self.total.saturating_sub(done) as f64;
+        self.write(
+            done,
+            &format!("{line}, {:.0} s, {left:.0} s left", took.as_secs_f64()),
         );
+    }
+
+    fn write(&mut self, done: u64, line: &str) {
+        let mut error = std::io::stderr().lock();
         // Nobody is helped by the news that a progress line cannot be written.
         if self.terminal {
-            let _ = write!(error, "\r{line}   ");
-            if summary.seeds == self.total {
+            // To the end of the line: an earlier one may have been longer.
+            let _ = write!(error, "\r{line}\x1b[K");
+            if done == self.total {
                 let _ = writeln!(error);
             }
-        } else if summary.seeds * 10 / self.total.max(1) > self.tenths {
-            self.tenths = summary.seeds * 10 / self.total.max(1);
+        } else if done * 10 / self.total.max(1) > self.tenths {
+            self.tenths = done * 10 / self.total.max(1);
             let _ = writeln!(error, "{line}");
         }
         let _ = error.flush();
     }
-}
-
-/// Says what was broken, what happened before, and how to see it again.
-pub(super) fn print_failure(result: &Result, again: &str) {
-    let Some(first) = result.violations.first() else {
-        return;
-    };
-    let at = if first.at == 0 {
-        "the end".to_owned()
-    } else {
-        format!("{:.3} s", first.at as f64 / 1e6)
-    };
-    say!("\nseed {} BREAKS A PROMISE at {at}: {}", result.seed, first.check);
-    for violation in &result.violations {
-        say!("  {}: {}", violation.check, violation.message);
-    }
-    if !result.last_lines.is_empty() {
-        say!("  the last lines of its trace ([milliseconds] who what):");
-        for line in &result.last_lines {
-            say!("    {line}");
-        }
-    }
-    say!("  see it again:  {again}");
 }
 
 pub(super) fn print_success(result: &Result) {

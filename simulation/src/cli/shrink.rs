@@ -3,6 +3,7 @@
 //! Delta debugging over the faults and the workers, then shorter and simpler, until nothing more can go. What is left
 //! must break the same promise; where and when may differ.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use skerry_simulation::scenario::{Scenario, WorkerKind};
@@ -55,12 +56,13 @@ impl<'a> Shrinker<'a> {
     pub(super) fn shrink(mut self) -> anyhow::Result<(Scenario, u32)> {
         loop {
             let before = self.scenario.clone();
+            // First, because it makes every later run shorter.
+            self.shorter()?;
             self.fewer(
                 "faults",
                 |scenario| scenario.faults.len(),
                 |scenario, gone| remove(&mut scenario.faults, gone),
             )?;
-            self.shorter()?;
             self.fewer(
                 "workers",
                 |scenario| scenario.workload.workers.len(),
@@ -134,6 +136,12 @@ impl<'a> Shrinker<'a> {
     }
 
     fn simpler(&mut self) -> anyhow::Result<()> {
+        // Three nodes, where nobody is named who is not among them.
+        self.try_change(|scenario| {
+            if scenario.nodes > 3 {
+                (scenario.nodes, scenario.voters) = (3, 0);
+            }
+        })?;
         self.try_change(|scenario| scenario.cold_read_one_in = 0)?;
         self.try_change(|scenario| scenario.ends_with_power_cut = false)?;
         self.try_change(|scenario| scenario.tick_ms = 1)?;
@@ -165,6 +173,7 @@ impl<'a> Shrinker<'a> {
 
     fn broken(&mut self, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
         self.runs += 1;
+        self.show_progress(scenario);
         write(&self.file, scenario)?;
         let args = OneArgs {
             scenario: Some(self.file.display().to_string()),
@@ -175,12 +184,26 @@ impl<'a> Shrinker<'a> {
             },
             ..OneArgs::default()
         };
-        let result = pool::run_one(&args, Surroundings::default())?;
+        let result = pool::run_one(&args, &Surroundings::default())?;
         Ok(result
             .violations
             .into_iter()
             .map(|violation| violation.check)
             .collect())
+    }
+}
+
+impl Shrinker<'_> {
+    /// On a terminal: what is tried now.
+    fn show_progress(&self, tried: &Scenario) {
+        let mut error = std::io::stderr().lock();
+        if error.is_terminal() {
+            let (faults, workers) = (tried.faults.len(), tried.workload.workers.len());
+            let (run, ms) = (self.runs, tried.faults_ms);
+            let line = format!("run {run}: tries {faults} faults, {workers} workers, {ms} ms");
+            // Nobody is helped by the news that a progress line cannot be written.
+            let _ = write!(error, "\r{line}\x1b[K\r").and_then(|()| error.flush());
+        }
     }
 }
 
@@ -191,7 +214,6 @@ fn remove<T>(from: &mut Vec<T>, gone: std::ops::Range<usize>) {
 
 /// Writes a scenario as those in `simulation/scenarios` are written.
 pub(super) fn write(path: &Path, scenario: &Scenario) -> anyhow::Result<()> {
-    use std::io::Write as _;
     let mut file = files::create(path)?;
     file.write_all(scenario.to_text().as_bytes())?;
     file.flush()?;

@@ -43,6 +43,7 @@ impl World<'_> {
                         format_args!("{index}: {} ({}): {:?}", timed.on, names.join(","), timed.fault),
                     );
                 }
+                self.tell_fault(index, &timed, &hit);
                 *self.faults.entry(timed.kind()).or_default() += 1;
                 if !self.trouble_the_network(&hit, &timed.fault) && !self.trouble_all(&hit, &timed.fault) {
                     for node in hit {

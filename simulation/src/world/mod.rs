@@ -9,6 +9,7 @@ mod faults;
 mod network;
 mod nodes;
 mod processes;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +31,7 @@ use crate::oracle::{Disks, Rotten, Violations, WireOracle};
 use crate::process::{ALONE, Process, node_name};
 use crate::rot::Rot;
 use crate::scenario::{CLIENT_HOSTS, Scenario};
+use crate::story::{Story, Teller};
 use crate::trace::Trace;
 use crate::workload::{self, Cluster, Phase, Shared};
 use skerry_checker::Violation;
@@ -63,6 +65,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// What was seen to happen in the cluster, by kind.
     pub seen: BTreeMap<&'static str, u64>,
+    /// What happened, where it was asked for.
+    pub story: Option<Story>,
 }
 
 struct World<'a> {
@@ -85,6 +89,8 @@ struct World<'a> {
     faults: BTreeMap<&'static str, u64>,
     /// What faults did, where the world can tell.
     felt: BTreeMap<&'static str, u64>,
+    /// Where somebody will look.
+    story: Option<Teller>,
 }
 
 /// Where a panic of this process is written down: a panic of any simulated task is a violation.
@@ -122,11 +128,14 @@ fn first_panic() -> String {
     panics.into_iter().next().unwrap_or_default()
 }
 
-/// Runs a scenario to its end, or to its first broken promise.
+/// Runs a scenario to its end, or to its first broken promise; with `tells`, its story is told.
 #[must_use]
-pub fn run(scenario: &Scenario, trace: Trace) -> Report {
+pub fn run(scenario: &Scenario, trace: Trace, tells: bool) -> Report {
     catch_panics(trace.clone());
     let mut world = World::new(scenario, trace);
+    if tells {
+        world.begin_story();
+    }
     world.play();
     world.finish()
 }
@@ -197,6 +206,7 @@ impl<'a> World<'a> {
             left_rotten: None,
             faults: BTreeMap::new(),
             felt: BTreeMap::new(),
+            story: None,
         }
     }
 
@@ -221,11 +231,13 @@ impl<'a> World<'a> {
             return;
         }
         self.heal();
+        self.tell_phase("healed");
         self.shared.set_phase(Phase::Healed);
         if !self.step_until(self.now_ms + HEALED_MS, |_| false) {
             return;
         }
         self.shared.set_phase(Phase::Stopping);
+        self.tell_phase("the load ends");
         let idle_by = self.now_ms + IDLE_WITHIN_MS;
         if !self.step_until(idle_by, |world| world.shared.all_idle()) {
             return;
@@ -239,6 +251,7 @@ impl<'a> World<'a> {
             return;
         }
         self.shared.set_phase(Phase::Audit);
+        self.tell_phase("audit");
         if !self.becomes_whole() || !self.audit("probe", false) || !self.becomes_whole() {
             return;
         }
@@ -247,6 +260,7 @@ impl<'a> World<'a> {
             "world",
             format_args!("the last crash ({})", if power { "power cut" } else { "kill" }),
         );
+        self.tell_phase("the last crash, and audit");
         for node in 0..self.nodes.len() {
             self.crash(node, power, 50);
         }
@@ -340,6 +354,7 @@ impl<'a> World<'a> {
             for node in 0..self.nodes.len() {
                 self.look_after(node);
             }
+            self.tell_nodes();
             self.watch();
             self.mend_a_last_copy();
             if !self.violations.is_empty() {
@@ -420,6 +435,7 @@ impl<'a> World<'a> {
                 seen.extend(self.felt);
                 seen
             },
+            story: self.story.map(|story| story.end(self.now_ms * 1_000, &history)),
             history,
         };
         drop(self.sim);
