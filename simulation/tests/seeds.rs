@@ -68,6 +68,7 @@ fn a_failure_of_a_cluster_has_a_column_for_each_node() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "it reads what the program has written")]
 #[test]
 fn a_replay_writes_what_check_reads_and_a_timeline() {
     let dir = std::env::temp_dir();
