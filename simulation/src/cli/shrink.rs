@@ -16,6 +16,8 @@ use super::{Choice, OneArgs, files};
 const RUNS_MAX: u32 = 400;
 /// One worker less moves the draws of those that share its host: other seeds get a chance too.
 const OTHER_SEEDS: u64 = 8;
+/// The first fault happens at one of these times, the first that does.
+const CALM_MS: [u64; 4] = [100, 500, 1_500, 3_000];
 /// Times are not worth more precision.
 const STEP_MS: u64 = 100;
 
@@ -82,6 +84,7 @@ impl<'a> Shrinker<'a> {
                 },
             )?;
             self.simpler()?;
+            self.earlier()?;
             if self.scenario == before || self.runs >= RUNS_MAX {
                 break;
             }
@@ -130,6 +133,27 @@ impl<'a> Shrinker<'a> {
                 long_enough = steps;
             } else {
                 too_short = steps;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing happens for as little time as it can before the first fault.
+    fn earlier(&mut self) -> anyhow::Result<()> {
+        for begins_ms in CALM_MS {
+            let first_ms = self.scenario.faults.iter().map(|timed| timed.at_ms).min();
+            let Some(sooner_ms) = first_ms.and_then(|first_ms| first_ms.checked_sub(begins_ms)) else {
+                continue;
+            };
+            let moved = self.try_change(|scenario| {
+                for timed in &mut scenario.faults {
+                    timed.at_ms -= sooner_ms;
+                }
+                scenario.faults_ms = scenario.faults_ms.saturating_sub(sooner_ms);
+            })?;
+            if moved {
+                say!("  {sooner_ms} ms earlier will do (run {})", self.runs);
+                return Ok(());
             }
         }
         Ok(())
