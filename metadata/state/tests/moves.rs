@@ -490,6 +490,74 @@ fn a_reassignment_adds_catches_up_switches_and_removes() {
 }
 
 #[test]
+fn what_was_acknowledged_keeps_its_copies_when_a_reassignment_is_given_up() {
+    check(
+        "register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         register 3 a
+         unfence 3
+         register 4 a
+         unfence 4
+         create t at=1,2 min=2
+         fence 2
+         reassign t 2,3
+         isr t 1 1,3
+         show t
+         reassign t cancel
+         reassign t 2,4
+         show t
+         isr t 1 1,3,4
+         unfence 2
+         isr t 1 1,2,3,4
+         show t",
+        expect![[r#"
+            1: register 1 a -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: register 2 a -> BrokerRegistered { epoch: 3 }
+                 broker 2
+            4: unfence 2 -> Done
+                 broker 2
+            5: register 3 a -> BrokerRegistered { epoch: 5 }
+                 broker 3
+            6: unfence 3 -> Done
+                 broker 3
+            7: register 4 a -> BrokerRegistered { epoch: 7 }
+                 broker 4
+            8: unfence 4 -> Done
+                 broker 4
+            9: create t at=1,2 min=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            10: fence 2 -> Done
+                 broker 2
+                 changed t-0
+            11: reassign t 2,3 -> PartitionChanged { leader_epoch: 0, partition_epoch: 2 }
+                 changed t-0
+            12: isr t 1 1,3 -> PartitionChanged { leader_epoch: 0, partition_epoch: 3 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 3 1] isr [3 1] adding [3] removing [1] leader 1 epoch 0 version 3
+            13: reassign t cancel -> refused: unable to revert the partition's assignment because it would leave 1 complete copies, and min.insync.replicas is 2: bring a replica back, or give the reassignment another target
+            14: reassign t 2,4 -> PartitionChanged { leader_epoch: 0, partition_epoch: 4 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 4 3 1] isr [3 1] adding [4] removing [3 1] leader 1 epoch 0 version 4
+            15: isr t 1 1,3,4 -> PartitionChanged { leader_epoch: 0, partition_epoch: 5 }
+                 changed t-0
+            16: unfence 2 -> Done
+                 broker 2
+            17: isr t 1 1,2,3,4 -> PartitionChanged { leader_epoch: 1, partition_epoch: 6 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 4] isr [2 4] leader 2 epoch 1 version 6
+        "#]],
+    );
+}
+
+#[test]
 fn a_reassignment_is_cancelled_or_replaced() {
     check(
         "register 1 a

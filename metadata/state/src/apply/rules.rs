@@ -188,13 +188,13 @@ impl<'a> Rules<'a> {
 
     /// Begins a reassignment, or gives the one under way another target.
     ///
-    /// What the one before was adding and nobody wants any more leaves at once, unless it is all that can lead: then it
-    /// leaves with the others (as in Kafka).
+    /// What the one before was adding and nobody wants any more leaves at once, unless it is needed: then it leaves with
+    /// the others, when the target is in sync.
     pub(super) fn reassign(&self, partition: &mut Partition, target: &[BrokerId]) {
         let unwanted = without(&partition.adding, target);
         match self.without(partition, &unwanted) {
-            Some(rest) => *partition = rest,
-            None => partition.adding = within(&partition.adding, target),
+            Ok(rest) => *partition = rest,
+            Err(_) => partition.adding = within(&partition.adding, target),
         }
         let original: Vec<BrokerId> = partition.original().collect();
         partition.adding = without(target, &original);
@@ -209,21 +209,20 @@ impl<'a> Rules<'a> {
             return Err(Refusal::ReassignmentNotFound);
         }
         let adding = partition.adding.clone();
-        // Kafka's words, with the partition's name before them.
-        *partition = self.without(partition, &adding).ok_or_else(|| {
-            Refusal::InvalidReplicaAssignment(
-                "unable to revert the partition's assignment because it would require an unclean leader election"
-                    .to_owned(),
-            )
-        })?;
+        let rest = self.without(partition, &adding);
+        *partition = rest.map_err(Refusal::InvalidReplicaAssignment)?;
         partition.removing.clear();
         self.settle(partition);
         Ok(())
     }
 
-    /// The partition without some of its replicas; `None` where that loses the last copy that may lead, or the last
-    /// leader, and the topic does not allow it.
-    fn without(&self, partition: &Partition, leaving: &[BrokerId]) -> Option<Partition> {
+    /// The partition without some of its replicas.
+    ///
+    /// # Errors
+    /// Where that loses the last copy that may lead, or the last leader, and the topic does not allow it; or takes copies
+    /// below `min.insync.replicas`. What was acknowledged is on so many disks, and a change of mind is no reason that it
+    /// should not be any more: Kafka does that.
+    fn without(&self, partition: &Partition, leaving: &[BrokerId]) -> Result<Partition, String> {
         let mut rest = Partition {
             replicas: without(&partition.replicas, leaving),
             adding: without(&partition.adding, leaving),
@@ -232,14 +231,28 @@ impl<'a> Rules<'a> {
             elr: without(&partition.elr, leaving),
             ..partition.clone()
         };
-        let has_copies = |partition: &Partition| !partition.isr.is_empty() || !partition.elr.is_empty();
-        if has_copies(partition) && !has_copies(&rest) && !self.unclean {
-            return None;
+        // Kafka's words, with the partition's name before them.
+        const UNCLEAN: &str =
+            "unable to revert the partition's assignment because it would require an unclean leader election";
+        let copies = |partition: &Partition| partition.isr.len() + partition.elr.len();
+        let (before, after) = (copies(partition), copies(&rest));
+        if before > 0 && after == 0 && !self.unclean {
+            return Err(UNCLEAN.to_owned());
+        }
+        let needed = partition.min_insync_replicas(self.min_insync);
+        if after < before.min(needed) && !self.unclean {
+            return Err(format!(
+                "unable to revert the partition's assignment because it would leave {after} complete copies, and \
+                 min.insync.replicas is {needed}: bring a replica back, or give the reassignment another target"
+            ));
         }
         let isr = rest.isr.clone();
         self.set_isr(&mut rest, isr);
         self.elect(&mut rest);
-        (rest.leader.is_some() || partition.leader.is_none()).then_some(rest)
+        if rest.leader.is_none() && partition.leader.is_some() {
+            return Err(UNCLEAN.to_owned());
+        }
+        Ok(rest)
     }
 }
 
