@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+const EIO: i32 = 5;
+
 /// The lengths of RocksDB's write-ahead log files at the last sync, and what was in the store then. Cheap to clone;
 /// clones share it. The simulator keeps it across the restarts of a node.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct WalMark(Arc<Mutex<Marked>>);
 struct Marked {
     lens: BTreeMap<OsString, u64>,
     durable: Durable,
+    syncs_fail: bool,
+    sync_failures: u64,
 }
 
 /// What a power cut cannot take from a voter.
@@ -42,11 +46,31 @@ impl WalMark {
 
     /// Remembers the lengths as they are now, right after a sync, and what is in the store.
     pub(crate) fn record(&self, dir: &Path, durable: Durable) -> io::Result<()> {
-        *self.0.lock() = Marked {
-            lens: wal_files(dir)?,
-            durable,
-        };
+        let lens = wal_files(dir)?;
+        let mut marked = self.0.lock();
+        (marked.lens, marked.durable) = (lens, durable);
         Ok(())
+    }
+
+    /// Lets every sync of the store fail, as a device does, or lets them succeed again.
+    pub fn let_syncs_fail(&self, fail: bool) {
+        self.0.lock().syncs_fail = fail;
+    }
+
+    /// How many syncs have failed.
+    #[must_use]
+    pub fn sync_failures(&self) -> u64 {
+        self.0.lock().sync_failures
+    }
+
+    /// Refuses a sync where it is to fail.
+    pub(crate) fn before_sync(&self) -> io::Result<()> {
+        let mut marked = self.0.lock();
+        if !marked.syncs_fail {
+            return Ok(());
+        }
+        marked.sync_failures += 1;
+        Err(io::Error::from_raw_os_error(EIO))
     }
 }
 

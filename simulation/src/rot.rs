@@ -1,10 +1,11 @@
-//! Which bit rots: one that was synced, and that recovery looks at, or that nobody looks at.
+//! Which place of a disk goes bad: one that was synced, and that recovery looks at, or that nobody looks at.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use skerry_env::Rng;
 
-use crate::disk::SimDisk;
+use crate::disk::{Harm, SECTOR_BYTES, SimDisk};
 use crate::process::DATA_DIR;
 use crate::record::{self, HEADER_BYTES, segment};
 use crate::workload::TOPICS;
@@ -12,45 +13,121 @@ use crate::workload::TOPICS;
 /// Kafka's checkpoint file: a version, a count, and lines of topic, partition, offset.
 const RECOVERY_POINTS: &str = "log/recovery-point-offset-checkpoint";
 
-/// A bit that has rotted.
+/// A place that has gone bad.
 pub(crate) struct Rot {
     /// The node's place among the nodes.
     pub(crate) node: usize,
     pub(crate) partition: String,
-    pub(crate) path: PathBuf,
-    pub(crate) position: usize,
-    pub(crate) bit: u8,
+    pub(crate) harm: Harm,
     /// The node was not told, and goes on.
     pub(crate) is_quiet: bool,
+    /// What can be read there and around it since.
+    around: Vec<u8>,
 }
 
 impl Rot {
-    /// The bit is still wrong. The cluster may have made the copy anew, or cut it and gone on: what lies there then is good.
+    /// Does it. `None` where the place is gone.
+    pub(crate) fn inflict(
+        node: usize,
+        place: &Place,
+        harm: Harm,
+        is_quiet: bool,
+        disk: &SimDisk,
+    ) -> Option<Self> {
+        disk.harm(&harm).then(|| Self {
+            node,
+            partition: place.partition.clone(),
+            around: disk.around(&harm).unwrap_or_default(),
+            harm,
+            is_quiet,
+        })
+    }
+
+    /// The place is still bad. The cluster may have made the copy anew, or cut it and gone on: what lies there then is
+    /// good.
     pub(crate) fn is_there(&self, disk: &SimDisk) -> bool {
-        let is_rotten = disk.with_live(&self.path, |bytes| {
-            let mut end = 0;
-            let around = record::batches(bytes).find(|batch| {
-                end += batch.bytes.len();
-                self.position < end
-            });
-            around.is_some_and(|batch| !batch.is_whole())
-        });
-        is_rotten == Some(true)
+        disk.around(&self.harm).as_ref() == Some(&self.around)
+    }
+}
+
+/// A whole batch below a partition's recovery point.
+pub(crate) struct Place {
+    pub(crate) partition: String,
+    path: PathBuf,
+    /// Its bytes in the file.
+    batch: Range<usize>,
+    /// Where such batches end in the file.
+    end: usize,
+}
+
+impl Place {
+    /// A bit of the batch behind its head turned over.
+    pub(crate) fn bit(&self, rng: &Rng) -> Harm {
+        let body = self.batch.start + HEADER_BYTES..self.batch.end;
+        let within = usize::try_from(rng.below(body.len() as u64)).unwrap_or(0);
+        let bit = rng.below(8);
+        Harm {
+            path: self.path.clone(),
+            position: body.start + within,
+            mask: vec![1 << bit],
+            unreadable: None,
+        }
+    }
+
+    /// The sector in which the batch begins, as far as it was synced.
+    fn sector(&self) -> Range<usize> {
+        let start = self.batch.start / SECTOR_BYTES * SECTOR_BYTES;
+        start..(start + SECTOR_BYTES).min(self.end)
+    }
+
+    /// The sector in which its body begins can be read no more. What is left of the body there is not what was written:
+    /// the checks, which read past the device's errors, see that it is gone.
+    pub(crate) fn unreadable(&self) -> Harm {
+        let body = self.batch.start + HEADER_BYTES;
+        let start = body / SECTOR_BYTES * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES).min(self.end);
+        Harm {
+            path: self.path.clone(),
+            position: body,
+            mask: vec![0xff; end.min(self.batch.end) - body],
+            unreadable: Some(start..end),
+        }
+    }
+
+    /// The sector was written over `other`'s: here is what was there before, and there what belongs here.
+    pub(crate) fn misdirected_to(&self, other: &Self, disk: &SimDisk) -> Option<[Harm; 2]> {
+        let (mut from, mut to) = (self.sector(), other.sector());
+        let len = from.len().min(to.len());
+        (from.end, to.end) = (from.start + len, to.start + len);
+        let read = |path: &Path, range: &Range<usize>| {
+            disk.with_live(path, |bytes| bytes.get(range.clone()).map(<[u8]>::to_vec))?
+        };
+        let (meant, lost) = (read(&self.path, &from)?, read(&other.path, &to)?);
+        let mask = meant
+            .iter()
+            .zip(&lost)
+            .map(|(meant, lost)| meant ^ lost)
+            .collect();
+        let harm = |path: &Path, position, mask| Harm {
+            path: path.to_owned(),
+            position,
+            mask,
+            unreadable: None,
+        };
+        // The file had been made longer there: zeros.
+        Some([
+            harm(&self.path, from.start, meant),
+            harm(&other.path, to.start, mask),
+        ])
     }
 }
 
 /// Batches at the end of a log that nobody may have heard of yet.
 const NEW_BATCHES: usize = 5;
 
-/// A bit of the last batch below some partition's recovery point: damage there is no torn tail. Where the node is not
-/// told, of an older one: recovery does not look there.
-pub(crate) fn choose(
-    node: usize,
-    disk: &SimDisk,
-    rng: &Rng,
-    is_quiet: bool,
-    may: impl Fn(&str) -> bool,
-) -> Option<Rot> {
+/// The last batch below some partition's recovery point: damage there is no torn tail. Where the node is not told, an
+/// older one: recovery does not look there.
+pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&str) -> bool) -> Option<Place> {
     let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);
     let text = disk.with_durable(&checkpoint, |bytes| String::from_utf8_lossy(bytes).into_owned())?;
     let mut places: Vec<(String, i64)> = text
@@ -76,20 +153,16 @@ pub(crate) fn choose(
             } else {
                 batches.len().saturating_sub(1)
             };
-            let (start, len) = *batches.get(number)?;
-            Some((path, start, len))
-        });
-        if let Some((path, start, len)) = found {
-            let within = usize::try_from(rng.below((len - HEADER_BYTES) as u64)).unwrap_or(0);
-            let bit = u8::try_from(rng.below(8)).unwrap_or(0);
-            return Some(Rot {
-                node,
-                partition,
+            let end = batches.last()?.end;
+            Some(Place {
+                partition: partition.clone(),
                 path,
-                position: start + HEADER_BYTES + within,
-                bit,
-                is_quiet,
-            });
+                batch: batches.get(number)?.clone(),
+                end,
+            })
+        });
+        if found.is_some() {
+            return found;
         }
     }
     None
@@ -100,7 +173,7 @@ fn batches_below(
     disk: &SimDisk,
     partition: &str,
     recovery_point: i64,
-) -> Option<(PathBuf, Vec<(usize, usize)>)> {
+) -> Option<(PathBuf, Vec<Range<usize>>)> {
     let dir = disk.find_dir(partition)?;
     let bases = disk.durable_names(&dir, segment::base);
     let base = bases.into_iter().filter(|base| *base < recovery_point).max()?;
@@ -109,7 +182,7 @@ fn batches_below(
         let (mut at, mut found) = (0, Vec::new());
         for batch in record::batches(bytes) {
             if batch.end() <= recovery_point && batch.is_whole() {
-                found.push((at, batch.bytes.len()));
+                found.push(at..at + batch.bytes.len());
             }
             at += batch.bytes.len();
         }

@@ -34,58 +34,75 @@ pub(crate) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Shows each good batch with its position to `visit`, up to the first bad one.
+    /// Shows each good batch with its position to `visit`, up to the first bad one. What looks bad is read once more: a
+    /// bit may have turned over on its way from the device, and what is cut for that is lost.
     pub(crate) fn run(mut self, mut visit: impl FnMut(&Batch, u64) -> io::Result<()>) -> io::Result<WalkEnd> {
         let mut buffer = Bytes::new();
         let mut epoch = LeaderEpoch::UNKNOWN;
-        loop {
-            if self.position == self.len {
-                return Ok(self.end(None));
-            }
-            if self.len - self.position < HEADER_BYTES as u64 {
-                return Ok(self.end(Some("the file ends within the head of a batch".to_owned())));
-            }
-            if buffer.len() < HEADER_BYTES {
-                buffer = self.read(CHUNK_BYTES)?;
-            }
-            let Some(header) = BatchHeader::read(&buffer) else {
-                return Ok(self.end(Some("the file is shorter than it was".to_owned())));
-            };
-            let size = match plausible_size(&header, self.base, self.expected, self.len - self.position) {
-                Ok(size) => size,
-                Err(why) => return Ok(self.end(Some(why))),
-            };
-            if buffer.len() < size {
-                buffer = self.read(size.max(CHUNK_BYTES))?;
-                if buffer.len() < size {
-                    return Ok(self.end(Some("the file is shorter than it was".to_owned())));
+        let mut is_second_look = false;
+        while self.position < self.len {
+            match self.next(&mut buffer, epoch)? {
+                Ok(batch) => {
+                    visit(&batch, self.position)?;
+                    epoch = batch.header.leader_epoch();
+                    self.position += batch.bytes.len() as u64;
+                    self.expected = batch.header.next_offset();
+                    is_second_look = false;
+                }
+                Err(why) if is_second_look => return Ok(self.end(Some(why))),
+                Err(_) => {
+                    buffer.clear();
+                    is_second_look = true;
                 }
             }
-            let batch = Batch {
-                header,
-                bytes: buffer.split_to(size),
-            };
-            if !batch.crc_is_good() {
-                return Ok(self.end(Some("a batch's checksum does not fit its bytes".to_owned())));
-            }
-            if header.base_offset() > self.expected && header.base_offset() > self.gaps_until {
-                return Ok(self.end(Some(format!(
-                    "offset {} follows {}",
-                    header.base_offset(),
-                    self.expected
-                ))));
-            }
-            if header.leader_epoch() < epoch {
-                return Ok(self.end(Some(format!(
-                    "leader epoch {} follows {epoch}",
-                    header.leader_epoch()
-                ))));
-            }
-            epoch = header.leader_epoch();
-            visit(&batch, self.position)?;
-            self.position += size as u64;
-            self.expected = header.next_offset();
         }
+        Ok(self.end(None))
+    }
+
+    /// The batch at `position`, or what is wrong with it.
+    fn next(&self, buffer: &mut Bytes, epoch: LeaderEpoch) -> io::Result<Result<Batch, String>> {
+        if self.len - self.position < HEADER_BYTES as u64 {
+            return Ok(Err("the file ends within the head of a batch".to_owned()));
+        }
+        if buffer.len() < HEADER_BYTES {
+            *buffer = self.read(CHUNK_BYTES)?;
+        }
+        let Some(header) = BatchHeader::read(buffer) else {
+            return Ok(Err("the file is shorter than it was".to_owned()));
+        };
+        let size = match plausible_size(&header, self.base, self.expected, self.len - self.position) {
+            Ok(size) => size,
+            Err(why) => return Ok(Err(why)),
+        };
+        if buffer.len() < size {
+            *buffer = self.read(size.max(CHUNK_BYTES))?;
+            if buffer.len() < size {
+                return Ok(Err("the file is shorter than it was".to_owned()));
+            }
+        }
+        let batch = Batch {
+            header,
+            bytes: buffer.split_to(size),
+        };
+        Ok(self.check(&batch, epoch).map(|()| batch))
+    }
+
+    fn check(&self, batch: &Batch, epoch: LeaderEpoch) -> Result<(), String> {
+        let header = &batch.header;
+        if !batch.crc_is_good() {
+            return Err("a batch's checksum does not fit its bytes".to_owned());
+        }
+        if header.base_offset() > self.expected && header.base_offset() > self.gaps_until {
+            return Err(format!(
+                "offset {} follows {}",
+                header.base_offset(),
+                self.expected
+            ));
+        }
+        if header.leader_epoch() < epoch {
+            return Err(format!("leader epoch {} follows {epoch}", header.leader_epoch()));
+        }
+        Ok(())
     }
 
     fn read(&self, want: usize) -> io::Result<Bytes> {
@@ -186,4 +203,87 @@ pub(crate) fn has_batch_beyond(file: &dyn File, base: Offset, mut start: u64, le
         start += (read - HEADER_BYTES + 1) as u64;
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use skerry_types::WallMs;
+
+    use crate::batch::BatchBuilder;
+
+    /// A file whose first `misreads` reads return a wrong bit.
+    struct Misread {
+        bytes: Vec<u8>,
+        misreads: AtomicU32,
+    }
+
+    impl File for Misread {
+        fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+            let from = usize::try_from(position).unwrap().min(self.bytes.len());
+            let read = buf.len().min(self.bytes.len() - from);
+            buf[..read].copy_from_slice(&self.bytes[from..from + read]);
+            let left = self.misreads.load(Ordering::Relaxed);
+            if left > 0 && read > 0 {
+                self.misreads.store(left - 1, Ordering::Relaxed);
+                buf[read - 1] ^= 1;
+            }
+            Ok(read)
+        }
+
+        fn read_cached_at(&self, buf: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+            self.read_at(buf, position).map(Some)
+        }
+
+        fn write_at(&self, _: &[io::IoSlice<'_>], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+    }
+
+    fn walk_misread(misreads: u32) -> WalkEnd {
+        let mut bytes = Vec::new();
+        for base in 0..3 {
+            let mut builder = BatchBuilder::default().at(Offset(base), LeaderEpoch(1));
+            builder.push(WallMs(1), None, Some(b"value"), &[]);
+            bytes.extend_from_slice(&builder.build());
+        }
+        let file = Misread {
+            bytes,
+            misreads: AtomicU32::new(misreads),
+        };
+        let walk = Walk {
+            file: &file,
+            base: Offset::ZERO,
+            position: 0,
+            len: file.len().unwrap(),
+            expected: Offset::ZERO,
+            gaps_until: Offset::ZERO,
+        };
+        walk.run(|_, _| Ok(())).unwrap()
+    }
+
+    #[test]
+    fn what_was_misread_once_is_not_damaged() {
+        for misreads in 0..=1 {
+            let end = walk_misread(misreads);
+            assert_eq!((end.next_offset, end.failure), (Offset(3), None));
+        }
+        let end = walk_misread(9);
+        assert_eq!(end.next_offset, Offset(2));
+        assert!(end.failure.unwrap().contains("checksum"));
+    }
 }

@@ -11,6 +11,19 @@ use skerry_types::Offset;
 
 use super::{Partition, State, Storage};
 
+/// How much to look at where the device has refused to read: it does not say which byte it has lost. As much as readers
+/// usually want at once (`max.partition.fetch.bytes`).
+const STRETCH_BYTES: u64 = 1 << 20;
+
+/// Where somebody has met damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// The first offset that may be damaged.
+    pub offset: Offset,
+    /// So much from there on is worth a look; one batch at least.
+    pub stretch_bytes: u64,
+}
+
 /// Damage that was found, and looked at twice.
 pub(super) struct Damage {
     offset: Offset,
@@ -20,14 +33,25 @@ pub(super) struct Damage {
 impl Partition {
     /// A read from `from` on has failed. Where that means damage, it is looked at soon.
     pub fn suspect(&self, from: Offset, error: &ReadError) {
-        if error.is_damage() {
-            self.suspect_at(error.offset().unwrap_or(from));
+        if !error.is_damage() {
+            return;
+        }
+        match error.offset() {
+            Some(offset) => self.suspect_at(offset),
+            None => self.add_suspicion(from, STRETCH_BYTES),
         }
     }
 
     /// Somebody who read the batch at `offset` says that it is damaged.
     pub fn suspect_at(&self, offset: Offset) {
-        self.state.lock().suspected.get_or_insert(offset);
+        self.add_suspicion(offset, 1);
+    }
+
+    fn add_suspicion(&self, offset: Offset, stretch_bytes: u64) {
+        self.state.lock().suspected.get_or_insert(Suspicion {
+            offset,
+            stretch_bytes,
+        });
     }
 
     /// There may be damage that nobody has looked at, or there is some.
@@ -38,9 +62,12 @@ impl Partition {
     }
 
     /// Where to look for damage; a suspicion is told once.
-    pub fn take_suspicion(&self) -> Option<Offset> {
+    pub fn take_suspicion(&self) -> Option<Suspicion> {
         let mut state = self.state.lock();
-        let known = state.known_damage().map(|damage| damage.offset);
+        let known = state.known_damage().map(|damage| Suspicion {
+            offset: damage.offset,
+            stretch_bytes: 1,
+        });
         state.suspected.take().or(known)
     }
 

@@ -24,6 +24,7 @@ use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallM
 use tokio::sync::{Notify, oneshot};
 
 use damage::Damage;
+pub use damage::Suspicion;
 pub use feed::{Attach, FeedPlan, ImpossibleReport, InSyncCheck, ReplicationState, Watermark};
 pub use flush::AfterFlush;
 use flush::FlushState;
@@ -73,7 +74,7 @@ struct State {
     /// The log is about to be cut here: no checkpoint may claim more.
     cut_at: Option<Offset>,
     /// A read that met damage here.
-    suspected: Option<Offset>,
+    suspected: Option<Suspicion>,
     damage: Option<Damage>,
     /// The metadata is asked to count this copy no more: in a later epoch it has no part.
     is_given_up: bool,

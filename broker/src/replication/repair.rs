@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use skerry_log::ReadError;
+use skerry_log::batch::Batches;
 use skerry_metadata_state::{self as metadata, BrokerGuard, Command, Image, Outcome, ReplicaLost};
-use skerry_types::{BrokerId, Instant, reached};
+use skerry_types::{BrokerId, Instant, Offset, reached};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Replication;
 use super::fetcher::Key;
 use crate::broker::Broker;
-use crate::partition::Partition;
+use crate::partition::{Partition, Suspicion};
 
 /// Between two repairs of one partition, longer each time: a disk that damages what it is given shall not be fed for ever.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -140,12 +142,9 @@ async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Do
 
 /// Reads where there may be damage, and compares with the sums. `None`: nothing is wrong there.
 async fn look(broker: &Broker, partition: &Arc<Partition>) -> Option<String> {
-    let offset = partition.take_suspicion()?;
-    let found = match partition.plan_check(offset, true, 1)? {
-        Ok(plan) => broker.env().tasks.run_blocking(move || plan.run_checked()).await,
-        Err(error) => Err(error),
-    };
-    let news = partition.on_looked_at(offset, found.as_ref().map(|_| ()));
+    let suspicion = partition.take_suspicion()?;
+    let (offset, found) = read_stretch(broker, partition, suspicion).await?;
+    let news = partition.on_looked_at(offset, found.as_ref().map(|()| ()));
     let name = partition.name();
     match found {
         Ok(_) => {
@@ -162,6 +161,32 @@ async fn look(broker: &Broker, partition: &Arc<Partition>) -> Option<String> {
         Err(error) => {
             tracing::warn!(partition = %name, %offset, %error, "cannot look whether this copy is damaged");
             None
+        }
+    }
+}
+
+/// Reads a batch at a time, up to the first that cannot be read. `None`: nothing is there.
+async fn read_stretch(
+    broker: &Broker,
+    partition: &Arc<Partition>,
+    suspicion: Suspicion,
+) -> Option<(Offset, Result<(), ReadError>)> {
+    let (mut offset, mut read_bytes) = (suspicion.offset, 0);
+    loop {
+        let found = match partition.plan_check(offset, true, 1) {
+            Some(Ok(plan)) => broker.env().tasks.run_blocking(move || plan.run_checked()).await,
+            Some(Err(error)) => Err(error),
+            None if read_bytes == 0 => return None,
+            None => return Some((suspicion.offset, Ok(()))),
+        };
+        let bytes = match found {
+            Ok(bytes) => bytes,
+            Err(error) => return Some((offset, Err(error))),
+        };
+        read_bytes += bytes.len() as u64;
+        match Batches::new(bytes).last() {
+            Some(last) if read_bytes < suspicion.stretch_bytes => offset = last.header.next_offset(),
+            _ => return Some((suspicion.offset, Ok(()))),
         }
     }
 }

@@ -140,6 +140,10 @@ impl Store {
 
     /// Makes everything written so far durable. A failure is final.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        if let Some(mark) = &self.mark {
+            mark.before_sync()
+                .map_err(|error| self.fail(&error.to_string()))?;
+        }
         self.change(|db| db.flush_wal(true))?;
         self.mark_synced()
     }
@@ -149,13 +153,15 @@ impl Store {
         if let Some(why) = self.failure() {
             return Err(io::Error::other(why));
         }
-        change(&self.db).map_err(|error| {
-            let why = self
-                .failure
-                .get_or_init(|| format!("the metadata store takes no more writes: {}", error.into_string()));
-            tracing::error!(dir = %self.dir.display(), why, "a write failed, which is final until the next start");
-            io::Error::other(why.clone())
-        })
+        change(&self.db).map_err(|error| self.fail(&error.into_string()))
+    }
+
+    fn fail(&self, why: &str) -> io::Error {
+        let why = self
+            .failure
+            .get_or_init(|| format!("the metadata store takes no more writes: {why}"));
+        tracing::error!(dir = %self.dir.display(), why, "a write failed, which is final until the next start");
+        io::Error::other(why.clone())
     }
 
     /// Why the store takes no more writes: an earlier one failed.

@@ -12,10 +12,12 @@
 //! Deliberately absent: memory mapping, preallocation, holes, hard links, permissions. The broker uses none of them.
 
 mod external;
+mod file;
 mod inode;
 mod oracle;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,8 +31,11 @@ use skerry_env::{Rng, disk};
 use skerry_types::Instant;
 
 use self::external::ExternalDir;
+use self::file::SimFile;
 pub use self::inode::CutReport;
 use self::inode::{DirNode, FileNode, Inode, InodeId, Unkindness};
+use self::trouble::Troubles;
+pub use self::trouble::{Harm, Trouble};
 use crate::trace::Trace;
 
 /// The device writes this much at once.
@@ -63,6 +68,8 @@ pub struct DiskConfig {
     pub cold_read_one_in: u64,
     /// One of so many syncs fails; 0 = none does.
     pub sync_fails_one_in: u64,
+    /// What else goes wrong.
+    pub trouble: Trouble,
 }
 
 impl Default for DiskConfig {
@@ -72,6 +79,7 @@ impl Default for DiskConfig {
             jitter: Duration::from_micros(400),
             cold_read_one_in: 0,
             sync_fails_one_in: 0,
+            trouble: Trouble::default(),
         }
     }
 }
@@ -98,6 +106,7 @@ struct State {
     external: ExternalDir,
     sync_failures: u64,
     full_refusals: u64,
+    troubles: Troubles,
 }
 
 /// One host's disk. Cheap to clone.
@@ -127,6 +136,7 @@ impl SimDisk {
             external: ExternalDir::new(host),
             sync_failures: 0,
             full_refusals: 0,
+            troubles: Troubles::new(),
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -241,25 +251,23 @@ impl SimDisk {
         self.0.lock().full_refusals
     }
 
-    /// How long a slow operation that starts at `now` takes: the time before it happens, and the time after that
-    /// until its caller hears of it. What is written in between is not part of it.
+    /// How long a slow operation takes: the time before it happens, and the time after that until its caller hears of
+    /// it. What is written in between is not part of it. Behind a device that stands still it takes longer.
     #[must_use]
-    pub fn operation_times(&self, now: Instant) -> (Duration, Duration) {
-        let state = self.0.lock();
+    pub fn operation_times(&self) -> (Duration, Duration) {
+        let mut state = self.0.lock();
         let jitter = u64::try_from(state.config.jitter.as_nanos()).unwrap_or(u64::MAX);
         // The mean of two uniform draws' product over their range is a quarter: a long tail without a logarithm.
         let drawn =
             state.rng.below(jitter.saturating_mul(2)) as f64 * (state.rng.below(1_000) as f64 / 500.0);
-        let total = state.config.latency + Duration::from_nanos(drawn as u64);
+        let owed = state.troubles.pay();
+        let total = state.config.latency + Duration::from_nanos(drawn as u64) + owed;
         let before = match state.rng.below(3) {
             0 => Duration::ZERO,
             1 => total,
             _ => total / 2,
         };
-        (
-            before + state.stalled_until.since(now),
-            total.saturating_sub(before),
-        )
+        (before, total.saturating_sub(before))
     }
 }
 
@@ -333,6 +341,8 @@ impl State {
         let room = self.capacity_bytes.saturating_sub(self.used_bytes);
         if (new_len - old_len) as u64 <= room {
             self.used_bytes += (new_len - old_len) as u64;
+            let written = position..position + bytes.len();
+            self.troubles.on_written(id, written, self.config.trouble);
             self.file_mut(id)?.write(position, bytes);
             return Ok(());
         }
@@ -688,108 +698,6 @@ impl Drop for SimLock {
         if state.locks.get(&self.dir) == Some(&self.generation) {
             state.locks.remove(&self.dir);
         }
-    }
-}
-
-struct SimFile {
-    generation: u64,
-    id: InodeId,
-    /// Where it was opened: for the trace.
-    path: PathBuf,
-    disk: SimDisk,
-}
-
-impl SimFile {
-    fn with<T>(&self, run: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.0.lock();
-        state.enter(self.generation, None)?;
-        run(&mut state)
-    }
-
-    fn traced<T>(
-        &self,
-        kind: OpKind,
-        what: &str,
-        (a, b): (u64, u64),
-        run: impl FnOnce(&mut State) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let mut state = self.disk.0.lock();
-        state.enter(self.generation, Some(kind))?;
-        let name = format!("disk {what} {}", self.path.display());
-        state.trace.detail(&state.host, &name, a, b);
-        run(&mut state)
-    }
-}
-
-impl File for SimFile {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.with(|state| {
-            let file = state.file_mut(self.id)?;
-            let start = usize::try_from(position)
-                .unwrap_or(usize::MAX)
-                .min(file.live.len());
-            let read = buf.len().min(file.live.len() - start);
-            buf[..read].copy_from_slice(&file.live[start..start + read]);
-            Ok(read)
-        })
-    }
-
-    fn read_cached_at(&self, buf: &mut [u8], position: u64) -> io::Result<Option<usize>> {
-        let cold = self.with(|state| {
-            let one_in = state.config.cold_read_one_in;
-            Ok(one_in != 0 && state.rng.chance(1, one_in))
-        })?;
-        if cold {
-            Ok(None)
-        } else {
-            self.read_at(buf, position).map(Some)
-        }
-    }
-
-    fn write_at(&self, bufs: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum());
-        for buf in bufs {
-            bytes.extend_from_slice(buf);
-        }
-        let mut state = self.disk.0.lock();
-        if let Err(error) = state.enter(self.generation, Some(OpKind::Write)) {
-            if state.died && state.generation == self.generation {
-                // It died in this write: a part of it is in the cache.
-                let part = usize::try_from(state.rng.below(bytes.len() as u64 + 1)).unwrap_or(0);
-                if part > 0 {
-                    let _ = state.write(self.id, bytes[..part].to_vec(), position);
-                }
-            }
-            return Err(error);
-        }
-        let name = format!("disk write {}", self.path.display());
-        state
-            .trace
-            .detail(&state.host, &name, position, crate::trace::fnv_of(&bytes));
-        state.write(self.id, bytes, position)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.traced(OpKind::Sync, "sync", (0, 0), |state| state.sync_file(self.id))
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.traced(OpKind::Write, "set-len", (len, 0), |state| {
-            let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let old = state.file_mut(self.id)?.live.len();
-            let grows = len.saturating_sub(old) as u64;
-            if grows > state.capacity_bytes.saturating_sub(state.used_bytes) {
-                state.full_refusals += 1;
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            state.used_bytes = state.used_bytes + grows - old.saturating_sub(len) as u64;
-            state.file_mut(self.id)?.set_len(len);
-            Ok(())
-        })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.with(|state| Ok(state.file_mut(self.id)?.live.len() as u64))
     }
 }
 

@@ -123,21 +123,4 @@ impl SimDisk {
         found.sort();
         found
     }
-
-    /// Turns one bit of the device's bytes over, as rot does, and of what is read. Doing it twice undoes it.
-    pub fn flip_bit(&self, path: &Path, position: usize, bit: u8) -> bool {
-        let mut state = self.0.lock();
-        let Some(id) = state.resolve(path) else {
-            return false;
-        };
-        let Some(Inode::File(file)) = state.inodes.get_mut(&id) else {
-            return false;
-        };
-        if position >= file.durable.len() || position >= file.live.len() {
-            return false;
-        }
-        file.durable[position] ^= 1 << (bit % 8);
-        file.live[position] ^= 1 << (bit % 8);
-        true
-    }
 }

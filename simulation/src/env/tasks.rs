@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use skerry_env::clock::ClockBackend as _;
 use skerry_env::tasks::{BlockingWork, TaskFuture, TaskHandle, TasksBackend};
 
 use super::clock::HostClock;
 use super::gate::Gate;
 use crate::disk::SimDisk;
+
+/// A device that stands still may go on before the time that was told.
+const STALL_LOOK: Duration = Duration::from_millis(50);
 
 pub(super) struct SimTasks {
     pub(super) disk: SimDisk,
@@ -17,11 +22,19 @@ impl TasksBackend for SimTasks {
     }
 
     fn run_blocking(&self, work: BlockingWork) -> TaskFuture {
-        let (before, after) = self.disk.operation_times(self.clock.now());
+        let (before, after) = self.disk.operation_times();
+        let (disk, clock) = (self.disk.clone(), self.clock.clone());
         // A task of its own, as a thread would be: it goes on when nobody waits for it any more.
         let handle = tokio::spawn(self.gate.hold(async move {
             if !before.is_zero() {
                 tokio::time::sleep(before).await;
+            }
+            loop {
+                let stalled = disk.stalled_for(clock.now());
+                if stalled.is_zero() {
+                    break;
+                }
+                tokio::time::sleep(stalled.min(STALL_LOOK)).await;
             }
             work();
             if !after.is_zero() {

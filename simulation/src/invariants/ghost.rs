@@ -49,7 +49,7 @@ pub(super) struct Ghost {
     pub(super) epoch_starts: BTreeMap<i32, i64>,
     pub(super) replicas: Vec<Replica>,
     /// The node in whose copy a bit has rotted, which it need not know yet.
-    pub(super) rotten: Option<usize>,
+    pub(super) rotten: Vec<usize>,
     /// What the newest metadata says, and what the metadata before it said.
     pub(super) placed: Option<Partition>,
     pub(super) placed_before: Option<Partition>,
@@ -89,7 +89,7 @@ impl Ghost {
             waits_for_disks: true,
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
-            rotten: None,
+            rotten: Vec::new(),
             told: None,
         }
     }
@@ -287,7 +287,7 @@ impl Ghost {
             }
             next = mark.end;
             let mark = &Mark {
-                whole: mark.whole || self.rotten == Some(node),
+                whole: mark.whole || self.rotten.contains(&node),
                 ..*mark
             };
             let expected = self
@@ -346,9 +346,9 @@ impl Ghost {
         }
     }
 
-    /// After a failed sync a node has to say itself that its copy is no good.
+    /// After a failed sync, or with a place that has gone bad, a node has to say itself that its copy is no good.
     fn is_excused(&self, node: usize, disks: &[SimDisk]) -> bool {
-        disks[node].sync_failures() > 0
+        disks[node].has_failed() || self.rotten.contains(&node)
     }
 
     /// Up to where a replica is on its disk, and has not cut it; where nobody waits for disks, up to where it is

@@ -102,8 +102,10 @@ impl Watcher {
     pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>], deaf: &[bool], now_ms: u64) {
         let mut found = Found::new();
         for (name, ghost) in &mut self.ghosts {
-            let node = self.rotten.may_be_sent(name);
-            ghost.rotten = node.and_then(|node| self.names.iter().position(|name| *name == node));
+            let senders = self.rotten.senders(name).into_iter();
+            ghost.rotten = senders
+                .filter_map(|node| self.names.iter().position(|name| *name == node))
+                .collect();
         }
         for (node, broker) in brokers.iter().enumerate() {
             let broker = broker.as_ref().filter(|_| deaf[node]);

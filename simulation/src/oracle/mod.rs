@@ -50,8 +50,8 @@ impl Violations {
     }
 }
 
-/// Where a bit has rotted.
-#[derive(Clone, Debug)]
+/// Where a disk has gone bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RottenPlace {
     /// The node.
     pub node: String,
@@ -61,34 +61,60 @@ pub struct RottenPlace {
     pub is_quiet: bool,
 }
 
-/// The partition of a node in which a bit has rotted, if there is one. Cheap to clone.
+#[derive(Default)]
+struct Rotting {
+    places: Vec<RottenPlace>,
+    /// A disk returns wrong bits now and then.
+    misreads: bool,
+}
+
+/// The partitions of nodes that have gone bad. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Rotten(Arc<Mutex<Option<RottenPlace>>>);
+pub struct Rotten(Arc<Mutex<Rotting>>);
 
 impl Rotten {
-    /// Names the node and the partition, or says that all are sound.
-    pub fn set(&self, place: Option<RottenPlace>) {
-        *self.0.lock() = place;
+    /// One more.
+    pub fn add(&self, place: RottenPlace) {
+        self.0.lock().places.push(place);
+    }
+
+    /// Forgets those that are not wanted.
+    pub fn keep(&self, wanted: impl FnMut(&RottenPlace) -> bool) {
+        self.0.lock().places.retain(wanted);
+    }
+
+    /// Some disk reads wrong bits now and then, or none does.
+    pub fn set_misreads(&self, misreads: bool) {
+        self.0.lock().misreads = misreads;
     }
 
     /// True for that partition of that node.
     #[must_use]
     pub fn is(&self, node: &str, partition: &str) -> bool {
-        matches!(&*self.0.lock(), Some(place) if place.node == node && place.partition == partition)
+        let rotting = self.0.lock();
+        let mut places = rotting.places.iter();
+        places.any(|place| place.node == node && place.partition == partition)
     }
 
-    /// The node that may send records of that partition that have rotted.
+    /// The nodes that may send records of that partition that have rotted.
     #[must_use]
-    pub fn may_be_sent(&self, partition: &str) -> Option<String> {
-        let place = self.0.lock();
-        let place = place.as_ref()?;
-        (place.is_quiet && place.partition == partition).then(|| place.node.clone())
+    pub fn senders(&self, partition: &str) -> Vec<String> {
+        let rotting = self.0.lock();
+        let places = rotting.places.iter();
+        let quiet = places.filter(|place| place.is_quiet && place.partition == partition);
+        quiet.map(|place| place.node.clone()).collect()
+    }
+
+    /// Clients may be sent records of that partition that fail their sums.
+    #[must_use]
+    pub fn may_be_sent(&self, partition: &str) -> bool {
+        self.0.lock().misreads || !self.senders(partition).is_empty()
     }
 
     /// True while there is one.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        self.0.lock().is_some()
+        !self.0.lock().places.is_empty()
     }
 }
 
@@ -283,7 +309,7 @@ impl WireOracle {
     /// On so many disks is what consumers may see. A copy that was lost is made again only after a while.
     fn copies_of_old_records(&self) -> usize {
         let all = std::iter::once(&self.disks.own).chain(&self.disks.others);
-        if self.rotten.is_any() || all.into_iter().any(|disk| disk.sync_failures() > 0) {
+        if self.rotten.is_any() || all.into_iter().any(SimDisk::has_failed) {
             1
         } else {
             self.disks.copies

@@ -94,7 +94,7 @@ const fn kind(
 }
 
 /// All kinds. A new one takes a number that nobody has; an old one keeps its own.
-pub const KINDS: [Kind; 37] = [
+pub const KINDS: [Kind; 44] = [
     kind(1, "kill", Group::Process, Rate::Often, (3, 4)),
     kind(2, "power-cut", Group::Power, Rate::Often, (3, 3)),
     kind(3, "double-power-cut", Group::Power, Rate::Often, (1, 1)),
@@ -117,6 +117,13 @@ pub const KINDS: [Kind; 37] = [
     kind(20, "pause", Group::Process, Rate::Often, (0, 2)),
     kind(21, "site-power-cut", Group::Power, Rate::Often, (0, 1)),
     kind(22, "quiet-rot", Group::Disk, Rate::Seldom, (0, 1)),
+    kind(60, "bad-sector", Group::Disk, Rate::Seldom, (0, 1)),
+    kind(61, "misdirected-write", Group::Disk, Rate::Seldom, (0, 1)),
+    kind(62, "write-fails", Group::Disk, Rate::Seldom, (1, 1)),
+    kind(63, "read-fails", Group::Disk, Rate::Seldom, (1, 2)),
+    kind(64, "read-flips", Group::Disk, Rate::Seldom, (1, 2)),
+    kind(65, "throttle", Group::Disk, Rate::Often, (1, 2)),
+    kind(66, "metadata-sync-fails", Group::Disk, Rate::Seldom, (1, 1)),
     kind(41, "split", Group::Net, Rate::Seldom, (0, 2)),
     kind(42, "ring", Group::Net, Rate::Often, (0, 1)),
     kind(43, "no-clients", Group::Net, Rate::Seldom, (0, 2)),

@@ -260,6 +260,21 @@ pub enum Fault {
     BitRot { down_ms: u64 },
     /// A bit of an old record rots while the broker runs, and nobody is told. The cluster has to find it by itself.
     QuietRot,
+    /// A sector of old records can be read no more (EIO) until it is written again. The cluster has to find it by itself.
+    BadSector,
+    /// A sector of old records of one partition turns out to have been written over old records of another one. The
+    /// cluster has to find it by itself.
+    MisdirectedWrite,
+    /// Writes fail (EIO), and a part of them is written; at the end a person restarts the broker.
+    WriteFails { one_in: u64, for_ms: u64 },
+    /// Reads fail (EIO), and the bytes are good.
+    ReadFails { one_in: u64, for_ms: u64 },
+    /// Reads of records return a wrong bit, and the bytes are good.
+    ReadFlips { one_in: u64, for_ms: u64 },
+    /// The disk takes so many bytes in a second.
+    Throttle { bytes_per_second: u64, for_ms: u64 },
+    /// Syncs of the metadata's own store (RocksDB) fail; at the end a person restarts the broker.
+    MetadataSyncFails { for_ms: u64 },
     /// Those hit are cut off from all other nodes, and with `clients` from the clients as well. Among themselves they
     /// hear each other.
     Isolate { way: Way, clients: bool, for_ms: u64 },
@@ -326,6 +341,13 @@ impl Fault {
             Self::SyncFails { .. } => "sync-fails",
             Self::BitRot { .. } => "bit-rot",
             Self::QuietRot => "quiet-rot",
+            Self::BadSector => "bad-sector",
+            Self::MisdirectedWrite => "misdirected-write",
+            Self::WriteFails { .. } => "write-fails",
+            Self::ReadFails { .. } => "read-fails",
+            Self::ReadFlips { .. } => "read-flips",
+            Self::Throttle { .. } => "throttle",
+            Self::MetadataSyncFails { .. } => "metadata-sync-fails",
             Self::Isolate { .. } => "isolate",
             Self::Bridge { .. } => "bridge",
             Self::Pause { .. } => "pause",
@@ -709,13 +731,39 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             chop_one_in: [0, 3, 20][below(rng, 3)],
             for_ms,
         },
-        "disk-stall" => Fault::DiskStall { for_ms },
+        // Up to half a minute: the faults end before, and then the disk goes on.
+        "disk-stall" => Fault::DiskStall {
+            for_ms: if rng.chance(1, 4) {
+                3_000 + rng.below(27_000)
+            } else {
+                for_ms
+            },
+        },
         "slow-disk" => Fault::SlowDisk {
             latency_ms: 1 + rng.below(60),
             for_ms,
         },
         "bit-rot" => Fault::BitRot { down_ms },
         "quiet-rot" => Fault::QuietRot,
+        "bad-sector" => Fault::BadSector,
+        "misdirected-write" => Fault::MisdirectedWrite,
+        "write-fails" => Fault::WriteFails {
+            one_in: [5, 40, 300][below(rng, 3)],
+            for_ms,
+        },
+        "read-fails" => Fault::ReadFails {
+            one_in: [3, 20, 100][below(rng, 3)],
+            for_ms,
+        },
+        "read-flips" => Fault::ReadFlips {
+            one_in: [3, 20, 100][below(rng, 3)],
+            for_ms,
+        },
+        "throttle" => Fault::Throttle {
+            bytes_per_second: [4, 32, 256][below(rng, 3)] << 10,
+            for_ms,
+        },
+        "metadata-sync-fails" => Fault::MetadataSyncFails { for_ms },
         "disk-full" => Fault::DiskFull {
             room_bytes: rng.below(200_000),
             for_ms,

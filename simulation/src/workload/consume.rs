@@ -288,8 +288,8 @@ fn digest(
                     // Kafka's brokers check no sums of what they send either: its clients do.
                     let rotten = &client.shared.rotten;
                     let partition = key(&name, place.1);
-                    let excused = rotten.may_be_sent(&partition).is_some()
-                        || rotten.is(ALONE, &partition) && client.is_alone();
+                    let excused =
+                        rotten.may_be_sent(&partition) || rotten.is(ALONE, &partition) && client.is_alone();
                     if !excused {
                         client.shared.violation(
                             "broken-records",

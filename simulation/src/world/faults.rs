@@ -1,15 +1,8 @@
 //! What goes wrong, and how it ends.
 
-use std::time::Duration;
-
-use skerry_env::Rng;
-use skerry_env::clock::ClockBackend as _;
-
+use super::disks::Relief;
 use super::{World, clocks, network, processes};
-use crate::disk::DiskConfig;
-use crate::oracle::RottenPlace;
 use crate::process::State;
-use crate::rot;
 use crate::scenario::{Fault, Target};
 
 /// What the world does at a moment.
@@ -21,9 +14,7 @@ pub(super) enum Action {
     Network(network::Step),
     Process(processes::Step),
     Clock(clocks::Step),
-    NormalDisk(usize),
-    FreeDisk(usize),
-    GoodSyncs(usize),
+    OfDisk(usize, Relief),
     Resume { node: usize, start: u64 },
 }
 
@@ -71,15 +62,7 @@ impl World<'_> {
             Action::Network(step) => self.step_network(step),
             Action::Process(step) => self.step_process(step),
             Action::Clock(step) => self.step_clock(step),
-            Action::NormalDisk(node) => self.normal_disk(node),
-            Action::FreeDisk(node) => self.nodes[node].host.disk.free_room(),
-            Action::GoodSyncs(node) => {
-                self.nodes[node]
-                    .host
-                    .disk
-                    .configure(|config| config.sync_fails_one_in = 0);
-                self.restart_what_has_failed(node, "syncs have failed");
-            }
+            Action::OfDisk(node, what) => self.after_trouble(node, what),
             Action::Resume { node, start } => {
                 if self.nodes[node].starts == start {
                     self.resume(node);
@@ -88,7 +71,7 @@ impl World<'_> {
         }
     }
 
-    fn restart_what_has_failed(&mut self, node: usize, what: &str) {
+    pub(super) fn restart_what_has_failed(&mut self, node: usize, what: &str) {
         if self.nodes[node].has_excuse() && self.nodes[node].is_up() {
             self.trace.event(
                 "world",
@@ -171,10 +154,10 @@ impl World<'_> {
                 self.nodes[index].dies_by_power = Some((power, down_ms));
                 self.nodes[index].host.disk.die_in(op, count);
             }
-            Fault::BitRot { down_ms } if up && self.rot.is_none() => {
-                self.let_a_bit_rot(index, Some(down_ms));
-            }
-            Fault::QuietRot if up && self.rot.is_none() => self.let_a_bit_rot(index, None),
+            Fault::BitRot { down_ms } if up => self.let_a_bit_rot(index, Some(down_ms)),
+            Fault::QuietRot if up => self.let_a_bit_rot(index, None),
+            Fault::BadSector if up => self.let_a_sector_go_bad(index),
+            Fault::MisdirectedWrite if up => self.misdirect_a_write(index),
             Fault::Pause { for_ms } if up && !self.nodes[index].host.gate.is_closed() => {
                 let node = &self.nodes[index];
                 self.trace.event(&node.name, format_args!("stands still"));
@@ -187,6 +170,8 @@ impl World<'_> {
             Fault::Kill { .. }
             | Fault::BitRot { .. }
             | Fault::QuietRot
+            | Fault::BadSector
+            | Fault::MisdirectedWrite
             | Fault::PowerCut { .. }
             | Fault::DoublePowerCut { .. }
             | Fault::DieIn { .. }
@@ -218,7 +203,12 @@ impl World<'_> {
             Fault::DiskStall { .. }
             | Fault::SlowDisk { .. }
             | Fault::DiskFull { .. }
-            | Fault::SyncFails { .. } => {
+            | Fault::SyncFails { .. }
+            | Fault::WriteFails { .. }
+            | Fault::ReadFails { .. }
+            | Fault::ReadFlips { .. }
+            | Fault::Throttle { .. }
+            | Fault::MetadataSyncFails { .. } => {
                 self.trouble_the_disk(index, &fault);
             }
             Fault::SlowLink { .. }
@@ -230,33 +220,6 @@ impl World<'_> {
         }
     }
 
-    fn trouble_the_disk(&mut self, index: usize, fault: &Fault) {
-        let now = self.now_ms;
-        let host = &self.nodes[index].host;
-        match *fault {
-            Fault::DiskStall { for_ms } => {
-                host.disk
-                    .stall_until(host.clock.now() + Duration::from_millis(for_ms));
-            }
-            Fault::SlowDisk { latency_ms, for_ms } => {
-                host.disk.configure(|config| {
-                    config.latency = Duration::from_millis(latency_ms);
-                    config.jitter = Duration::from_millis(latency_ms);
-                });
-                self.plan(now + for_ms, Action::NormalDisk(index));
-            }
-            Fault::DiskFull { room_bytes, for_ms } => {
-                host.disk.leave_room(room_bytes);
-                self.plan(now + for_ms, Action::FreeDisk(index));
-            }
-            Fault::SyncFails { one_in, for_ms } => {
-                host.disk.configure(|config| config.sync_fails_one_in = one_in);
-                self.plan(now + for_ms, Action::GoodSyncs(index));
-            }
-            _ => {}
-        }
-    }
-
     fn resume(&mut self, index: usize) {
         let node = &self.nodes[index];
         if node.host.gate.is_closed() {
@@ -265,14 +228,6 @@ impl World<'_> {
             self.links.apply(&mut self.sim);
             node.host.gate.open();
         }
-    }
-
-    fn normal_disk(&mut self, index: usize) {
-        let normal = DiskConfig::default();
-        self.nodes[index].host.disk.configure(|config| {
-            config.latency = normal.latency;
-            config.jitter = normal.jitter;
-        });
     }
 
     pub(super) fn heal(&mut self) {
@@ -288,107 +243,13 @@ impl World<'_> {
         for index in 0..self.nodes.len() {
             self.restart_what_has_failed(index, "disk has failed");
         }
-        // Nobody but the cluster itself makes a bad copy good, where it can: see `mend_a_last_copy`.
-        if self.rot.as_ref().is_some_and(|rot| !rot.is_quiet) {
-            self.shared.rotten.set(None);
-        }
-        self.left_rotten = self.rot.take();
-        self.mend_a_last_copy();
-    }
-
-    /// Once everything is healed: puts the rotten bit right where the bad copy is the last that may be elected. A crash may
-    /// take the good ones out of the in-sync set after the bit has rotted (`min.insync.replicas` of 1), and then a person
-    /// must help.
-    pub(super) fn mend_a_last_copy(&mut self) {
-        let Some(rot) = self.left_rotten.take() else {
-            return;
-        };
-        if self.others_may_lead(&rot) {
-            self.left_rotten = Some(rot);
-            return;
-        }
-        if !rot.is_there(&self.nodes[rot.node].host.disk) {
-            return;
-        }
-        if self.nodes[rot.node].is_up() {
-            self.crash(rot.node, false, 100);
-        }
-        let disk = &self.nodes[rot.node].host.disk;
-        let there = disk.flip_bit(&rot.path, rot.position, rot.bit);
-        self.trace
-            .event("world", format_args!("the rotten bit is put right: {there}"));
-    }
-
-    /// A bit that rotted while nobody looked is still there.
-    pub(super) fn quiet_rot(&self) -> Option<String> {
-        let rot = self.left_rotten.as_ref().filter(|rot| rot.is_quiet)?;
-        let node = &self.nodes[rot.node];
-        let place = || format!("{} of {} is still damaged", rot.partition, node.name);
-        rot.is_there(&node.host.disk).then(place)
-    }
-
-    /// The cluster has left the rotten copy out, or can.
-    fn others_may_lead(&self, rot: &rot::Rot) -> bool {
-        let place = self
-            .watcher
-            .as_ref()
-            .and_then(|watcher| watcher.place(&self.brokers(), &rot.partition));
-        let me = i32::try_from(rot.node + 1).unwrap_or(0);
-        place.is_some_and(|place| place.in_sync.iter().chain(&place.eligible).any(|id| *id != me))
+        self.heal_rot();
     }
 
     fn heal_node(&mut self, index: usize) {
-        self.normal_disk(index);
         let node = &mut self.nodes[index];
         node.again_at_start = None;
         node.host.clock.heal();
-        let disk = &node.host.disk;
-        disk.free_room();
-        disk.stall_until(skerry_types::Instant::ZERO);
-        disk.configure(|config| config.sync_fails_one_in = 0);
-        disk.die_in_nothing();
-    }
-
-    /// Kills the node and turns a bit over in the last batch that the recovery point of some partition covers: of one
-    /// that another node in sync has as well. Without a time to be down: lets it run, and takes an older batch.
-    fn let_a_bit_rot(&mut self, index: usize, down_ms: Option<u64>) {
-        let rng = Rng::seeded(self.scenario.seed ^ 0xb17);
-        let brokers = self.brokers();
-        let alone = self.nodes.len() == 1;
-        let others_have_it = |partition: &str| {
-            let place = self
-                .watcher
-                .as_ref()
-                .and_then(|watcher| watcher.place(&brokers, partition));
-            let me = i32::try_from(index + 1).unwrap_or(0);
-            place.is_some_and(|place| place.in_sync.iter().any(|id| *id != me))
-        };
-        let disk = &self.nodes[index].host.disk;
-        let may = |partition: &str| alone || others_have_it(partition);
-        let chosen = rot::choose(index, disk, &rng, down_ms.is_none(), may);
-        drop(brokers);
-        if let Some(down_ms) = down_ms {
-            self.crash(index, false, down_ms);
-        }
-        let Some(rot) = chosen else { return };
-        let node = &self.nodes[index];
-        if node.host.disk.flip_bit(&rot.path, rot.position, rot.bit) {
-            self.trace.event(
-                "world",
-                format_args!(
-                    "bit {} of byte {} of {} on {} has rotted",
-                    rot.bit,
-                    rot.position,
-                    rot.path.display(),
-                    node.name
-                ),
-            );
-            self.shared.rotten.set(Some(RottenPlace {
-                node: node.name.clone(),
-                partition: rot.partition.clone(),
-                is_quiet: rot.is_quiet,
-            }));
-            self.rot = Some(rot);
-        }
+        self.heal_disk(index);
     }
 }

@@ -5,6 +5,7 @@
 //! history is judged.
 
 mod clocks;
+mod disks;
 mod faults;
 mod network;
 mod nodes;
@@ -83,9 +84,9 @@ struct World<'a> {
     agenda: BTreeMap<(u64, u64), Action>,
     scheduled: u64,
     now_ms: u64,
-    rot: Option<Rot>,
-    /// What had rotted when everything else was healed.
-    left_rotten: Option<Rot>,
+    /// Places of disks that have gone bad, and were not seen to be good again.
+    rotten: Vec<Rot>,
+    is_healed: bool,
     faults: BTreeMap<&'static str, u64>,
     /// What faults did, where the world can tell.
     felt: BTreeMap<&'static str, u64>,
@@ -202,8 +203,8 @@ impl<'a> World<'a> {
             scheduled: scenario.faults.len() as u64,
             agenda,
             now_ms: 0,
-            rot: None,
-            left_rotten: None,
+            rotten: Vec::new(),
+            is_healed: false,
             faults: BTreeMap::new(),
             felt: BTreeMap::new(),
             story: None,
@@ -319,7 +320,8 @@ impl<'a> World<'a> {
         }
         match self.what_is_missing() {
             None => {
-                self.shared.rotten.set(None);
+                self.shared.rotten.keep(|_| false);
+                self.shared.rotten.set_misreads(false);
                 true
             }
             Some(missing) => {
@@ -356,7 +358,7 @@ impl<'a> World<'a> {
             }
             self.tell_nodes();
             self.watch();
-            self.mend_a_last_copy();
+            self.mend_last_copies();
             if !self.violations.is_empty() {
                 return false;
             }
@@ -456,7 +458,9 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
     let mut disks = Vec::new();
     for (number, name) in (0_u64..).zip(names) {
         let draws = Rng::seeded(seed ^ 0xd15c ^ (number << 20));
-        disks.push(SimDisk::new(name, config, draws, trace.clone()));
+        let disk = SimDisk::new(name, config, draws, trace.clone());
+        disk.draw_troubles_from(Rng::seeded(seed ^ 0x720b ^ (number << 20)));
+        disks.push(disk);
     }
     let voters = match (scenario.nodes, scenario.voters) {
         (1, _) => 0,

@@ -39,7 +39,9 @@ impl Node {
 
     /// What the disk has done to the process: after that it may end.
     pub(super) fn excuses(&self) -> u64 {
-        self.host.disk.sync_failures() + self.host.disk.full_refusals()
+        let disk = &self.host.disk;
+        let metadata = self.process.wal_mark().sync_failures();
+        disk.sync_failures() + disk.full_refusals() + disk.write_failures() + disk.read_failures() + metadata
     }
 
     /// A process may end, `why`, because of what its disk has done to it; and it does not start on a full one.

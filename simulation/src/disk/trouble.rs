@@ -1,0 +1,232 @@
+//! What else devices do to bytes: writes and reads that fail, reads that return something else, places that have gone
+//! bad, and too little bandwidth.
+//!
+//! A place that has gone bad is an overlay of the bytes that were written: undoing it is doing it again.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use skerry_env::Rng;
+
+use super::inode::{Inode, InodeId};
+use super::{EIO, SimDisk, State};
+
+/// How a device misbehaves beside failing syncs. 0: it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// One of so many writes fails (EIO); a part of it is in the cache.
+    pub write_fails_one_in: u64,
+    /// One of so many reads fails (EIO), and the bytes are good.
+    pub read_fails_one_in: u64,
+    /// One of so many reads of records returns one bit turned over, and the device's bytes are good. What is read
+    /// right after that is read well: nobody could tell such a device from a rotten one.
+    pub read_flips_one_in: u64,
+    /// Bytes written in a second; a sync waits for those before it.
+    pub bytes_per_second: u64,
+}
+
+/// A sync behind a throttled device waits this long at the most.
+const OWED_MAX: Duration = Duration::from_secs(4);
+/// Bytes around a bad place that tell it from what was written there later.
+const AROUND_BYTES: usize = 32;
+
+/// A place that has gone bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Harm {
+    /// The file.
+    pub path: PathBuf,
+    /// The first byte.
+    pub position: usize,
+    /// What its bytes are combined with (exclusive or).
+    pub mask: Vec<u8>,
+    /// Reads of these bytes fail (a latent sector error), until they are written again.
+    pub unreadable: Option<Range<usize>>,
+}
+
+impl Harm {
+    fn range(&self) -> Range<usize> {
+        self.position..self.position + self.mask.len()
+    }
+}
+
+/// The device's memory of its troubles.
+pub(super) struct Troubles {
+    pub(super) rng: Rng,
+    unreadable: Vec<(InodeId, Range<usize>)>,
+    /// The time that the device still needs for what was written.
+    owed: Duration,
+    last_read_flipped: bool,
+    write_failures: u64,
+    read_failures: u64,
+    flips: u64,
+}
+
+impl Troubles {
+    pub(super) fn new() -> Self {
+        Self {
+            rng: Rng::seeded(0),
+            unreadable: Vec::new(),
+            owed: Duration::ZERO,
+            last_read_flipped: false,
+            write_failures: 0,
+            read_failures: 0,
+            flips: 0,
+        }
+    }
+
+    /// The device has new bytes here.
+    pub(super) fn on_written(&mut self, id: InodeId, range: Range<usize>, trouble: Trouble) {
+        self.unreadable
+            .retain(|(other, bad)| *other != id || bad.end <= range.start || range.end <= bad.start);
+        if let Some(nanos) = (range.len() as u64 * 1_000_000_000).checked_div(trouble.bytes_per_second) {
+            self.owed = OWED_MAX.min(self.owed + Duration::from_nanos(nanos));
+        }
+    }
+
+    /// The file ends here now.
+    pub(super) fn on_cut(&mut self, id: InodeId, len: usize) {
+        self.unreadable
+            .retain(|(other, bad)| *other != id || bad.start < len);
+    }
+
+    /// How long a sync waits for what was written before it.
+    pub(super) fn pay(&mut self) -> Duration {
+        std::mem::take(&mut self.owed)
+    }
+
+    pub(super) fn a_write_fails(&mut self, trouble: Trouble) -> bool {
+        let fails = draw(&self.rng, trouble.write_fails_one_in);
+        self.write_failures += u64::from(fails);
+        fails
+    }
+
+    /// Refuses a read of a bad place, and now and then of a good one.
+    pub(super) fn before_read(
+        &mut self,
+        id: InodeId,
+        range: &Range<usize>,
+        trouble: Trouble,
+    ) -> io::Result<()> {
+        let is_bad = |(other, bad): &(InodeId, Range<usize>)| {
+            *other == id && range.start < bad.end && bad.start < range.end
+        };
+        if self.unreadable.iter().any(is_bad) || draw(&self.rng, trouble.read_fails_one_in) {
+            self.read_failures += 1;
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        Ok(())
+    }
+
+    pub(super) fn after_read(&mut self, bytes: &mut [u8], trouble: Trouble) {
+        self.last_read_flipped =
+            !self.last_read_flipped && !bytes.is_empty() && draw(&self.rng, trouble.read_flips_one_in);
+        if self.last_read_flipped {
+            self.flips += 1;
+            let at = usize::try_from(self.rng.below(bytes.len() as u64)).unwrap_or(0);
+            bytes[at] ^= 1 << self.rng.below(8);
+        }
+    }
+}
+
+fn draw(rng: &Rng, one_in: u64) -> bool {
+    one_in != 0 && rng.chance(1, one_in)
+}
+
+impl State {
+    fn turn_over(&mut self, harm: &Harm) -> Option<InodeId> {
+        let id = self.resolve(&harm.path)?;
+        let Some(Inode::File(file)) = self.inodes.get_mut(&id) else {
+            return None;
+        };
+        let range = harm.range();
+        if range.end > file.durable.len() || range.end > file.live.len() {
+            return None;
+        }
+        for image in [&mut file.durable, &mut file.live] {
+            for (byte, mask) in image[range.clone()].iter_mut().zip(&harm.mask) {
+                *byte ^= mask;
+            }
+        }
+        Some(id)
+    }
+}
+
+impl SimDisk {
+    /// Lets its troubles draw from `rng`: a stream of their own.
+    pub fn draw_troubles_from(&self, rng: Rng) {
+        self.0.lock().troubles.rng = rng;
+    }
+
+    /// Lets a place go bad, on the device and in what is read. False where nothing is there.
+    pub fn harm(&self, harm: &Harm) -> bool {
+        let mut state = self.0.lock();
+        let Some(id) = state.turn_over(harm) else {
+            return false;
+        };
+        if let Some(range) = &harm.unreadable {
+            state.troubles.unreadable.push((id, range.clone()));
+        }
+        true
+    }
+
+    /// Makes a bad place good again.
+    pub fn undo(&self, harm: &Harm) -> bool {
+        let mut state = self.0.lock();
+        let Some(id) = state.turn_over(harm) else {
+            return false;
+        };
+        let is_this = |bad: &(InodeId, Range<usize>)| bad.0 == id && Some(&bad.1) == harm.unreadable.as_ref();
+        state.troubles.unreadable.retain(|bad| !is_this(bad));
+        true
+    }
+
+    /// The bytes at a bad place and around it, as a read that succeeds would return them.
+    #[must_use]
+    pub fn around(&self, harm: &Harm) -> Option<Vec<u8>> {
+        let range = harm.position.saturating_sub(AROUND_BYTES)..harm.range().end + AROUND_BYTES;
+        self.with_live(&harm.path, |bytes| {
+            bytes
+                .get(range.start..range.end.min(bytes.len()))
+                .map(<[u8]>::to_vec)
+        })?
+    }
+
+    /// How many writes have failed since the disk was made; those without room are not counted.
+    #[must_use]
+    pub fn write_failures(&self) -> u64 {
+        self.0.lock().troubles.write_failures
+    }
+
+    /// How many reads have failed since the disk was made.
+    #[must_use]
+    pub fn read_failures(&self) -> u64 {
+        self.0.lock().troubles.read_failures
+    }
+
+    /// It has refused something since it was made: a copy may have been given up for that.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        let state = self.0.lock();
+        let troubles = &state.troubles;
+        state.sync_failures + troubles.write_failures + troubles.read_failures + troubles.flips > 0
+    }
+
+    /// Reads of records return wrong bits now and then.
+    #[must_use]
+    pub fn misreads(&self) -> bool {
+        self.0.lock().config.trouble.read_flips_one_in > 0
+    }
+
+    /// How long an operation that would begin at `now` waits behind a device that stands still.
+    #[must_use]
+    pub fn stalled_for(&self, now: skerry_types::Instant) -> Duration {
+        self.0.lock().stalled_until.since(now)
+    }
+}
+
+/// True for a file of records.
+pub(super) fn holds_records(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
+}

@@ -1,0 +1,285 @@
+//! What disks do to the nodes, and how it ends.
+//!
+//! Every place that goes bad is checked against a budget first (TigerBeetle calls it the atlas): in a partition only the
+//! copy of one node is bad at a time, and another one that is in sync is whole. Copies that are lost beyond that are the
+//! business of the other regime.
+
+use std::time::Duration;
+
+use skerry_env::Rng;
+use skerry_env::clock::ClockBackend as _;
+
+use super::World;
+use super::faults::Action;
+use crate::disk::{DiskConfig, Harm, Trouble};
+use crate::oracle::RottenPlace;
+use crate::rot::{self, Place, Rot};
+use crate::scenario::Fault;
+
+/// How a trouble of a disk ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Relief {
+    NormalSpeed,
+    Unthrottled,
+    Room,
+    GoodSyncs,
+    GoodMetadataSyncs,
+    GoodWrites,
+    GoodReads,
+    RightReads,
+}
+
+/// Streams of the draws of places that go bad: one for each way.
+const BIT: u64 = 0xb17;
+const SECTOR: u64 = 0x5ec7;
+const MISDIRECTED: u64 = 0x3d12;
+
+impl World<'_> {
+    pub(super) fn trouble_the_disk(&mut self, index: usize, fault: &Fault) {
+        let node = &self.nodes[index];
+        let host = &node.host;
+        let configure = |change: &dyn Fn(&mut DiskConfig)| host.disk.configure(change);
+        let (relief, for_ms) = match *fault {
+            Fault::DiskStall { for_ms } => {
+                host.disk
+                    .stall_until(host.clock.now() + Duration::from_millis(for_ms));
+                return;
+            }
+            Fault::SlowDisk { latency_ms, for_ms } => {
+                configure(&|config| {
+                    config.latency = Duration::from_millis(latency_ms);
+                    config.jitter = Duration::from_millis(latency_ms);
+                });
+                (Relief::NormalSpeed, for_ms)
+            }
+            Fault::Throttle {
+                bytes_per_second,
+                for_ms,
+            } => {
+                configure(&|config| config.trouble.bytes_per_second = bytes_per_second);
+                (Relief::Unthrottled, for_ms)
+            }
+            Fault::DiskFull { room_bytes, for_ms } => {
+                host.disk.leave_room(room_bytes);
+                (Relief::Room, for_ms)
+            }
+            Fault::SyncFails { one_in, for_ms } => {
+                configure(&|config| config.sync_fails_one_in = one_in);
+                (Relief::GoodSyncs, for_ms)
+            }
+            Fault::MetadataSyncFails { for_ms } => {
+                node.process.wal_mark().let_syncs_fail(true);
+                (Relief::GoodMetadataSyncs, for_ms)
+            }
+            Fault::WriteFails { one_in, for_ms } => {
+                configure(&|config| config.trouble.write_fails_one_in = one_in);
+                (Relief::GoodWrites, for_ms)
+            }
+            Fault::ReadFails { one_in, for_ms } => {
+                configure(&|config| config.trouble.read_fails_one_in = one_in);
+                (Relief::GoodReads, for_ms)
+            }
+            Fault::ReadFlips { one_in, for_ms } => {
+                configure(&|config| config.trouble.read_flips_one_in = one_in);
+                self.shared.rotten.set_misreads(true);
+                (Relief::RightReads, for_ms)
+            }
+            _ => return,
+        };
+        self.plan(self.now_ms + for_ms, Action::OfDisk(index, relief));
+    }
+
+    pub(super) fn after_trouble(&mut self, index: usize, relief: Relief) {
+        let node = &self.nodes[index];
+        let configure = |change: &dyn Fn(&mut DiskConfig)| node.host.disk.configure(change);
+        let normal = DiskConfig::default();
+        let restarted_for = match relief {
+            Relief::NormalSpeed => {
+                configure(&|config| (config.latency, config.jitter) = (normal.latency, normal.jitter));
+                None
+            }
+            Relief::Unthrottled => {
+                configure(&|config| config.trouble.bytes_per_second = 0);
+                None
+            }
+            Relief::Room => {
+                node.host.disk.free_room();
+                None
+            }
+            Relief::GoodSyncs => {
+                configure(&|config| config.sync_fails_one_in = 0);
+                Some("syncs have failed")
+            }
+            Relief::GoodMetadataSyncs => {
+                node.process.wal_mark().let_syncs_fail(false);
+                Some("metadata could not be synced")
+            }
+            Relief::GoodWrites => {
+                configure(&|config| config.trouble.write_fails_one_in = 0);
+                Some("writes have failed")
+            }
+            Relief::GoodReads => {
+                configure(&|config| config.trouble.read_fails_one_in = 0);
+                Some("reads have failed")
+            }
+            Relief::RightReads => {
+                configure(&|config| config.trouble.read_flips_one_in = 0);
+                let mut nodes = self.nodes.iter();
+                self.shared
+                    .rotten
+                    .set_misreads(nodes.any(|node| node.host.disk.misreads()));
+                None
+            }
+        };
+        if let Some(what) = restarted_for {
+            self.restart_what_has_failed(index, what);
+        }
+    }
+
+    pub(super) fn heal_disk(&mut self, index: usize) {
+        let normal = DiskConfig::default();
+        let disk = &self.nodes[index].host.disk;
+        disk.free_room();
+        disk.stall_until(skerry_types::Instant::ZERO);
+        disk.configure(|config| {
+            (config.latency, config.jitter) = (normal.latency, normal.jitter);
+            config.sync_fails_one_in = 0;
+            config.trouble = Trouble::default();
+        });
+        disk.die_in_nothing();
+        self.nodes[index].process.wal_mark().let_syncs_fail(false);
+        // Nobody has heard yet what was misread a moment ago: `Rotten` is told once the cluster is whole.
+    }
+
+    /// Kills the node and turns a bit over in the last batch that the recovery point of some partition covers. Without a
+    /// time to be down: lets it run, and takes an older batch.
+    pub(super) fn let_a_bit_rot(&mut self, index: usize, down_ms: Option<u64>) {
+        let rng = self.draws_of(BIT);
+        let place = self.choose(index, &rng, down_ms.is_none(), None);
+        if let Some(down_ms) = down_ms {
+            self.crash(index, false, down_ms);
+        }
+        let Some(place) = place else { return };
+        let harm = place.bit(&rng);
+        self.harm(index, &place, harm, down_ms.is_none(), "a bit has rotted");
+    }
+
+    /// A sector of old records can be read no more. Nobody is told.
+    pub(super) fn let_a_sector_go_bad(&mut self, index: usize) {
+        let rng = self.draws_of(SECTOR);
+        if let Some(place) = self.choose(index, &rng, true, None) {
+            let harm = place.unreadable();
+            self.harm(index, &place, harm, true, "a sector can be read no more");
+        }
+    }
+
+    /// A sector of old records of one partition turns out to have been written over those of another one.
+    pub(super) fn misdirect_a_write(&mut self, index: usize) {
+        let rng = self.draws_of(MISDIRECTED);
+        let Some(meant) = self.choose(index, &rng, true, None) else {
+            return;
+        };
+        let Some(lost) = self.choose(index, &rng, true, Some(&meant.partition)) else {
+            return;
+        };
+        if let Some([here, there]) = meant.misdirected_to(&lost, &self.nodes[index].host.disk) {
+            self.harm(index, &meant, here, true, "a sector was never written");
+            self.harm(
+                index,
+                &lost,
+                there,
+                true,
+                "a sector was overwritten with another's bytes",
+            );
+        }
+    }
+
+    /// As many streams as places have gone bad.
+    fn draws_of(&self, stream: u64) -> Rng {
+        Rng::seeded(self.scenario.seed ^ stream ^ ((self.rotten.len() as u64) << 32))
+    }
+
+    /// A place that may go bad within the budget, of another partition than `not`.
+    fn choose(&self, index: usize, rng: &Rng, is_quiet: bool, not: Option<&str>) -> Option<Place> {
+        let brokers = self.brokers();
+        let alone = self.nodes.len() == 1;
+        let is_bad = |rot: &Rot| rot.is_there(&self.nodes[rot.node].host.disk);
+        let has_no_bad_copy = |partition: &str| {
+            let mut rotten = self.rotten.iter();
+            !rotten.any(|rot| rot.partition == partition && is_bad(rot))
+        };
+        let others_have_it = |partition: &str| {
+            let watcher = self.watcher.as_ref();
+            let place = watcher.and_then(|watcher| watcher.place(&brokers, partition));
+            let me = i32::try_from(index + 1).unwrap_or(0);
+            place.is_some_and(|place| place.in_sync.iter().any(|id| *id != me))
+        };
+        let may = |partition: &str| {
+            Some(partition) != not && has_no_bad_copy(partition) && (alone || others_have_it(partition))
+        };
+        rot::choose(&self.nodes[index].host.disk, rng, is_quiet, may)
+    }
+
+    fn harm(&mut self, index: usize, place: &Place, harm: Harm, is_quiet: bool, what: &str) {
+        let node = &self.nodes[index];
+        let at = format!("byte {} of {}", harm.position, harm.path.display());
+        let Some(rot) = Rot::inflict(index, place, harm, is_quiet, &node.host.disk) else {
+            return;
+        };
+        self.trace
+            .event("world", format_args!("{what}: {at} on {}", node.name));
+        self.shared.rotten.add(RottenPlace {
+            node: node.name.clone(),
+            partition: rot.partition.clone(),
+            is_quiet,
+        });
+        self.rotten.push(rot);
+    }
+
+    /// Nobody but the cluster itself makes a bad copy good, where it can: see `mend_last_copies`.
+    pub(super) fn heal_rot(&mut self) {
+        self.shared.rotten.keep(|place| place.is_quiet);
+        self.is_healed = true;
+        self.mend_last_copies();
+    }
+
+    /// Once everything is healed: puts a bad place right where the bad copy is the last that may be elected. A crash may
+    /// take the good ones out of the in-sync set after the place has gone bad (`min.insync.replicas` of 1), and then a
+    /// person must help.
+    pub(super) fn mend_last_copies(&mut self) {
+        if !self.is_healed || self.rotten.is_empty() {
+            return;
+        }
+        for rot in std::mem::take(&mut self.rotten) {
+            if self.others_may_lead(&rot) {
+                self.rotten.push(rot);
+                continue;
+            }
+            if !rot.is_there(&self.nodes[rot.node].host.disk) {
+                continue;
+            }
+            if self.nodes[rot.node].is_up() {
+                self.crash(rot.node, false, 100);
+            }
+            let there = self.nodes[rot.node].host.disk.undo(&rot.harm);
+            self.trace
+                .event("world", format_args!("a bad place is put right: {there}"));
+        }
+    }
+
+    /// A place that went bad while nobody looked is still there.
+    pub(super) fn quiet_rot(&self) -> Option<String> {
+        let mut quiet = self.rotten.iter().filter(|rot| rot.is_quiet);
+        let rot = quiet.find(|rot| rot.is_there(&self.nodes[rot.node].host.disk))?;
+        let node = &self.nodes[rot.node].name;
+        Some(format!("{} of {node} is still damaged", rot.partition))
+    }
+
+    /// The cluster has left the rotten copy out, or can.
+    fn others_may_lead(&self, rot: &Rot) -> bool {
+        let watcher = self.watcher.as_ref();
+        let place = watcher.and_then(|watcher| watcher.place(&self.brokers(), &rot.partition));
+        let me = i32::try_from(rot.node + 1).unwrap_or(0);
+        place.is_some_and(|place| place.in_sync.iter().chain(&place.eligible).any(|id| *id != me))
+    }
+}
