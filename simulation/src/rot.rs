@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use skerry_env::Rng;
 
-use crate::disk::{Harm, SECTOR_BYTES, SimDisk};
+use crate::disk::{Harm, SECTOR_BYTES, Sector, SimDisk};
 use crate::process::DATA_DIR;
 use crate::record::{self, HEADER_BYTES, segment};
 use crate::workload::TOPICS;
@@ -19,6 +19,8 @@ pub(crate) struct Rot {
     pub(crate) node: usize,
     pub(crate) partition: String,
     pub(crate) harm: Harm,
+    /// The first offset of the batch.
+    pub(crate) base: i64,
     /// The node was not told, and goes on.
     pub(crate) is_quiet: bool,
     /// What can be read there and around it since.
@@ -37,6 +39,7 @@ impl Rot {
         disk.harm(&harm).then(|| Self {
             node,
             partition: place.partition.clone(),
+            base: place.base,
             around: disk.around(&harm).unwrap_or_default(),
             harm,
             is_quiet,
@@ -56,6 +59,8 @@ pub(crate) struct Place {
     path: PathBuf,
     /// Its bytes in the file.
     batch: Range<usize>,
+    /// Its first offset.
+    base: i64,
     /// Where such batches end in the file.
     end: usize,
 }
@@ -70,55 +75,47 @@ impl Place {
             path: self.path.clone(),
             position: body.start + within,
             mask: vec![1 << bit],
-            unreadable: None,
+            sector: Sector::Good,
         }
     }
 
-    /// The sector in which the batch begins, as far as it was synced.
-    fn sector(&self) -> Range<usize> {
-        let start = self.batch.start / SECTOR_BYTES * SECTOR_BYTES;
-        start..(start + SECTOR_BYTES).min(self.end)
-    }
-
-    /// The sector in which its body begins can be read no more. What is left of the body there is not what was written:
-    /// the checks, which read past the device's errors, see that it is gone.
-    pub(crate) fn unreadable(&self) -> Harm {
+    /// The sector in which its body begins, as far as it was synced, and what of the body lies there.
+    fn sector(&self) -> (Range<usize>, Range<usize>) {
         let body = self.batch.start + HEADER_BYTES;
         let start = body / SECTOR_BYTES * SECTOR_BYTES;
         let end = (start + SECTOR_BYTES).min(self.end);
+        (start..end, body..end.min(self.batch.end))
+    }
+
+    /// The sector can be read no more.
+    pub(crate) fn unreadable(&self) -> Harm {
+        let (sector, body) = self.sector();
         Harm {
             path: self.path.clone(),
-            position: body,
-            mask: vec![0xff; end.min(self.batch.end) - body],
-            unreadable: Some(start..end),
+            position: body.start,
+            mask: vec![0xff; body.len()],
+            sector: Sector::Unreadable(sector),
         }
     }
 
-    /// The sector was written over `other`'s: here is what was there before, and there what belongs here.
+    /// Reads return `bytes` there.
+    fn overwritten(&self, bytes: Vec<u8>) -> Harm {
+        let (sector, body) = self.sector();
+        Harm {
+            path: self.path.clone(),
+            position: body.start,
+            mask: vec![0xff; body.len()],
+            sector: Sector::Anothers(sector.start, bytes),
+        }
+    }
+
+    /// The sector was written over `other`'s: here is what was there before, zeros, and there what belongs here.
     pub(crate) fn misdirected_to(&self, other: &Self, disk: &SimDisk) -> Option<[Harm; 2]> {
-        let (mut from, mut to) = (self.sector(), other.sector());
-        let len = from.len().min(to.len());
-        (from.end, to.end) = (from.start + len, to.start + len);
-        let read = |path: &Path, range: &Range<usize>| {
-            disk.with_live(path, |bytes| bytes.get(range.clone()).map(<[u8]>::to_vec))?
-        };
-        let (meant, lost) = (read(&self.path, &from)?, read(&other.path, &to)?);
-        let mask = meant
-            .iter()
-            .zip(&lost)
-            .map(|(meant, lost)| meant ^ lost)
-            .collect();
-        let harm = |path: &Path, position, mask| Harm {
-            path: path.to_owned(),
-            position,
-            mask,
-            unreadable: None,
-        };
-        // The file had been made longer there: zeros.
-        Some([
-            harm(&self.path, from.start, meant),
-            harm(&other.path, to.start, mask),
-        ])
+        let (from, to) = (self.sector().0, other.sector().0);
+        let read = |bytes: &[u8]| bytes.get(from.clone()).map(<[u8]>::to_vec);
+        let mut meant = disk.with_live(&self.path, read)??;
+        meant.resize(to.len(), 0);
+        Some([self.overwritten(vec![0; from.len()]), other.overwritten(meant)])
     }
 }
 
@@ -153,11 +150,13 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&st
             } else {
                 batches.len().saturating_sub(1)
             };
-            let end = batches.last()?.end;
+            let end = batches.last()?.1.end;
+            let (base, batch) = batches.get(number)?.clone();
             Some(Place {
                 partition: partition.clone(),
                 path,
-                batch: batches.get(number)?.clone(),
+                batch,
+                base,
                 end,
             })
         });
@@ -173,7 +172,7 @@ fn batches_below(
     disk: &SimDisk,
     partition: &str,
     recovery_point: i64,
-) -> Option<(PathBuf, Vec<Range<usize>>)> {
+) -> Option<(PathBuf, Vec<(i64, Range<usize>)>)> {
     let dir = disk.find_dir(partition)?;
     let bases = disk.durable_names(&dir, segment::base);
     let base = bases.into_iter().filter(|base| *base < recovery_point).max()?;
@@ -182,7 +181,7 @@ fn batches_below(
         let (mut at, mut found) = (0, Vec::new());
         for batch in record::batches(bytes) {
             if batch.end() <= recovery_point && batch.is_whole() {
-                found.push(at..at + batch.bytes.len());
+                found.push((batch.base, at..at + batch.bytes.len()));
             }
             at += batch.bytes.len();
         }

@@ -53,7 +53,9 @@ impl File for SimFile {
                 .troubles
                 .before_read(self.id, &(start..start + read), trouble)?;
             if holds_records(&self.path) {
-                state.troubles.after_read(&mut buf[..read], trouble);
+                state
+                    .troubles
+                    .after_read(self.id, &mut buf[..read], start, trouble);
             }
             Ok(read)
         })

@@ -35,7 +35,7 @@ use self::file::SimFile;
 pub use self::inode::CutReport;
 use self::inode::{DirNode, FileNode, Inode, InodeId, Unkindness};
 use self::trouble::Troubles;
-pub use self::trouble::{Harm, Trouble};
+pub use self::trouble::{Harm, Sector, Trouble};
 use crate::trace::Trace;
 
 /// The device writes this much at once.

@@ -32,7 +32,8 @@ const OWED_MAX: Duration = Duration::from_secs(4);
 /// Bytes around a bad place that tell it from what was written there later.
 const AROUND_BYTES: usize = 32;
 
-/// A place that has gone bad.
+/// A place that has gone bad, until it is written again. The checks see bytes of one batch's body that are not what was
+/// written, and can go on behind it; the process may see more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Harm {
     /// The file.
@@ -41,8 +42,29 @@ pub struct Harm {
     pub position: usize,
     /// What its bytes are combined with (exclusive or).
     pub mask: Vec<u8>,
-    /// Reads of these bytes fail (a latent sector error), until they are written again.
-    pub unreadable: Option<Range<usize>>,
+    /// What reads see beyond that.
+    pub sector: Sector,
+}
+
+/// What reads see of a sector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sector {
+    /// What is there.
+    Good,
+    /// Nothing: they fail.
+    Unreadable(Range<usize>),
+    /// Bytes that belong elsewhere, from a position on.
+    Anothers(usize, Vec<u8>),
+}
+
+impl Sector {
+    fn range(&self) -> Range<usize> {
+        match self {
+            Self::Good => 0..0,
+            Self::Unreadable(range) => range.clone(),
+            Self::Anothers(start, bytes) => *start..start + bytes.len(),
+        }
+    }
 }
 
 impl Harm {
@@ -54,7 +76,7 @@ impl Harm {
 /// The device's memory of its troubles.
 pub(super) struct Troubles {
     pub(super) rng: Rng,
-    unreadable: Vec<(InodeId, Range<usize>)>,
+    bad: Vec<(InodeId, Sector)>,
     /// The time that the device still needs for what was written.
     owed: Duration,
     last_read_flipped: bool,
@@ -67,7 +89,7 @@ impl Troubles {
     pub(super) fn new() -> Self {
         Self {
             rng: Rng::seeded(0),
-            unreadable: Vec::new(),
+            bad: Vec::new(),
             owed: Duration::ZERO,
             last_read_flipped: false,
             write_failures: 0,
@@ -78,8 +100,8 @@ impl Troubles {
 
     /// The device has new bytes here.
     pub(super) fn on_written(&mut self, id: InodeId, range: Range<usize>, trouble: Trouble) {
-        self.unreadable
-            .retain(|(other, bad)| *other != id || bad.end <= range.start || range.end <= bad.start);
+        self.bad
+            .retain(|(other, bad)| *other != id || !overlap(&bad.range(), &range));
         if let Some(nanos) = (range.len() as u64 * 1_000_000_000).checked_div(trouble.bytes_per_second) {
             self.owed = OWED_MAX.min(self.owed + Duration::from_nanos(nanos));
         }
@@ -87,8 +109,8 @@ impl Troubles {
 
     /// The file ends here now.
     pub(super) fn on_cut(&mut self, id: InodeId, len: usize) {
-        self.unreadable
-            .retain(|(other, bad)| *other != id || bad.start < len);
+        self.bad
+            .retain(|(other, bad)| *other != id || bad.range().start < len);
     }
 
     /// How long a sync waits for what was written before it.
@@ -109,17 +131,29 @@ impl Troubles {
         range: &Range<usize>,
         trouble: Trouble,
     ) -> io::Result<()> {
-        let is_bad = |(other, bad): &(InodeId, Range<usize>)| {
-            *other == id && range.start < bad.end && bad.start < range.end
+        let is_bad = |(other, bad): &(InodeId, Sector)| {
+            *other == id && matches!(bad, Sector::Unreadable(bad) if overlap(bad, range))
         };
-        if self.unreadable.iter().any(is_bad) || draw(&self.rng, trouble.read_fails_one_in) {
+        if self.bad.iter().any(is_bad) || draw(&self.rng, trouble.read_fails_one_in) {
             self.read_failures += 1;
             return Err(io::Error::from_raw_os_error(EIO));
         }
         Ok(())
     }
 
-    pub(super) fn after_read(&mut self, bytes: &mut [u8], trouble: Trouble) {
+    /// Puts what is read in the place of what was written at `start`.
+    pub(super) fn after_read(&mut self, id: InodeId, bytes: &mut [u8], start: usize, trouble: Trouble) {
+        for (other, bad) in &self.bad {
+            if let Sector::Anothers(from, anothers) = bad
+                && *other == id
+            {
+                for (at, byte) in (*from..).zip(anothers) {
+                    if let Some(read) = at.checked_sub(start).and_then(|at| bytes.get_mut(at)) {
+                        *read = *byte;
+                    }
+                }
+            }
+        }
         self.last_read_flipped =
             !self.last_read_flipped && !bytes.is_empty() && draw(&self.rng, trouble.read_flips_one_in);
         if self.last_read_flipped {
@@ -128,6 +162,10 @@ impl Troubles {
             bytes[at] ^= 1 << self.rng.below(8);
         }
     }
+}
+
+fn overlap(one: &Range<usize>, two: &Range<usize>) -> bool {
+    one.start < two.end && two.start < one.end
 }
 
 fn draw(rng: &Rng, one_in: u64) -> bool {
@@ -165,8 +203,8 @@ impl SimDisk {
         let Some(id) = state.turn_over(harm) else {
             return false;
         };
-        if let Some(range) = &harm.unreadable {
-            state.troubles.unreadable.push((id, range.clone()));
+        if harm.sector != Sector::Good {
+            state.troubles.bad.push((id, harm.sector.clone()));
         }
         true
     }
@@ -177,8 +215,10 @@ impl SimDisk {
         let Some(id) = state.turn_over(harm) else {
             return false;
         };
-        let is_this = |bad: &(InodeId, Range<usize>)| bad.0 == id && Some(&bad.1) == harm.unreadable.as_ref();
-        state.troubles.unreadable.retain(|bad| !is_this(bad));
+        state
+            .troubles
+            .bad
+            .retain(|(other, bad)| *other != id || *bad != harm.sector);
         true
     }
 

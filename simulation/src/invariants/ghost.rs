@@ -38,7 +38,7 @@ pub(super) struct Ghost {
     pub(super) topic: String,
     pub(super) number: i32,
     committed: BTreeMap<i64, Mark>,
-    start: i64,
+    pub(super) start: i64,
     end: i64,
     checked_end: i64,
     /// Every batch that any replica ever had, by its place and the epoch of the leader that took it.

@@ -256,6 +256,11 @@ impl Watcher {
         })
     }
 
+    /// Where a partition starts, as far as any of its replicas has told.
+    pub(crate) fn log_start(&self, partition: &str) -> i64 {
+        self.ghosts.get(partition).map_or(0, |ghost| ghost.start)
+    }
+
     /// Who leads the quorum, as far as those know who have followed it longest.
     pub(crate) fn controller(&self, brokers: &[Option<Arc<Broker>>]) -> Option<i32> {
         let known = brokers

@@ -269,7 +269,10 @@ impl World<'_> {
 
     /// A place that went bad while nobody looked is still there.
     pub(super) fn quiet_rot(&self) -> Option<String> {
-        let mut quiet = self.rotten.iter().filter(|rot| rot.is_quiet);
+        let watcher = self.watcher.as_ref()?;
+        // What was deleted since is nobody's concern any more.
+        let concerns = |rot: &&Rot| rot.is_quiet && watcher.log_start(&rot.partition) <= rot.base;
+        let mut quiet = self.rotten.iter().filter(concerns);
         let rot = quiet.find(|rot| rot.is_there(&self.nodes[rot.node].host.disk))?;
         let node = &self.nodes[rot.node].name;
         Some(format!("{} of {node} is still damaged", rot.partition))
