@@ -338,9 +338,12 @@ impl Opening {
             let file = segment.file(FileKind::Log)?;
             let mut here = 0;
             while let Some(header) = crate::segment::header_at(&*file, here, end)? {
-                let Ok(size) = plausible_size(&header, segment.base, segment.base, end - here) else {
-                    break;
-                };
+                // What is missing here would be told to nobody: followers are cut by these epochs.
+                let size =
+                    plausible_size(&header, segment.base, segment.base, end - here).map_err(|why| {
+                        let why = format!("segment {} is damaged at byte {here}: {why}", segment.base);
+                        io::Error::new(io::ErrorKind::InvalidData, why)
+                    })?;
                 epochs.assign(header.leader_epoch(), header.base_offset());
                 here += size as u64;
             }
