@@ -167,12 +167,11 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&st
     None
 }
 
+/// A batch's first offset, and where it lies.
+type Found = (i64, Range<usize>);
+
 /// Where the whole batches below a partition's recovery point lie, in the segment of the last of them.
-fn batches_below(
-    disk: &SimDisk,
-    partition: &str,
-    recovery_point: i64,
-) -> Option<(PathBuf, Vec<(i64, Range<usize>)>)> {
+fn batches_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option<(PathBuf, Vec<Found>)> {
     let dir = disk.find_dir(partition)?;
     let bases = disk.durable_names(&dir, segment::base);
     let base = bases.into_iter().filter(|base| *base < recovery_point).max()?;

@@ -144,7 +144,7 @@ async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Do
 async fn look(broker: &Broker, partition: &Arc<Partition>) -> Option<String> {
     let suspicion = partition.take_suspicion()?;
     let (offset, found) = read_stretch(broker, partition, suspicion).await?;
-    let news = partition.on_looked_at(offset, found.as_ref().map(|()| ()));
+    let news = partition.on_looked_at(offset, found.as_ref().copied());
     let name = partition.name();
     match found {
         Ok(_) => {

@@ -193,3 +193,123 @@ fn the_same_seed_cuts_the_same_bytes() {
     assert_eq!(image(9), image(9));
     assert_ne!(image(9), image(10));
 }
+
+fn troubled(seed: u64, trouble: Trouble) -> (SimDisk, DynDisk, Arc<dyn File>) {
+    let sim = sim(seed);
+    sim.draw_troubles_from(Rng::seeded(seed));
+    let disk = sim.attach();
+    let file = write(&disk, "/f.log", 0, &[7; 2_000]);
+    file.sync().unwrap();
+    sim.configure(|config| config.trouble = trouble);
+    (sim, disk, file)
+}
+
+fn harm(position: usize, len: usize, sector: Sector) -> Harm {
+    Harm {
+        path: "/f.log".into(),
+        position,
+        mask: vec![0xff; len],
+        sector,
+    }
+}
+
+#[test]
+fn a_write_that_fails_leaves_a_part_of_it() {
+    let trouble = Trouble {
+        write_fails_one_in: 1,
+        ..Trouble::default()
+    };
+    let mut lens = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        let (sim, _disk, file) = troubled(seed, trouble);
+        let error = file.write_at(&[IoSlice::new(&[8; 100])], 2_000).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(EIO));
+        assert!(sim.has_failed() && sim.write_failures() == 1);
+        lens.insert(file.len().unwrap());
+    }
+    assert!(lens.len() > 5 && lens.iter().all(|len| (2_000..=2_100).contains(len)));
+}
+
+#[test]
+fn a_read_fails_or_is_wrong_and_the_bytes_are_good() {
+    let mut bytes = [0; 2_000];
+    let (sim, _disk, file) = troubled(
+        1,
+        Trouble {
+            read_fails_one_in: 1,
+            ..Trouble::default()
+        },
+    );
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap_err().raw_os_error(), Some(EIO));
+    assert_eq!(sim.read_failures(), 1);
+
+    let (sim, _disk, file) = troubled(
+        1,
+        Trouble {
+            read_flips_one_in: 1,
+            ..Trouble::default()
+        },
+    );
+    file.read_at(&mut bytes, 0).unwrap();
+    let wrong: u32 = bytes.iter().map(|byte| (byte ^ 7).count_ones()).sum();
+    assert_eq!(wrong, 1);
+    file.read_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [7; 2_000], "what is read again right after it is right");
+    assert!(sim.is_durable(Path::new("/f.log"), 0..2_000) || sim.durable_len(Path::new("/f.log")) == 0);
+}
+
+#[test]
+fn a_bad_sector_cannot_be_read_until_it_is_written_again() {
+    let (sim, _disk, file) = troubled(1, Trouble::default());
+    let bad = harm(600, 100, Sector::Unreadable(512..1_024));
+    assert!(sim.harm(&bad));
+    let mut bytes = [0; 100];
+    assert!(file.read_at(&mut bytes, 400).is_ok());
+    assert_eq!(
+        file.read_at(&mut bytes, 500).unwrap_err().raw_os_error(),
+        Some(EIO)
+    );
+    assert!(file.read_at(&mut bytes, 1_024).is_ok());
+    file.write_at(&[IoSlice::new(&[9; 512])], 512).unwrap();
+    file.read_at(&mut bytes, 512).unwrap();
+    assert_eq!(bytes, [9; 100]);
+}
+
+#[test]
+fn a_misdirected_write_is_read_as_it_lies_and_can_be_undone() {
+    let (sim, _disk, file) = troubled(1, Trouble::default());
+    let bad = harm(600, 100, Sector::Anothers(512, vec![1; 512]));
+    assert!(sim.harm(&bad));
+    let around = sim.around(&bad);
+    let mut bytes = [0; 2_000];
+    file.read_at(&mut bytes, 0).unwrap();
+    assert_eq!((bytes[511], bytes[512], bytes[1_023], bytes[1_024]), (7, 1, 1, 7));
+    sim.cut_power();
+    assert!(
+        sim.durable_len(Path::new("/f.log")) == 0 || sim.around(&bad) == around,
+        "the device keeps it"
+    );
+
+    let (sim, _disk, file) = troubled(1, Trouble::default());
+    assert!(sim.harm(&bad) && sim.undo(&bad));
+    file.read_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [7; 2_000]);
+}
+
+#[test]
+fn a_throttled_device_makes_a_sync_wait_for_what_was_written() {
+    let (sim, _disk, file) = troubled(
+        1,
+        Trouble {
+            bytes_per_second: 10_000,
+            ..Trouble::default()
+        },
+    );
+    file.write_at(&[IoSlice::new(&[8; 5_000])], 0).unwrap();
+    let whole = |(before, after): (Duration, Duration)| before + after;
+    assert!(whole(sim.operation_times()) >= Duration::from_millis(500));
+    assert!(
+        whole(sim.operation_times()) < Duration::from_millis(500),
+        "it is paid once"
+    );
+}
