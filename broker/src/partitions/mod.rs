@@ -118,6 +118,18 @@ struct Checkpoints {
     high_watermarks: BTreeMap<TopicPartition, Offset>,
 }
 
+impl Checkpoints {
+    /// The files, and the lines of each.
+    fn files(&mut self) -> [(&'static str, &mut BTreeMap<TopicPartition, Offset>); 4] {
+        [
+            (RECOVERY_POINTS, &mut self.recovery_points),
+            (LOG_STARTS, &mut self.log_starts),
+            (CLEANED, &mut self.cleaned),
+            (HIGH_WATERMARKS, &mut self.high_watermarks),
+        ]
+    }
+}
+
 /// The metadata has forgotten the partition all the same: its folder is found at the next start.
 fn cannot_bury(folder: &std::path::Path, error: &io::Error) {
     tracing::warn!(folder = %folder.display(), %error, "cannot take a deleted partition's folder away; the next start will try again");
@@ -504,15 +516,7 @@ impl Partitions {
             self.replication.forget(partition);
             partition.delete();
         }
-        {
-            let mut checkpoints = self.checkpoints.lock();
-            for partition in partitions {
-                checkpoints.recovery_points.remove(partition.name());
-                checkpoints.log_starts.remove(partition.name());
-                checkpoints.cleaned.remove(partition.name());
-                checkpoints.high_watermarks.remove(partition.name());
-            }
-        }
+        self.forget_checkpoints(partitions).await;
         let moves = partitions.iter().map(|partition| {
             let grave = format!("{id}-{}{DELETED_SUFFIX}", partition.name().partition);
             (
@@ -521,6 +525,26 @@ impl Partitions {
             )
         });
         self.bury(moves.collect()).await;
+    }
+
+    /// Removes the lines of these partitions from the checkpoints, durably: they name partitions and not topics, and the
+    /// log of a topic that is made again under the same name must not be judged by what its predecessor had (Kafka
+    /// rewrites its checkpoints when it deletes a log, too).
+    async fn forget_checkpoints(&self, partitions: &[Arc<Partition>]) {
+        let mut changed = Vec::new();
+        for (file, lines) in self.checkpoints.lock().files() {
+            let removed = partitions
+                .iter()
+                .filter(|partition| lines.remove(partition.name()).is_some());
+            if removed.count() > 0 {
+                changed.push(file);
+            }
+        }
+        for file in changed {
+            if let Err(error) = self.write(file).await {
+                tracing::error!(file, %error, "a checkpoint still has lines of a topic that was deleted");
+            }
+        }
     }
 
     /// Takes folders out of the way, so that their names are free at once and stay free after a crash, and has them
@@ -606,8 +630,7 @@ impl Partitions {
     /// The disk's.
     pub async fn save_log_start(&self, name: &TopicPartition, log_start: Offset) -> io::Result<()> {
         self.checkpoints.lock().log_starts.insert(name.clone(), log_start);
-        self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
-            .await
+        self.write(LOG_STARTS).await
     }
 
     /// Makes checkpoints durable before logs are cut: those of `lowered` say no more than what stays, those of `raised`
@@ -645,13 +668,10 @@ impl Partitions {
             }
         }
         if !lowered.is_empty() {
-            self.write(RECOVERY_POINTS, |checkpoints| checkpoints.recovery_points.clone())
-                .await?;
-            self.write(CLEANED, |checkpoints| checkpoints.cleaned.clone())
-                .await?;
+            self.write(RECOVERY_POINTS).await?;
+            self.write(CLEANED).await?;
         }
-        self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
-            .await
+        self.write(LOG_STARTS).await
     }
 
     /// Writes the high watermarks down, where they have changed.
@@ -662,8 +682,7 @@ impl Partitions {
         if !self.look_at_high_watermarks() {
             return Ok(());
         }
-        self.write(HIGH_WATERMARKS, |checkpoints| checkpoints.high_watermarks.clone())
-            .await
+        self.write(HIGH_WATERMARKS).await
     }
 
     fn look_at_high_watermarks(&self) -> bool {
@@ -690,12 +709,9 @@ impl Partitions {
     /// The disk's.
     pub async fn save_checkpoints(&self) -> io::Result<()> {
         self.look_at_logs();
-        self.write(RECOVERY_POINTS, |checkpoints| checkpoints.recovery_points.clone())
-            .await?;
-        self.write(LOG_STARTS, |checkpoints| checkpoints.log_starts.clone())
-            .await?;
-        self.write(CLEANED, |checkpoints| checkpoints.cleaned.clone())
-            .await
+        self.write(RECOVERY_POINTS).await?;
+        self.write(LOG_STARTS).await?;
+        self.write(CLEANED).await
     }
 
     /// Brings the checkpoints up to date. Under one lock all along: a partition that is deleted meanwhile is either not
@@ -719,13 +735,11 @@ impl Partitions {
         }
     }
 
-    async fn write(
-        &self,
-        file: &'static str,
-        what: impl Fn(&Checkpoints) -> BTreeMap<TopicPartition, Offset>,
-    ) -> io::Result<()> {
+    async fn write(&self, file: &'static str) -> io::Result<()> {
         let _one_at_a_time = self.writing.lock().await;
-        let offsets = what(&self.checkpoints.lock());
+        let known = |(name, lines): (_, &mut BTreeMap<_, _>)| (name == file).then(|| lines.clone());
+        let offsets = self.checkpoints.lock().files().into_iter().find_map(known);
+        let offsets: BTreeMap<TopicPartition, Offset> = offsets.unwrap_or_default();
         let (disk, path) = (self.env.disk.clone(), self.log_dir.join(file));
         self.env
             .tasks

@@ -85,6 +85,14 @@ impl SimDisk {
         self.0.lock().external.remove();
     }
 
+    /// There is such a directory.
+    #[must_use]
+    pub fn is_dir(&self, path: &Path) -> bool {
+        let state = self.0.lock();
+        let found = state.resolve(path).and_then(|id| state.inodes.get(&id));
+        matches!(found, Some(Inode::Dir(_)))
+    }
+
     /// Where a directory of this name is, as programs see it. The first of several, in the order of their paths.
     #[must_use]
     pub fn find_dir(&self, name: &str) -> Option<PathBuf> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::wire::{CommitAsked, PartitionName};
 use crate::disk::SimDisk;
+use crate::process::DATA_DIR;
 use crate::record::{self, Batch, segment};
 
 const OFFSETS_TOPIC: &str = "__consumer_offsets-";
@@ -35,7 +36,10 @@ impl DurableLogs {
         if let Some(dir) = self.dirs.get(partition) {
             return Some(dir.clone());
         }
-        let dir = self.disk.find_dir(&partition.to_string())?;
+        let dir = Path::new(DATA_DIR).join("log").join(partition.to_string());
+        if !self.disk.is_dir(&dir) {
+            return None;
+        }
         self.dirs.insert(partition.clone(), dir.clone());
         Some(dir)
     }
