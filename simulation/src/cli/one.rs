@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 29] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 30] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -82,6 +82,7 @@ pub(super) const SCENARIOS: [(&str, &str); 29] = scenarios![
     "moves",
     "lost-copy",
     "stale-leader",
+    "made-again",
     "jumping-clock",
     "retry-across-leaders",
     "deaf-nodes",
