@@ -22,6 +22,7 @@ compile_error!(
     "the simulator needs `--cfg tokio_unstable` (.cargo/config.toml): an exported RUSTFLAGS hides it"
 );
 
+mod complaints;
 pub mod disk;
 pub mod env;
 pub mod goals;
@@ -34,6 +35,7 @@ mod record;
 mod rot;
 pub mod scenario;
 pub mod story;
+mod survivors;
 pub mod trace;
 pub mod workload;
 pub mod world;

@@ -59,6 +59,21 @@ const fn in_cluster(name: &'static str, budget: u64, mistake: &'static str) -> P
 /// All of them.
 pub const PLANTS: &[Planted] = &[
     planted(
+        "index-points-behind",
+        20,
+        "an entry of an index names the place behind its batch",
+    ),
+    in_cluster(
+        "deaf-broker-is-not-fenced",
+        100,
+        "a broker that is heard and hears nobody keeps its place",
+    ),
+    in_cluster(
+        "full-disk-keeps-office",
+        150,
+        "a controller goes on whose disk has no room",
+    ),
+    planted(
         "ack-before-fsync",
         5,
         "acks=all is answered before the record is durable",

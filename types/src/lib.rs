@@ -10,7 +10,7 @@ mod plant;
 mod quantities;
 mod time;
 
-pub use goal::{count_goals, goals_reached, reached, sometimes};
+pub use goal::{count_goals, goals_reached, reached, sometimes, uncounted};
 pub use ids::{BrokerId, IncarnationId, ParseTopicIdError, PartitionIndex, TopicId, TopicPartition, Uuid};
 pub use plant::{is_planted, plant};
 pub use quantities::{

@@ -34,6 +34,6 @@ pub use index::AbortedTxn;
 pub use log::{
     Appended, CheckpointJob, FlushJob, Log, ReadPlan, Recovered, RecoveryReport, Retired, Shutdown, TailCut,
 };
-pub use producers::ProducerSnapshot;
+pub use producers::{ProducerSnapshot, RememberedBatch};
 pub use timestamps::{TimestampPlan, TimestampQuery};
 pub use validate::{InvalidBatch, RecordError, ValidBatch, ValidationRules};

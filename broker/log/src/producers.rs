@@ -109,6 +109,27 @@ pub struct ProducerSnapshot {
     pub current_txn_first_offset: Option<Offset>,
 }
 
+/// A batch that is told from its repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RememberedBatch {
+    /// Its first record's.
+    pub first_sequence: Sequence,
+    /// Its last record's.
+    pub last_sequence: Sequence,
+    /// Where its last record is.
+    pub last_offset: Offset,
+}
+
+impl RememberedBatch {
+    pub(crate) fn of(batch: &BatchMeta) -> Self {
+        Self {
+            first_sequence: batch.first_sequence(),
+            last_sequence: batch.last_sequence,
+            last_offset: batch.last_offset,
+        }
+    }
+}
+
 /// A transaction that a marker has just ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CompletedTxn {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skerry_env::disk::{DynDisk, File, OpenMode, read_exact_at};
-use skerry_types::{Offset, WallMs};
+use skerry_types::{Offset, WallMs, is_planted};
 
 use crate::batch::BatchHeader;
 use crate::config::LogConfig;
@@ -197,7 +197,11 @@ impl Segment {
         if self.bytes_since_index > config.index_interval_bytes {
             self.offsets.push(OffsetEntry {
                 relative: self.relative(last_offset),
-                position: self.size,
+                position: if is_planted("index-points-behind") {
+                    self.size + size
+                } else {
+                    self.size
+                },
             });
             self.note_last_timestamp();
             self.bytes_since_index = 0;

@@ -1,8 +1,9 @@
 //! What a partition is on this broker at one moment: for the metrics, and for checks from outside (the simulator's
 //! invariants).
 
+use skerry_log::RememberedBatch;
 use skerry_replica::{Leader, Visibility};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch};
+use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, ProducerIdentity};
 
 use super::{Partition, ReplicationState, Role, Storage};
 
@@ -116,6 +117,14 @@ impl Partition {
             is_suspected: is_offline || is_damaged || state.suspected.is_some(),
             records_lacking: state.records_lacking(),
             replication: state.replication(self.me),
+        }
+    }
+
+    /// By what it tells that a producer sends a batch again; `None` where its log is not open.
+    pub fn remembered(&self) -> Option<Vec<(ProducerIdentity, Vec<RememberedBatch>)>> {
+        match &self.state.lock().storage {
+            Storage::Open(log) => Some(log.remembered().collect()),
+            Storage::Offline(_) | Storage::Deleted => None,
         }
     }
 

@@ -15,6 +15,7 @@ pub(super) struct SimFile {
     /// Where it was opened: for the trace.
     pub(super) path: PathBuf,
     pub(super) disk: SimDisk,
+    pub(super) _handle: Arc<()>,
 }
 
 impl SimFile {

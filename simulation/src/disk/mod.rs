@@ -15,6 +15,7 @@ mod external;
 mod file;
 mod inode;
 mod oracle;
+mod shadow;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -107,6 +108,8 @@ struct State {
     sync_failures: u64,
     full_refusals: u64,
     troubles: Troubles,
+    /// One more than there are open files.
+    handles: Arc<()>,
 }
 
 /// One host's disk. Cheap to clone.
@@ -137,6 +140,7 @@ impl SimDisk {
             sync_failures: 0,
             full_refusals: 0,
             troubles: Troubles::new(),
+            handles: Arc::default(),
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -243,6 +247,12 @@ impl SimDisk {
     #[must_use]
     pub fn sync_failures(&self) -> u64 {
         self.0.lock().sync_failures
+    }
+
+    /// How many files are open now.
+    #[must_use]
+    pub fn open_files(&self) -> u64 {
+        Arc::strong_count(&self.0.lock().handles) as u64 - 1
     }
 
     /// How many writes were refused for want of room since the disk was made.
@@ -531,7 +541,9 @@ impl Disk for Attachment {
                 Ok(id)
             })?,
         };
+        let handle = self.disk.0.lock().handles.clone();
         Ok(Arc::new(SimFile {
+            _handle: handle,
             generation: self.generation,
             id,
             path: path.to_owned(),

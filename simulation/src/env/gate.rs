@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 struct State {
     closed: bool,
     waiting: Vec<Waker>,
+    /// Futures that are held.
+    held: u64,
 }
 
 /// The gate of one host: while it is closed no task of the process moves. Cheap to clone.
@@ -44,8 +46,15 @@ impl Gate {
         self.0.lock().closed
     }
 
+    /// How many futures there are behind it: tasks of the process that have not ended.
+    #[must_use]
+    pub fn tasks(&self) -> u64 {
+        self.0.lock().held
+    }
+
     /// A future that moves only while the gate is open.
     pub fn hold<F: Future>(&self, future: F) -> Held<F> {
+        self.0.lock().held += 1;
         Held {
             gate: self.clone(),
             future: Box::pin(future),
@@ -57,6 +66,12 @@ impl Gate {
 pub struct Held<F> {
     gate: Gate,
     future: Pin<Box<F>>,
+}
+
+impl<F> Drop for Held<F> {
+    fn drop(&mut self) {
+        self.gate.0.lock().held -= 1;
+    }
 }
 
 impl<F: Future> Future for Held<F> {

@@ -46,6 +46,15 @@ pub struct LinkFaults {
     pub chop_one_in: u64,
 }
 
+/// What a host does with its sockets.
+#[derive(Default)]
+struct Traffic {
+    dials: AtomicU64,
+    writes: AtomicU64,
+    /// Connections that are there now.
+    open: AtomicU64,
+}
+
 struct Ways {
     down: BTreeSet<String>,
     cut: BTreeSet<(String, String)>,
@@ -71,6 +80,7 @@ pub struct NetControl {
     faults: Arc<Mutex<LinkFaults>>,
     tap: Option<Arc<dyn Tap>>,
     next_conn: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
     trace: Trace,
 }
 
@@ -90,6 +100,7 @@ impl NetControl {
             faults: Arc::default(),
             tap,
             next_conn: Arc::default(),
+            traffic: Arc::default(),
             trace,
         }
     }
@@ -100,6 +111,7 @@ impl NetControl {
         Self {
             host: host.into(),
             faults: Arc::default(),
+            traffic: Arc::default(),
             tap,
             ..self.clone()
         }
@@ -141,9 +153,23 @@ impl NetControl {
         *self.faults.lock() = faults;
     }
 
+    /// How often the host has dialled, and written to its connections.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.traffic.dials), count(&self.traffic.writes))
+    }
+
+    /// How many connections it has, dialled and accepted.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.traffic.open.load(Ordering::Relaxed)
+    }
+
     fn wrap(&self, stream: TcpStream, rng: Rng, accepted_on: Option<u16>) -> io::Result<Conn> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
+        self.traffic.open.fetch_add(1, Ordering::Relaxed);
         let tap = self.tap.clone().filter(|_| accepted_on.is_some());
         if let (Some(tap), Some(port)) = (&tap, accepted_on) {
             tap.opened(id, port);
@@ -200,6 +226,7 @@ impl NetworkBackend for SimNetwork {
     fn dial<'a>(&'a self, addr: &'a str) -> NetFuture<'a, Conn> {
         Box::pin(async move {
             let (host, port) = split(addr)?;
+            self.control.traffic.dials.fetch_add(1, Ordering::Relaxed);
             let (down, cut) = {
                 let ways = self.control.ways.lock();
                 let there = (self.control.host.to_string(), host.to_owned());
@@ -313,6 +340,7 @@ impl SimIo {
     }
 
     fn note_sent(&self, bytes: &[u8]) {
+        self.control.traffic.writes.fetch_add(1, Ordering::Relaxed);
         let mut ways = self.control.ways.lock();
         ways.unread.entry(self.ends).or_default().bytes += bytes.len();
         drop(ways);
@@ -404,6 +432,7 @@ impl AsyncWrite for SimIo {
 
 impl Drop for SimIo {
     fn drop(&mut self) {
+        self.control.traffic.open.fetch_sub(1, Ordering::Relaxed);
         let mut ways = self.control.ways.lock();
         ways.open.remove(&self.id);
         // Whoever waits for the other end to read waits no longer: what it writes now goes nowhere.

@@ -16,6 +16,9 @@ const IMAGES_KEPT: usize = 256;
 /// A message is under way for no longer than this, and an election that it begins.
 const ON_ITS_WAY_MS: u64 = 1_000;
 
+/// One of so many images is written as a snapshot, and read again.
+const SNAPSHOTS_ONE_IN: u64 = 4;
+
 /// What one process was seen to know.
 #[derive(Clone, Copy, Default)]
 struct Known {
@@ -33,6 +36,8 @@ pub(super) struct MetadataWatch {
     pub(super) quorum: QuorumWatch,
     /// Nodes whose process was not told to end. Their next registration says so.
     crashed: BTreeSet<BrokerId>,
+    /// How many images there were.
+    seen: u64,
     /// Nodes that wait for room for a vote.
     waiting: BTreeSet<usize>,
 }
@@ -146,6 +151,10 @@ impl MetadataWatch {
             .as_ref()
             .is_none_or(|newest| image.index() > newest.index());
         if is_newer {
+            self.seen += 1;
+            if self.seen.is_multiple_of(SNAPSHOTS_ONE_IN) {
+                check_snapshot(&image, found);
+            }
             check_image(&image, newest.as_deref(), &mut self.crashed, found);
         }
         self.images.insert(image.index(), image);
@@ -157,6 +166,11 @@ impl MetadataWatch {
 }
 
 impl QuorumWatch {
+    /// Who votes, by the newest that anybody knew.
+    pub(super) fn voters(&self) -> &[BrokerId] {
+        &self.voters
+    }
+
     /// `news` is what some of the nodes have come to know, `durable` what all nodes have on their disks.
     pub(super) fn look(&mut self, news: &[QuorumStatus], durable: &[Durable], found: &mut Found) {
         let before = self.committed;
@@ -256,6 +270,18 @@ impl QuorumWatch {
                 ),
             ));
         }
+    }
+}
+
+/// 25: what a snapshot says is what the log has said.
+pub(super) fn check_snapshot(image: &Image, found: &mut Found) {
+    match Image::decode(&image.encode()) {
+        Ok(read) if read == *image => {}
+        Ok(_) => found.push((
+            "snapshot-differs",
+            format!("a snapshot of entry {} is read as other metadata", image.index()),
+        )),
+        Err(error) => found.push(("snapshot-differs", format!("of entry {}: {error}", image.index()))),
     }
 }
 

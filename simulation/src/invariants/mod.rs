@@ -5,12 +5,19 @@
 //! metadata that anybody had. What it reads of records it reads from the simulated disks, with its own eyes.
 
 mod copies;
+mod core;
 mod ghost;
 mod lead;
 mod metadata;
 mod mirror;
+pub(crate) mod offsets;
+pub(crate) mod shadow;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_logs;
+mod usage;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +30,7 @@ use skerry_types::{BrokerId, PartitionIndex, sometimes};
 
 use self::ghost::{Ghost, Replica};
 use self::metadata::MetadataWatch;
+pub(crate) use self::usage::Usage;
 use crate::disk::SimDisk;
 use crate::oracle::{Rotten, Violations};
 use crate::trace::Trace;

@@ -32,6 +32,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         write_to: Vec::new(),
         packed: is_packed(seed),
         snapshot_every_entries: draw_snapshots(seed),
+        core_first: Rng::seeded(seed ^ 0xc0_4ef1).chance(7, 10),
         faults_ms: patterns::with_outages(faults_ms + CALM_MS, &faults),
         tick_ms: [1, 2, 2][below(&rng, 3)],
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),

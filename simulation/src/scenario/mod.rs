@@ -55,6 +55,9 @@ pub struct Scenario {
     /// Entries of the metadata log between two snapshots of it.
     #[serde(default = "rarely", skip_serializing_if = "is_rarely")]
     pub snapshot_every_entries: u64,
+    /// When faults end, they end for a core of the cluster alone, which must go on by itself; for all others later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub core_first: bool,
     /// How long faults happen.
     pub faults_ms: u64,
     /// The step of turmoil's clock.
@@ -419,6 +422,7 @@ impl Scenario {
             write_to: Vec::new(),
             packed: is_packed(seed),
             snapshot_every_entries: draw_snapshots(seed),
+            core_first: false,
             faults_ms: patterns::with_outages(faults_ms, &faults),
             tick_ms: [1, 1, 2][below(&rng, 3)],
             latency_ms: (rng.below(2), [3, 10, 40][below(&rng, 3)]),
@@ -512,6 +516,9 @@ impl Scenario {
         }
         if self.snapshot_every_entries != RARELY {
             fields.push(("snapshot_every_entries", json(&self.snapshot_every_entries)));
+        }
+        if self.core_first {
+            fields.push(("core_first", json(&self.core_first)));
         }
         fields.extend([
             ("faults_ms", json(&self.faults_ms)),

@@ -56,13 +56,67 @@ pub async fn audit(env: &Env, shared: &Arc<Shared>, name: &str, groups: &[String
     }
 }
 
+/// Checks that each of `partitions` takes a record with acks=all and gives it back, and that each group is told what it has
+/// committed.
+///
+/// # Errors
+/// What does not go.
+pub async fn serves(
+    env: &Env,
+    shared: &Arc<Shared>,
+    name: &str,
+    partitions: &[String],
+    groups: &[String],
+) -> Result<(), String> {
+    let mut client = Client::new(env, name.to_owned(), shared);
+    let deadline = env.clock.now() + SERVES_WITHIN;
+    let producer = shared.next_producer.fetch_add(1, Ordering::Relaxed);
+    let places = TOPICS
+        .iter()
+        .flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition)));
+    let places = places.filter(|(topic, number)| partitions.contains(&format!("{topic}-{number}")));
+    for (serial, (topic, partition)) in (0..).zip(places) {
+        let value = Value { producer, serial };
+        let what = format!("{topic}-{partition} within {SERVES_WITHIN:?}");
+        let base = write(&mut client, topic, partition, value, deadline)
+            .await
+            .map_err(|why| format!("no record is taken by {what}: {why}"))?;
+        loop {
+            let why = match read_on(&mut client, topic, partition, base).await {
+                Ok((records, _)) if records.first() == Some(&(base, value)) => break,
+                Ok((records, _)) => format!("{:?}", records.first()),
+                Err(failure) => failure.why,
+            };
+            client.forget(topic);
+            give_up_at(
+                &mut client,
+                deadline,
+                &format!("{value} at {base} is not read back from {what}: {why}"),
+            )
+            .await?;
+        }
+    }
+    for group in groups {
+        let (topic, _) = group::READ[0];
+        while let Err(failure) = group::read_commit(&mut client, group, topic, 0).await {
+            give_up_at(
+                &mut client,
+                deadline,
+                &format!("the commits of {group}: {}", failure.why),
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
 async fn write(
     client: &mut Client,
     topic: &str,
     partition: i32,
     value: Value,
     deadline: Instant,
-) -> Result<(), String> {
+) -> Result<i64, String> {
     let op = client.invoke(Op::Send {
         key: key(topic, partition),
         values: vec![value],
@@ -74,7 +128,7 @@ async fn write(
         match try_write(client, topic, partition, value, &mut identity).await {
             Ok(base) => {
                 client.complete(op, Outcome::Sent { base });
-                return Ok(());
+                return Ok(base);
             }
             Err(failure) if client.env.clock.now() >= deadline => {
                 client.complete(op, Failure::unknown(failure.why.clone()).outcome());

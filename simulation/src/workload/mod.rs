@@ -28,7 +28,7 @@ use skerry_client::{CallError, Connection, ConnectionOptions, ResponseError};
 use skerry_env::Env;
 use uuid::Uuid;
 
-pub use self::audit::audit;
+pub use self::audit::{audit, serves};
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};
 use crate::trace::Trace;
@@ -115,6 +115,12 @@ impl Shared {
     /// Enters the next part.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// True once everything is judged and nobody works any more.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        self.is_at_least(Phase::Audit)
     }
 
     fn is_at_least(&self, phase: Phase) -> bool {

@@ -220,7 +220,7 @@ impl World<'_> {
         }
     }
 
-    fn resume(&mut self, index: usize) {
+    pub(super) fn resume(&mut self, index: usize) {
         let node = &self.nodes[index];
         if node.host.gate.is_closed() {
             self.trace.event(&node.name, format_args!("goes on"));
@@ -246,7 +246,7 @@ impl World<'_> {
         self.heal_rot();
     }
 
-    fn heal_node(&mut self, index: usize) {
+    pub(super) fn heal_node(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.again_at_start = None;
         node.host.clock.heal();

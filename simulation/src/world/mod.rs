@@ -4,12 +4,14 @@
 //! takes a record; one last crash; every partition takes a record again, and one client reads everything. Then the
 //! history is judged.
 
+mod checks;
 mod clocks;
 mod disks;
 mod faults;
 mod network;
 mod nodes;
 mod processes;
+mod survivors;
 mod telling;
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ use parking_lot::Mutex;
 use skerry_env::Rng;
 use turmoil::{Builder, Sim};
 
+use self::checks::Checks;
 use self::faults::Action;
 use self::nodes::Node;
 use crate::disk::{DiskConfig, SimDisk};
@@ -92,6 +95,7 @@ struct World<'a> {
     felt: BTreeMap<&'static str, u64>,
     /// Where somebody will look.
     story: Option<Teller>,
+    checks: Checks,
 }
 
 /// Where a panic of this process is written down: a panic of any simulated task is a violation.
@@ -133,6 +137,7 @@ fn first_panic() -> String {
 #[must_use]
 pub fn run(scenario: &Scenario, trace: Trace, tells: bool) -> Report {
     catch_panics(trace.clone());
+    crate::complaints::listen();
     let mut world = World::new(scenario, trace);
     if tells {
         world.begin_story();
@@ -208,6 +213,7 @@ impl<'a> World<'a> {
             faults: BTreeMap::new(),
             felt: BTreeMap::new(),
             story: None,
+            checks: Checks::new(scenario),
         }
     }
 
@@ -229,6 +235,9 @@ impl<'a> World<'a> {
             self.add_client(name);
         }
         if !self.step_until(self.scenario.faults_ms, |_| false) {
+            return;
+        }
+        if self.scenario.core_first && !self.live_on_a_core() {
             return;
         }
         self.heal();
@@ -265,8 +274,11 @@ impl<'a> World<'a> {
         for node in 0..self.nodes.len() {
             self.crash(node, power, 50);
         }
+        self.checks.is_anew();
         if self.audit("auditor", true) && self.becomes_whole() {
             self.compare_copies();
+            self.check_offsets();
+            self.check_leaks();
         }
     }
 
@@ -358,6 +370,7 @@ impl<'a> World<'a> {
             }
             self.tell_nodes();
             self.watch();
+            self.check_now_and_then();
             self.mend_last_copies();
             if !self.violations.is_empty() {
                 return false;

@@ -176,7 +176,7 @@ impl World<'_> {
         self.nodes.iter().any(|node| node.name == host)
     }
 
-    fn names(&self, hit: &[usize]) -> Vec<String> {
+    pub(super) fn names(&self, hit: &[usize]) -> Vec<String> {
         hit.iter().map(|node| self.nodes[*node].name.clone()).collect()
     }
 

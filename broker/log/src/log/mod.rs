@@ -15,14 +15,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use skerry_env::disk::File;
-use skerry_types::{Instant, LeaderEpoch, Offset, ProducerId, WallMs, is_planted, reached};
+use skerry_types::{Instant, LeaderEpoch, Offset, ProducerId, ProducerIdentity, WallMs, is_planted, reached};
 
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, Epochs};
 use crate::errors::{AppendError, OpenError, Poisoned};
 use crate::files::{FileCache, FileKey};
 use crate::identity::{self, PartitionIdentity};
-use crate::producers::{IdleProducers, ProducerSnapshot, Producers};
+use crate::producers::{IdleProducers, ProducerSnapshot, Producers, RememberedBatch};
 use crate::segment::{FileKind, Place, Segment};
 
 pub use append::Appended;
@@ -296,6 +296,14 @@ impl Log {
     /// The producers that the log knows, by id.
     pub fn producers(&self) -> impl Iterator<Item = ProducerSnapshot> + '_ {
         self.producers.snapshots()
+    }
+
+    /// The batches by which it tells what each producer sends again: the last few of each, oldest first.
+    pub fn remembered(&self) -> impl Iterator<Item = (ProducerIdentity, Vec<RememberedBatch>)> + '_ {
+        self.producers.dump().map(|(snapshot, batches)| {
+            let batches = batches.iter().map(RememberedBatch::of);
+            (snapshot.producer, batches.collect())
+        })
     }
 
     /// Where a reader of committed records stops: at the first transaction that is open, or whose end is not below

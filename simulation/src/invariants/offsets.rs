@@ -1,0 +1,105 @@
+//! Groups (21, 22), as the logs of `__consumer_offsets` have them: when all is quiet, what a group is told of its offsets is
+//! what its log says, generations grow, and each gives a partition to one member.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use skerry_coordinator::records::{GroupMetadataValue, RecordKey};
+
+use super::Found;
+use crate::disk::SimDisk;
+use crate::process::DATA_DIR;
+use crate::record;
+
+/// The topic of the groups.
+pub(crate) const TOPIC: &str = "__consumer_offsets";
+
+/// What one partition's log says of groups.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    /// By group and partition.
+    pub(crate) committed: BTreeMap<(String, String), i64>,
+    /// The generation of each group, and who has what in it.
+    generations: BTreeMap<String, (i32, BTreeMap<String, String>)>,
+}
+
+impl Groups {
+    /// Reads the log up to `end`, record for record, with the leader epochs that may only grow.
+    pub(crate) fn read(disk: &SimDisk, partition: &str, end: i64, found: &mut Found) -> Self {
+        let mut groups = Self::default();
+        let dir = Path::new(DATA_DIR).join("log").join(partition);
+        let mut epoch = -1;
+        for name in disk.live_names(&dir, |name| name.ends_with(".log").then(|| name.to_owned())) {
+            disk.with_live(&dir.join(name), |bytes| {
+                for batch in record::batches(bytes).take_while(|batch| batch.base < end) {
+                    let written = batch.bytes.get(12..16).and_then(|bytes| bytes.try_into().ok());
+                    let written = written.map_or(-1, i32::from_be_bytes);
+                    if written < epoch {
+                        let message =
+                            format!("{partition}: a batch of epoch {written} behind one of {epoch}");
+                        found.push(("two-coordinators", message));
+                    }
+                    epoch = epoch.max(written);
+                    for (_, key, value) in batch.records().unwrap_or_default() {
+                        groups.take(&key, &value, found);
+                    }
+                }
+            });
+        }
+        groups
+    }
+
+    /// Takes one record in.
+    pub(crate) fn take(&mut self, key: &[u8], value: &[u8], found: &mut Found) {
+        match RecordKey::decode(key) {
+            Ok(RecordKey::OffsetCommit { group, partition }) => {
+                let place = (
+                    group.to_string(),
+                    format!("{}-{}", partition.topic, partition.partition),
+                );
+                // Each version begins with its number and the offset.
+                match value.get(2..10).and_then(|bytes| bytes.try_into().ok()) {
+                    Some(offset) => self.committed.insert(place, i64::from_be_bytes(offset)),
+                    None => self.committed.remove(&place),
+                };
+            }
+            Ok(RecordKey::GroupMetadata { group }) if value.is_empty() => {
+                self.generations.remove(&*group);
+            }
+            Ok(RecordKey::GroupMetadata { group }) => match GroupMetadataValue::decode(value) {
+                Ok(value) => self.take_generation(&group, &value, found),
+                Err(error) => found.push(("broken-group-record", format!("{group}: {error}"))),
+            },
+            Ok(RecordKey::Other(_)) | Err(_) => {}
+        }
+    }
+
+    fn take_generation(&mut self, group: &str, value: &GroupMetadataValue, found: &mut Found) {
+        let known = self.generations.entry(group.to_owned()).or_default();
+        if value.generation < known.0 {
+            let message = format!("{group} goes from generation {} to {}", known.0, value.generation);
+            found.push(("generation-went-back", message));
+        }
+        if value.generation != known.0 {
+            known.1.clear();
+        }
+        known.0 = value.generation;
+        for member in &value.members {
+            // As the workload's leaders write assignments.
+            let given = String::from_utf8_lossy(&member.assignment).into_owned();
+            for place in given.split_terminator(';') {
+                let owner = known
+                    .1
+                    .entry(place.to_owned())
+                    .or_insert_with(|| member.member_id.to_string());
+                if **owner != *member.member_id {
+                    let message = format!(
+                        "generation {} of {group} gives {place} to {owner} and to {}",
+                        value.generation, member.member_id
+                    );
+                    found.push(("two-owners", message));
+                }
+            }
+        }
+    }
+}

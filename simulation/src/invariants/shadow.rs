@@ -1,0 +1,210 @@
+//! Shadow recovery (20): every now and then a copy of one node's disk, as a power cut at that moment would leave it, is
+//! opened as a start would open it. That finds mistakes of recovery without a crash. The same look compares what the node
+//! remembers of producers, and the copy does after its recovery, with what the records say (19).
+//!
+//! It draws from a stream of its own and touches nothing of the node: a run is the same with and without it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use skerry::broker::Broker;
+use skerry::partition::Look;
+use skerry::partitions::{LOG_STARTS, RECOVERY_POINTS};
+use skerry_env::Rng;
+use skerry_env::disk::Disk;
+use skerry_log::{FileCache, Log, LogConfig, Recovered, Shutdown, checkpoint};
+use skerry_types::{Offset, TopicPartition, WallMs};
+
+use super::Found;
+use super::walk;
+use crate::disk::SimDisk;
+use crate::oracle::Rotten;
+use crate::process::DATA_DIR;
+use crate::workload::TOPICS;
+
+/// One node is looked at every so many ticks.
+const EVERY_TICKS: u64 = 1_000;
+/// Files that a recovery has open at once.
+const FILES: usize = 64;
+
+/// When, and whose turn it is.
+pub(crate) struct Shadow {
+    every_ms: u64,
+    next_ms: u64,
+    turn: usize,
+    rng: Rng,
+}
+
+/// The node that is looked at.
+pub(crate) struct Subject<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) disk: &'a SimDisk,
+    pub(crate) broker: &'a Broker,
+    pub(crate) rotten: &'a Rotten,
+}
+
+impl Shadow {
+    pub(crate) fn new(seed: u64, tick_ms: u64) -> Self {
+        Self {
+            every_ms: EVERY_TICKS * tick_ms,
+            next_ms: EVERY_TICKS * tick_ms,
+            turn: 0,
+            rng: Rng::seeded(seed ^ 0x5ad0_0e5a),
+        }
+    }
+
+    /// The node whose turn it is now, by its place among so many.
+    pub(crate) fn whose_turn(&mut self, now_ms: u64, nodes: usize) -> Option<usize> {
+        if now_ms < self.next_ms {
+            return None;
+        }
+        self.next_ms = now_ms + self.every_ms;
+        self.turn += 1;
+        Some(self.turn % nodes)
+    }
+
+    /// Looks at one node.
+    pub(crate) fn look(&self, subject: &Subject<'_>) -> Found {
+        let copy = subject.disk.after_power_cut(Rng::seeded(self.rng.u64()));
+        let mut found = Found::new();
+        skerry_types::uncounted(|| self.look_at_copy(subject, &copy, &mut found));
+        found
+    }
+
+    fn look_at_copy(&self, subject: &Subject<'_>, copy: &SimDisk, found: &mut Found) {
+        let (mut ends, mut looks) = (BTreeMap::new(), Vec::new());
+        for (topic, partitions) in TOPICS {
+            for number in 0..partitions {
+                let partition = subject.broker.partitions().get(topic, number);
+                let Some(partition) = partition else { continue };
+                let (Some(look), Some(remembered)) = (partition.look(), partition.remembered()) else {
+                    continue;
+                };
+                let name = TopicPartition::new(topic, number);
+                let text = format!("{topic}-{number}");
+                if subject.rotten.is(subject.name, &text) {
+                    continue;
+                }
+                let who = format!("{text} on {}", subject.name);
+                let extent = (look.log_start.get(), look.log_end.get());
+                let walked = walk::batches(subject.disk, &text, extent);
+                walk::check_offsets(&who, &walked, extent, found);
+                walk::check_producers(&who, &walked, &remembered, extent.0, found);
+                looks.push((name, text, look));
+            }
+        }
+        // A second power cut, right after what the first recovery has done.
+        for time in ["after a power cut", "after another one"] {
+            let disk = copy.attach();
+            match Checkpoints::read(&*disk) {
+                Ok(checkpoints) => {
+                    let files = FileCache::new(disk, FILES);
+                    for (name, text, look) in &looks {
+                        let case = Case {
+                            subject,
+                            copy,
+                            text,
+                            look,
+                            who: format!("{text} on {}, {time}", subject.name),
+                        };
+                        let end = case.recover(&files, checkpoints.of(name), found);
+                        let before = end.and_then(|end| ends.insert(text.clone(), end));
+                        if end < before {
+                            let message = format!("{}, ends at {end:?}; before it {before:?}", case.who);
+                            found.push(("recovery-not-durable", message));
+                        }
+                    }
+                }
+                Err(why) => found.push(("does-not-recover", format!("{} {time}: {why}", subject.name))),
+            }
+            copy.cut_power();
+        }
+    }
+}
+
+/// What a start reads before it opens logs.
+struct Checkpoints {
+    starts: BTreeMap<TopicPartition, Offset>,
+    points: BTreeMap<TopicPartition, Offset>,
+}
+
+impl Checkpoints {
+    fn read(disk: &dyn Disk) -> std::io::Result<Self> {
+        let read = |name: &str| checkpoint::read(disk, &log_dir().join(name));
+        Ok(Self {
+            starts: read(LOG_STARTS)?,
+            points: read(RECOVERY_POINTS)?,
+        })
+    }
+
+    fn of(&self, name: &TopicPartition) -> Recovered {
+        let or_zero = |offsets: &BTreeMap<_, _>| offsets.get(name).copied().unwrap_or(Offset::ZERO);
+        Recovered {
+            log_start: or_zero(&self.starts),
+            recovery_point: or_zero(&self.points),
+            cleaned_until: None,
+        }
+    }
+}
+
+fn log_dir() -> PathBuf {
+    Path::new(DATA_DIR).join("log")
+}
+
+/// One partition of the copy.
+struct Case<'a> {
+    subject: &'a Subject<'a>,
+    copy: &'a SimDisk,
+    text: &'a str,
+    look: &'a Look,
+    who: String,
+}
+
+impl Case<'_> {
+    /// Opens it; returns where it ends.
+    fn recover(&self, files: &Arc<FileCache>, recovered: Recovered, found: &mut Found) -> Option<i64> {
+        let dir = log_dir().join(self.text);
+        let config = LogConfig::default();
+        let opened = Log::open(files, dir, None, config, Shutdown::Unclean, recovered, WallMs(0));
+        let log = match opened {
+            Ok((log, _)) => log,
+            Err(error) => {
+                found.push(("does-not-recover", format!("{}: {error}", self.who)));
+                return None;
+            }
+        };
+        self.check(&log, found);
+        Some(log.log_end().get())
+    }
+
+    fn check(&self, log: &Log, found: &mut Found) {
+        let (start, end) = (log.log_start().get(), log.log_end().get());
+        let durable = self.look.durable_end.get();
+        if end < durable || start > self.look.log_start.get().max(durable) {
+            found.push((
+                "recovery-loses-durable",
+                format!("{}, is {start}..{end}; durable was {:?}", self.who, self.look),
+            ));
+            return;
+        }
+        let walked = walk::batches(self.copy, self.text, (start, end));
+        walk::check_offsets(&self.who, &walked, (start, end), found);
+        // Beyond, a cut that no sync has covered may be undone.
+        let common = (start.max(self.look.log_start.get()), durable);
+        let before = walk::batches(self.subject.disk, self.text, common);
+        let after = walked
+            .iter()
+            .filter(|batch| batch.end > common.0 && batch.base < common.1);
+        let differs = before.iter().zip(after).find(|(one, two)| !one.is_same(two));
+        if let Some((one, two)) = differs {
+            found.push((
+                "recovery-loses-durable",
+                format!("{}, has {two:?}; durable was {one:?}", self.who),
+            ));
+        }
+        let remembered: Vec<_> = log.remembered().collect();
+        walk::check_producers(&self.who, &walked, &remembered, start, found);
+        walk::check_indexes(self.copy, self.text, &self.who, found);
+    }
+}

@@ -1,0 +1,306 @@
+//! Logs, producers, indexes, groups, snapshots and usage, each with a state that breaks what must be true of it.
+
+use std::io::IoSlice;
+use std::path::Path;
+
+use skerry_coordinator::records::{GroupMetadataValue, MemberMetadata, OffsetCommitValue, RecordKey};
+use skerry_env::Rng;
+use skerry_env::disk::OpenMode;
+use skerry_log::RememberedBatch;
+use skerry_metadata_state::Image;
+use skerry_types::{
+    LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, TopicPartition, WallMs,
+};
+
+use super::metadata::check_snapshot;
+use super::offsets::Groups;
+use super::usage::Usage;
+use super::{Found, walk};
+use crate::disk::{DiskConfig, SimDisk};
+use crate::record::{self, Identity};
+use crate::trace::Trace;
+use skerry_checker::history::Value;
+
+const NAME: &str = "orders-0";
+
+fn checks(found: &Found) -> Vec<&'static str> {
+    let mut checks: Vec<_> = found.iter().map(|(check, _)| *check).collect();
+    checks.dedup();
+    checks
+}
+
+/// A batch of a producer: where it begins, who wrote it, its first sequence, how many records it has.
+type Written = (i64, (i64, i16), i32, u32);
+
+/// A disk with a log of one segment.
+fn disk(batches: &[Written], indexes: &[(&str, Vec<u8>)]) -> SimDisk {
+    let disk = SimDisk::new("n1", DiskConfig::default(), Rng::seeded(1), Trace::silent());
+    let attached = disk.attach();
+    let dir = Path::new("/data/log").join(NAME);
+    attached.create_dir_all(&dir).unwrap();
+    let mut log = Vec::new();
+    for (base, (id, epoch), sequence, count) in batches {
+        let values: Vec<_> = (0..*count).map(|serial| Value { producer: 1, serial }).collect();
+        let identity = Identity {
+            id: *id,
+            epoch: *epoch,
+            sequence: *sequence,
+        };
+        let mut bytes = record::encode(&values, identity, 77, 10).to_vec();
+        bytes[..8].copy_from_slice(&base.to_be_bytes());
+        log.extend(bytes);
+    }
+    let files = [("log", log)].into_iter().chain(indexes.iter().cloned());
+    for (suffix, bytes) in files {
+        let path = dir.join(format!("00000000000000000000.{suffix}"));
+        let file = attached.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&[IoSlice::new(&bytes)], 0).unwrap();
+    }
+    disk
+}
+
+fn offsets_found(batches: &[Written], extent: (i64, i64)) -> Vec<&'static str> {
+    let walked = walk::batches(&disk(batches, &[]), NAME, extent);
+    let mut found = Found::new();
+    walk::check_offsets("a log", &walked, extent, &mut found);
+    checks(&found)
+}
+
+#[test]
+fn each_offset_of_a_log_is_there_once() {
+    let batch = |base, count| (base, (-1, -1), -1, count);
+    let none: [&str; 0] = [];
+    assert_eq!(offsets_found(&[batch(0, 2), batch(2, 3)], (0, 5)), none);
+    // The start may lie within a batch.
+    assert_eq!(offsets_found(&[batch(0, 2), batch(2, 3)], (1, 5)), none);
+    assert_eq!(offsets_found(&[], (4, 4)), none);
+    for (batches, extent) in [
+        (vec![batch(0, 2), batch(3, 2)], (0, 5)),
+        (vec![batch(0, 2), batch(1, 2)], (0, 3)),
+        (vec![batch(0, 2)], (0, 3)),
+        (vec![batch(1, 2)], (0, 3)),
+        (vec![], (0, 3)),
+    ] {
+        assert_eq!(offsets_found(&batches, extent), ["offsets-not-contiguous"]);
+    }
+}
+
+fn remembered(id: i64, epoch: i16, batches: &[(i32, i32, i64)]) -> (ProducerIdentity, Vec<RememberedBatch>) {
+    let identity = ProducerIdentity {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(epoch),
+    };
+    let batches = batches.iter().map(|(first, last, offset)| RememberedBatch {
+        first_sequence: Sequence(*first),
+        last_sequence: Sequence(*last),
+        last_offset: Offset(*offset),
+    });
+    (identity, batches.collect())
+}
+
+fn producers_found(
+    batches: &[Written],
+    remembered: &[(ProducerIdentity, Vec<RememberedBatch>)],
+    start: i64,
+) -> Vec<&'static str> {
+    let walked = walk::batches(&disk(batches, &[]), NAME, (start, i64::MAX));
+    let mut found = Found::new();
+    walk::check_producers("a log", &walked, remembered, start, &mut found);
+    checks(&found)
+}
+
+#[test]
+fn a_log_remembers_of_its_producers_what_they_wrote() {
+    let log = [(0, (7, 0), 0, 2), (2, (8, 3), 0, 1), (3, (7, 0), 2, 1)];
+    let all = [
+        remembered(7, 0, &[(0, 1, 1), (2, 2, 3)]),
+        remembered(8, 3, &[(0, 0, 2)]),
+    ];
+    let found = |remembered: &[_], start| producers_found(&log, remembered, start);
+    let none: [&str; 0] = [];
+    assert_eq!(found(&all, 0), none);
+    // What was deleted is remembered, or not any more.
+    assert_eq!(found(&all, 2), none);
+    assert_eq!(found(&[remembered(7, 0, &[(2, 2, 3)]), all[1].clone()], 2), none);
+    // One batch too few, one that nobody wrote, another epoch; a producer that is not known at all.
+    for wrong in [
+        remembered(7, 0, &[(2, 2, 3)]),
+        remembered(7, 0, &[(0, 1, 1), (2, 2, 3), (3, 3, 4)]),
+        remembered(7, 1, &[]),
+    ] {
+        assert_eq!(found(&[wrong, all[1].clone()], 0), ["wrong-producer-state"]);
+    }
+    assert_eq!(found(&all[..1], 0), ["wrong-producer-state"]);
+}
+
+#[test]
+fn sequences_follow_each_other() {
+    let none: [&str; 0] = [];
+    let found = |log: &[Written]| {
+        let mut found = producers_found(log, &[], 0);
+        found.retain(|check| *check != "wrong-producer-state");
+        found
+    };
+    // The first one may have any: what came before was deleted. A new instance begins at 0.
+    assert_eq!(
+        found(&[(0, (7, 0), 5, 2), (2, (7, 0), 7, 1), (3, (7, 1), 0, 1)]),
+        none
+    );
+    for wrong in [
+        (2, (7, 1), 8, 1),
+        (2, (7, 1), 5, 2),
+        (2, (7, 0), 7, 1),
+        (2, (7, 2), 7, 1),
+    ] {
+        assert_eq!(
+            found(&[(0, (7, 1), 5, 2), wrong]),
+            ["sequences-not-contiguous"],
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn index_entries_lead_to_their_batches() {
+    let log = [(0, (-1, -1), -1, 2), (2, (-1, -1), -1, 1)];
+    let position = u32::try_from(
+        record::encode(
+            &[
+                Value {
+                    producer: 1,
+                    serial: 0,
+                },
+                Value {
+                    producer: 1,
+                    serial: 1,
+                },
+            ],
+            Identity::NONE,
+            77,
+            10,
+        )
+        .len(),
+    )
+    .unwrap();
+    let offsets = |relative: u32, position: u32| [relative.to_be_bytes(), position.to_be_bytes()].concat();
+    let times =
+        |timestamp: i64, relative: u32| [&timestamp.to_be_bytes()[..], &relative.to_be_bytes()].concat();
+    let found = |suffix, entry| {
+        let mut found = Found::new();
+        walk::check_indexes(&disk(&log, &[(suffix, entry)]), NAME, "a log", &mut found);
+        checks(&found)
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(
+        found("index", [offsets(1, 0), offsets(2, position)].concat()),
+        none
+    );
+    assert_eq!(found("index", offsets(1, position)), ["index-differs"]);
+    assert_eq!(found("index", offsets(0, 0)), ["index-differs"]);
+    assert_eq!(found("timeindex", times(77, 1)), none);
+    assert_eq!(found("timeindex", times(78, 1)), ["index-differs"]);
+}
+
+fn generation(generation: i32, members: &[(&str, &str)]) -> Vec<u8> {
+    let members = members.iter().map(|(member, assignment)| MemberMetadata {
+        member_id: (*member).into(),
+        group_instance_id: None,
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        rebalance_timeout_ms: 1,
+        session_timeout_ms: 1,
+        subscription: bytes::Bytes::new(),
+        assignment: bytes::Bytes::copy_from_slice(assignment.as_bytes()),
+    });
+    let value = GroupMetadataValue {
+        protocol_type: "consumer".into(),
+        generation,
+        protocol: None,
+        leader: None,
+        current_state_timestamp: WallMs(1),
+        members: members.collect(),
+    };
+    value.encode().to_vec()
+}
+
+#[test]
+fn the_log_of_a_group_gives_a_partition_to_one_member() {
+    let key = RecordKey::encode_group_metadata("g");
+    let found = |records: &[Vec<u8>]| {
+        let (mut groups, mut found) = (Groups::default(), Found::new());
+        for value in records {
+            groups.take(&key, value, &mut found);
+        }
+        checks(&found)
+    };
+    let none: [&str; 0] = [];
+    let first = || generation(1, &[("a", "orders:0;"), ("b", "orders:1;")]);
+    assert_eq!(
+        found(&[first(), first(), generation(2, &[("b", "orders:0;orders:1;")])]),
+        none
+    );
+    // A group that was removed begins anew.
+    assert_eq!(found(&[generation(3, &[]), Vec::new(), first()]), none);
+    assert_eq!(
+        found(&[generation(1, &[("a", "orders:0;"), ("b", "orders:0;")])]),
+        ["two-owners"]
+    );
+    assert_eq!(
+        found(&[first(), generation(1, &[("b", "orders:0;")])]),
+        ["two-owners"]
+    );
+    assert_eq!(found(&[generation(3, &[]), first()]), ["generation-went-back"]);
+}
+
+#[test]
+fn what_a_group_has_committed_is_the_last_that_its_log_says() {
+    let key = RecordKey::encode_offset_commit("g", &TopicPartition::new("orders", 0));
+    let commit = |offset| OffsetCommitValue {
+        offset: Offset(offset),
+        leader_epoch: LeaderEpoch::UNKNOWN,
+        metadata: "".into(),
+        commit_timestamp: WallMs(1),
+        expire_timestamp: None,
+        topic_id: None,
+    };
+    let (mut groups, mut found) = (Groups::default(), Found::new());
+    for offset in [3, 5] {
+        groups.take(&key, &commit(offset).encode(), &mut found);
+    }
+    let place = ("g".to_owned(), "orders-0".to_owned());
+    assert_eq!(groups.committed.get(&place), Some(&5));
+    groups.take(&key, &[], &mut found);
+    assert!(groups.committed.is_empty() && found.is_empty());
+}
+
+#[test]
+fn a_leak_is_more_than_new_processes_hold() {
+    let usage = |tasks, connections, files| Usage {
+        tasks,
+        connections,
+        files,
+    };
+    let fresh = usage(90, 18, 60);
+    assert!(usage(100, 20, 70).judge(&fresh, 3).is_empty());
+    for lived in [usage(400, 18, 60), usage(90, 100, 60), usage(90, 18, 300)] {
+        assert_eq!(checks(&lived.judge(&fresh, 3)), ["leak"]);
+    }
+}
+
+#[test]
+fn a_storm_is_more_than_pauses_allow() {
+    assert!(Usage::judge_traffic("n1", (30, 4_000)).is_empty());
+    assert_eq!(
+        checks(&Usage::judge_traffic("n1", (30_000, 4_000))),
+        ["retry-storm"]
+    );
+    assert_eq!(checks(&Usage::judge_traffic("n1", (3, 400_000))), ["retry-storm"]);
+}
+
+/// What a snapshot leaves out is planted (`snapshot-without-eligible`): an image of its own kind cannot be made wrong here.
+#[test]
+fn a_snapshot_says_what_the_image_says() {
+    let mut found = Found::new();
+    check_snapshot(&Image::default(), &mut found);
+    assert!(found.is_empty(), "{found:?}");
+}

@@ -1,0 +1,203 @@
+//! What is looked at now and then, and once at the end: shadow recovery, the groups' logs, what a node complains of, what it
+//! holds when nobody asks it for anything.
+
+use std::collections::BTreeMap;
+
+use skerry::partition::Part;
+use skerry_checker::history::{Op, Outcome, What};
+
+use super::World;
+use crate::complaints;
+use crate::invariants::offsets::{Groups, TOPIC};
+use crate::invariants::shadow::{Shadow, Subject};
+use crate::invariants::{Found, Usage};
+use crate::process::State;
+use crate::scenario::Scenario;
+
+/// How often what nodes do is counted.
+const COUNT_MS: u64 = 1_000;
+
+/// See the module.
+pub(super) struct Checks {
+    shadow: Shadow,
+    next_count_ms: u64,
+    /// Dials and writes of each node when they were counted last.
+    counted: Vec<(u64, u64)>,
+    /// The most of each that any second had.
+    most: (u64, u64),
+    /// The least that all nodes held together in the quiet: of processes that have lived through the faults, and of new ones.
+    lived: Option<Usage>,
+    fresh: Option<Usage>,
+    anew: bool,
+}
+
+impl Checks {
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        Self {
+            shadow: Shadow::new(scenario.seed, scenario.tick_ms),
+            next_count_ms: COUNT_MS,
+            counted: Vec::new(),
+            most: (0, 0),
+            lived: None,
+            fresh: None,
+            anew: false,
+        }
+    }
+
+    /// All processes are new from now on.
+    pub(super) fn is_anew(&mut self) {
+        self.anew = true;
+    }
+}
+
+impl World<'_> {
+    pub(super) fn check_now_and_then(&mut self) {
+        self.cast_shadow();
+        self.hear_complaints();
+        if self.now_ms >= self.checks.next_count_ms {
+            self.checks.next_count_ms = self.now_ms + COUNT_MS;
+            self.count_traffic();
+        }
+        if self.shared.is_audited() {
+            self.count_what_is_held();
+        }
+    }
+
+    fn report(&self, found: Found) {
+        for (check, message) in found {
+            self.violations.add(&self.trace, check, message);
+        }
+    }
+
+    fn cast_shadow(&mut self) {
+        let Some(node) = self.checks.shadow.whose_turn(self.now_ms, self.nodes.len()) else {
+            return;
+        };
+        let node = &self.nodes[node];
+        let Some(broker) = node
+            .process
+            .broker()
+            .filter(|_| node.process.state() == State::Serving)
+        else {
+            return;
+        };
+        let found = self.checks.shadow.look(&Subject {
+            name: &node.name,
+            disk: &node.host.disk,
+            broker: &broker,
+            rotten: &self.shared.rotten,
+        });
+        self.report(found);
+    }
+
+    /// An error in the log of a node is a mistake of ours, unless a disk has made one.
+    fn hear_complaints(&mut self) {
+        for line in complaints::take() {
+            let disks_fail = self.rot.is_some()
+                || self.left_rotten.is_some()
+                || self.nodes.iter().any(|node| node.excuses() > 0);
+            if !complaints::is_of_a_disk(&line) && !disks_fail {
+                self.report(vec![("error-line", line)]);
+            }
+        }
+    }
+
+    /// Nobody dials, or writes, as if there were no pause between two tries.
+    fn count_traffic(&mut self) {
+        let now: Vec<_> = self.nodes.iter().map(|node| node.host.net.traffic()).collect();
+        let mut found = Found::new();
+        for (node, ((dials, writes), (dials_before, writes_before))) in
+            self.nodes.iter().zip(now.iter().zip(&self.checks.counted))
+        {
+            let delta = (dials - dials_before, writes - writes_before);
+            let most = &mut self.checks.most;
+            *most = (most.0.max(delta.0), most.1.max(delta.1));
+            found.extend(Usage::judge_traffic(&node.name, delta));
+        }
+        self.checks.counted = now;
+        self.report(found);
+    }
+
+    fn count_what_is_held(&mut self) {
+        let mut all = Usage::default();
+        for node in &self.nodes {
+            if node.process.state() != State::Serving {
+                return;
+            }
+            all.tasks += node.host.gate.tasks();
+            all.connections += node.host.net.connections();
+            all.files += node.host.disk.open_files();
+        }
+        let least = if self.checks.anew {
+            &mut self.checks.fresh
+        } else {
+            &mut self.checks.lived
+        };
+        *least = Some(least.map_or(all, |least| least.min(all)));
+    }
+
+    /// A process that has lived through all that happened holds no more than a new one.
+    pub(super) fn check_leaks(&mut self) {
+        let (Some(lived), Some(fresh)) = (self.checks.lived, self.checks.fresh) else {
+            return;
+        };
+        let (dials, writes) = self.checks.most;
+        self.trace.event(
+            "world",
+            format_args!("held in the quiet: {lived:?}, anew: {fresh:?}; most in a second: {dials} dials, {writes} writes"),
+        );
+        let found = lived.judge(&fresh, self.nodes.len());
+        self.report(found);
+    }
+
+    /// What groups were told at the end is what the logs say (22).
+    pub(super) fn check_offsets(&mut self) {
+        let mut found = Found::new();
+        let mut said = BTreeMap::new();
+        for node in &self.nodes {
+            let Some(broker) = node.process.broker() else {
+                continue;
+            };
+            let partitions = broker.partitions().topic(TOPIC);
+            for partition in partitions.map(|topic| topic.partitions()).unwrap_or_default() {
+                let look = partition
+                    .look()
+                    .filter(|look| matches!(look.part, Part::Leads(_)));
+                let Some(look) = look else { continue };
+                let end = look.high_watermark.get();
+                let name = partition.name().to_string();
+                said.extend(Groups::read(&node.host.disk, &name, end, &mut found).committed);
+            }
+        }
+        for ((group, key), offset) in self.told_at_the_end() {
+            // A topic that was made again has other keys, and the same name.
+            let expected = said.get(&(group.clone(), key.clone())).copied().unwrap_or(-1);
+            if expected != offset {
+                found.push((
+                    "wrong-commit",
+                    format!("{group} is told {offset} of {key}, and its log says {expected}"),
+                ));
+            }
+        }
+        self.report(found);
+    }
+
+    /// What the auditor was told of each group's offsets.
+    fn told_at_the_end(&self) -> BTreeMap<(String, String), i64> {
+        let history = self.shared.history.lock();
+        let mut asked = BTreeMap::new();
+        let mut told = BTreeMap::new();
+        for event in history.events.iter().filter(|event| event.client == "auditor") {
+            match &event.what {
+                What::Invoke(Op::ReadCommit { group, key }) => {
+                    asked.insert(event.id, (group.clone(), key.clone()));
+                }
+                What::Complete(Outcome::Offset { offset }) => {
+                    told.extend(asked.remove(&event.id).map(|place| (place, *offset)));
+                }
+                _ => {}
+            }
+        }
+        told
+    }
+}
