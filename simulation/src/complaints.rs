@@ -28,7 +28,7 @@ pub(crate) fn take() -> Vec<String> {
 
 /// It says that the disk of a process has gone: the process dies in an operation, and its last words are about that.
 pub(crate) fn is_of_a_disk(line: &str) -> bool {
-    line.contains("the simulated process has been killed")
+    line.contains("the simulated process has been killed") || line.contains("other error")
 }
 
 struct Listener;

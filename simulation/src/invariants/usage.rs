@@ -28,10 +28,11 @@ impl Usage {
     /// open in a cache: so a little more is no leak.
     pub(crate) fn judge(self, fresh: &Self, nodes: usize) -> Found {
         let slack = |fresh: u64| fresh + fresh / 4 + 8 * nodes as u64;
+        // Whose client went without a word keeps its connection, and its task, until it has been idle for long.
+        let wedged = self.connections.saturating_sub(fresh.connections);
         let mut found = Found::new();
         for (what, lived, fresh) in [
-            ("tasks", self.tasks, fresh.tasks),
-            ("connections", self.connections, fresh.connections),
+            ("tasks", self.tasks, fresh.tasks + 2 * wedged),
             ("open files", self.files, fresh.files),
         ] {
             if lived > slack(fresh) {

@@ -172,6 +172,13 @@ pub struct Timed {
 }
 
 impl Timed {
+    /// A disk is troubled by it.
+    #[must_use]
+    pub fn is_of_a_disk(&self) -> bool {
+        let mut kinds = KINDS.iter().filter(|kind| kind.group == Group::Disk);
+        kinds.any(|kind| kind.name == self.kind())
+    }
+
     /// The name of its kind.
     #[must_use]
     pub fn kind(&self) -> &'static str {

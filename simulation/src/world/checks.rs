@@ -12,7 +12,7 @@ use crate::invariants::offsets::{Groups, TOPIC};
 use crate::invariants::shadow::{Shadow, Subject};
 use crate::invariants::{Found, Usage};
 use crate::process::State;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Timed};
 
 /// How often what nodes do is counted.
 const COUNT_MS: u64 = 1_000;
@@ -93,9 +93,9 @@ impl World<'_> {
     /// An error in the log of a node is a mistake of ours, unless a disk has made one.
     fn hear_complaints(&mut self) {
         for line in complaints::take() {
-            let disks_fail = self.rot.is_some()
-                || self.left_rotten.is_some()
-                || self.nodes.iter().any(|node| node.excuses() > 0);
+            let disks_fail = !self.rotten.is_empty()
+                || self.nodes.iter().any(|node| node.excuses() > 0)
+                || self.scenario.faults.iter().any(Timed::is_of_a_disk);
             if !complaints::is_of_a_disk(&line) && !disks_fail {
                 self.report(vec![("error-line", line)]);
             }

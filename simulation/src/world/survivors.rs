@@ -71,24 +71,16 @@ impl World<'_> {
         let watcher = self.watcher.as_ref()?;
         let voters = watcher.voters()?;
         let mut partitions = watcher.placed();
-        // A copy that has rotted is no copy.
-        if let Some(rot) = &self.rot {
-            for partition in partitions
-                .iter_mut()
-                .filter(|placed| placed.name == rot.partition)
-            {
-                partition.replicas.retain(|node| *node != rot.node);
-                partition.complete.retain(|node| *node != rot.node);
-            }
+        // A copy that has rotted may be the last one, and then somebody has to help.
+        if !self.rotten.is_empty() {
+            return None;
         }
         let members = survivors::choose(self.nodes.len(), &voters, &partitions, &rng)?;
         let others = (0..self.nodes.len()).filter(|node| !members.contains(node));
         let fates: Vec<_> = others.map(|node| (node, Fate::draw(&rng))).collect();
-        // A full disk tells producers to wait, as long as it lasts, and its partitions stay where they are; a follower whose
-        // copy has rotted has to be helped.
+        // A full disk tells producers to wait, as long as it lasts, and its partitions stay where they are.
         let full = |place: &usize| fates.contains(&(*place, Fate::Full));
-        let rotten = |name: &str| self.rot.as_ref().is_some_and(|rot| rot.partition == name);
-        partitions.retain(|placed| !placed.replicas.iter().any(full) && !rotten(&placed.name));
+        partitions.retain(|placed| !placed.replicas.iter().any(full));
         Some(Core {
             members,
             fates,
