@@ -87,6 +87,7 @@ fn judge_topics(topics: &BTreeMap<&str, Topic>, seen: &[String], verdict: &mut V
             && topic
                 .deletion_asked_at
                 .is_none_or(|deleted| deleted < created && topic.deleted_at.is_some())
+            && !topic.deletion_open
             && !there
         {
             verdict.add("lost-topic", || {
