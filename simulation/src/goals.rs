@@ -108,6 +108,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "unclean-election" "a leader that may lack what was acknowledged: where nobody else is left"
     Several "copy-does-not-count" "a copy that is lost, or lost what was not flushed, is not eligible"
     Several "leaving-broker-relieved" "a broker that stops hands its partitions over first"
+    Several "given-up-move-keeps-a-copy" "a reassignment is given up, and a copy that it made is needed"
     Several "metadata-log-cut" "a voter takes back what was never committed"
     Any "metadata-log-purged" "entries below a snapshot are removed"
     Any "metadata-snapshot-made" "a snapshot of the metadata is made"

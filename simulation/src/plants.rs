@@ -256,4 +256,10 @@ pub const PLANTS: &[Planted] = &[
         10,
         "a producer that has only just written is taken for one that has not written for a day",
     ),
+    in_scenario(
+        "given-up-move-takes-copies",
+        "given-up-move",
+        10,
+        "a reassignment that is given up takes copies that min.insync.replicas counts on",
+    ),
 ];

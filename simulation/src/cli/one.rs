@@ -84,6 +84,7 @@ pub(super) const SCENARIOS: [(&str, &str); 30] = scenarios![
     "stale-leader",
     "made-again",
     "jumping-clock",
+    "given-up-move",
     "retry-across-leaders",
     "deaf-nodes",
     "rebalance-and-commit",
