@@ -70,6 +70,8 @@ pub const GOALS: &[Goal] = goals! {
     Several "log-begins-elsewhere" "a replica gives up all that it has, and begins at the leader's start"
     Several "log-cut-while-it-was-flushed" "while a sync is on its way"
 
+    Any "partition-of-an-earlier-name" "a topic is made under a name that the checkpoints still know of an earlier one"
+
     // Leaders and followers.
     Several "two-leaders-at-once" "two brokers take themselves for the leader of a partition, in two epochs"
     Several "leader-begins-below-its-epoch" "a new leader does not know yet that all of its log is committed"

@@ -262,4 +262,10 @@ pub const PLANTS: &[Planted] = &[
         10,
         "a reassignment that is given up takes copies that min.insync.replicas counts on",
     ),
+    in_scenario(
+        "checkpoints-outlive-a-topic",
+        "made-again",
+        20,
+        "what the checkpoints say of a deleted topic is believed of the next one of its name",
+    ),
 ];

@@ -1,6 +1,7 @@
 //! The partitions of this broker: opened, made and deleted as the metadata says.
 
 mod aside;
+mod checkpoints;
 mod opening;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,12 @@ use skerry_env::Env;
 use skerry_log::{FileCache, PartitionIdentity, Recovered, Retired, Shutdown, checkpoint};
 use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
 use skerry_replica::PartitionView;
-use skerry_types::{BrokerEpoch, BrokerId, IncarnationId, Offset, PartitionIndex, TopicId, TopicPartition};
+use skerry_types::{
+    BrokerEpoch, BrokerId, IncarnationId, Offset, PartitionIndex, TopicId, TopicPartition, is_planted,
+    reached,
+};
 
+use self::checkpoints::Checkpoints;
 use crate::flusher::FlushQueue;
 use crate::graves::Graves;
 use crate::partition::{Assigned, Assignment, Partition, PartitionSettings};
@@ -109,27 +114,6 @@ struct Topics {
     by_id: BTreeMap<TopicId, Arc<LocalTopic>>,
 }
 
-/// What the checkpoint files say.
-#[derive(Default)]
-struct Checkpoints {
-    recovery_points: BTreeMap<TopicPartition, Offset>,
-    log_starts: BTreeMap<TopicPartition, Offset>,
-    cleaned: BTreeMap<TopicPartition, Offset>,
-    high_watermarks: BTreeMap<TopicPartition, Offset>,
-}
-
-impl Checkpoints {
-    /// The files, and the lines of each.
-    fn files(&mut self) -> [(&'static str, &mut BTreeMap<TopicPartition, Offset>); 4] {
-        [
-            (RECOVERY_POINTS, &mut self.recovery_points),
-            (LOG_STARTS, &mut self.log_starts),
-            (CLEANED, &mut self.cleaned),
-            (HIGH_WATERMARKS, &mut self.high_watermarks),
-        ]
-    }
-}
-
 /// The metadata has forgotten the partition all the same: its folder is found at the next start.
 fn cannot_bury(folder: &std::path::Path, error: &io::Error) {
     tracing::warn!(folder = %folder.display(), %error, "cannot take a deleted partition's folder away; the next start will try again");
@@ -168,13 +152,16 @@ impl Partitions {
         } else {
             Shutdown::Unclean
         };
-        let checkpoints = Checkpoints {
+        let mut checkpoints = Checkpoints {
             recovery_points: checkpoint::read(disk, &log_dir.join(RECOVERY_POINTS))?,
             log_starts: checkpoint::read(disk, &log_dir.join(LOG_STARTS))?,
             cleaned: checkpoint::read(disk, &log_dir.join(CLEANED))?,
             // A hint: a damaged one is as good as none.
             high_watermarks: checkpoint::read(disk, &log_dir.join(HIGH_WATERMARKS)).unwrap_or_default(),
+            ..Checkpoints::default()
         };
+        let folders = disk.list(&log_dir)?.into_iter().map(|entry| entry.name).collect();
+        checkpoints.keep_those_in(&folders);
         let incarnation = env.rng.uuid();
         if disk.stat(&marker)?.is_some() {
             // Durably gone before a log is written to: a crash after this is not a clean shutdown.
@@ -447,7 +434,12 @@ impl Partitions {
             recovered: self.recovered(&name),
             shutdown: self.shutdown_was,
         };
-        let log = self.env.tasks.run_blocking(move || opening.run()).await;
+        let log = match self.drop_leftovers(&name).await {
+            Ok(()) => self.env.tasks.run_blocking(move || opening.run()).await,
+            Err(error) => Err(format!(
+                "what the checkpoints say of an earlier {name} stays: {error}"
+            )),
+        };
         if let Err(why) = &log {
             tracing::error!(partition = %name, why, "the partition is offline");
         }
@@ -516,7 +508,12 @@ impl Partitions {
             self.replication.forget(partition);
             partition.delete();
         }
-        self.forget_checkpoints(partitions).await;
+        {
+            let mut checkpoints = self.checkpoints.lock();
+            for partition in partitions {
+                checkpoints.forget(partition.name());
+            }
+        }
         let moves = partitions.iter().map(|partition| {
             let grave = format!("{id}-{}{DELETED_SUFFIX}", partition.name().partition);
             (
@@ -525,26 +522,6 @@ impl Partitions {
             )
         });
         self.bury(moves.collect()).await;
-    }
-
-    /// Removes the lines of these partitions from the checkpoints, durably: they name partitions and not topics, and the
-    /// log of a topic that is made again under the same name must not be judged by what its predecessor had (Kafka
-    /// rewrites its checkpoints when it deletes a log, too).
-    async fn forget_checkpoints(&self, partitions: &[Arc<Partition>]) {
-        let mut changed = Vec::new();
-        for (file, lines) in self.checkpoints.lock().files() {
-            let removed = partitions
-                .iter()
-                .filter(|partition| lines.remove(partition.name()).is_some());
-            if removed.count() > 0 {
-                changed.push(file);
-            }
-        }
-        for file in changed {
-            if let Err(error) = self.write(file).await {
-                tracing::error!(file, %error, "a checkpoint still has lines of a topic that was deleted");
-            }
-        }
     }
 
     /// Takes folders out of the way, so that their names are free at once and stay free after a crash, and has them
@@ -596,6 +573,7 @@ impl Partitions {
                 tracing::info!(folder = entry.name, topic_id = %id, "removing a partition that was deleted, or moved to other brokers");
                 let grave = format!("{}.{id}{DELETED_SUFFIX}", strays.len());
                 strays.push((dir, self.log_dir.join(grave)));
+                self.checkpoints.lock().forget_folder(&entry.name);
             }
         }
         self.bury(strays).await;
@@ -650,6 +628,7 @@ impl Partitions {
                 log_starts,
                 cleaned,
                 high_watermarks,
+                ..
             } = &mut *checkpoints;
             for (name, limit) in lowered {
                 for offsets in [
@@ -672,6 +651,24 @@ impl Partitions {
             self.write(CLEANED).await?;
         }
         self.write(LOG_STARTS).await
+    }
+
+    /// Makes sure, durably, that no checkpoint speaks of an earlier partition of this name. Costs nothing where there was
+    /// none: not the deletion of a thousand topics pays for it, but who takes one of their names.
+    async fn drop_leftovers(&self, name: &TopicPartition) -> io::Result<()> {
+        if !self.checkpoints.lock().leftover.contains(name) || is_planted("checkpoints-outlive-a-topic") {
+            return Ok(());
+        }
+        reached("partition-of-an-earlier-name");
+        // Of all that are gone by now: for the next of them it is done.
+        let dropped = std::mem::take(&mut self.checkpoints.lock().leftover);
+        for file in [RECOVERY_POINTS, LOG_STARTS, CLEANED, HIGH_WATERMARKS] {
+            if let Err(error) = self.write(file).await {
+                self.checkpoints.lock().leftover.extend(dropped);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Writes the high watermarks down, where they have changed.

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 30] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 31] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",

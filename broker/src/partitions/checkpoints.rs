@@ -1,0 +1,95 @@
+//! What the checkpoint files say of each partition.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skerry_types::{Offset, PartitionIndex, TopicPartition};
+
+use super::{CLEANED, HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS};
+
+/// What the checkpoint files say.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    pub(super) recovery_points: BTreeMap<TopicPartition, Offset>,
+    pub(super) log_starts: BTreeMap<TopicPartition, Offset>,
+    pub(super) cleaned: BTreeMap<TopicPartition, Offset>,
+    pub(super) high_watermarks: BTreeMap<TopicPartition, Offset>,
+    /// Partitions that are gone while the files may still have lines of theirs. The lines name partitions and not topics:
+    /// the log of a topic that is made again under the same name would be judged by what its predecessor had, found too
+    /// short, and taken for damaged (Kafka rewrites its checkpoints when it deletes a log).
+    pub(super) leftover: BTreeSet<TopicPartition>,
+}
+
+impl Checkpoints {
+    /// The files, and the lines of each.
+    pub(super) fn files(&mut self) -> [(&'static str, &mut BTreeMap<TopicPartition, Offset>); 4] {
+        [
+            (RECOVERY_POINTS, &mut self.recovery_points),
+            (LOG_STARTS, &mut self.log_starts),
+            (CLEANED, &mut self.cleaned),
+            (HIGH_WATERMARKS, &mut self.high_watermarks),
+        ]
+    }
+
+    /// Drops the lines of a partition that is gone.
+    pub(super) fn forget(&mut self, name: &TopicPartition) {
+        let lines = self.files().into_iter();
+        let dropped = lines.filter_map(|(_, lines)| lines.remove(name)).count();
+        if dropped > 0 {
+            self.leftover.insert(name.clone());
+        }
+    }
+
+    /// Drops the lines of the partition whose folder this is.
+    pub(super) fn forget_folder(&mut self, folder: &str) {
+        let parts = folder.rsplit_once('-');
+        if let Some((topic, Ok(partition))) = parts.map(|(topic, number)| (topic, number.parse())) {
+            self.forget(&TopicPartition {
+                topic: topic.into(),
+                partition: PartitionIndex(partition),
+            });
+        }
+    }
+
+    /// Drops the lines of partitions that have no folder.
+    pub(super) fn keep_those_in(&mut self, folders: &BTreeSet<String>) {
+        let lines = self.files().into_iter();
+        let names: BTreeSet<TopicPartition> = lines.flat_map(|(_, lines)| lines.keys().cloned()).collect();
+        for name in names.iter().filter(|name| !folders.contains(&name.to_string())) {
+            self.forget(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(topic: &str) -> TopicPartition {
+        TopicPartition {
+            topic: topic.into(),
+            partition: PartitionIndex(0),
+        }
+    }
+
+    #[test]
+    fn lines_without_a_folder_are_dropped_and_known_to_be_in_the_files() {
+        let mut checkpoints = Checkpoints::default();
+        for topic in ["kept", "with-a-dash", "gone"] {
+            checkpoints.recovery_points.insert(name(topic), Offset(7));
+            checkpoints.high_watermarks.insert(name(topic), Offset(5));
+        }
+        let folders = ["kept-0", "with-a-dash-0", "new-0"].map(str::to_owned).into();
+        checkpoints.keep_those_in(&folders);
+        assert_eq!(checkpoints.leftover, [name("gone")].into());
+        assert!(!checkpoints.high_watermarks.contains_key(&name("gone")));
+        // A folder of an earlier topic of this name; and one of which nothing was said.
+        checkpoints.forget_folder("with-a-dash-0");
+        checkpoints.forget_folder("new-0");
+        checkpoints.forget_folder("no partition");
+        assert_eq!(checkpoints.leftover, [name("gone"), name("with-a-dash")].into());
+        assert_eq!(
+            checkpoints.recovery_points.into_keys().collect::<Vec<_>>(),
+            [name("kept")]
+        );
+    }
+}
