@@ -53,6 +53,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "recovery-begins-at-an-index-entry" "recovery begins in the middle of a segment"
     Any "damage-below-the-recovery-point" "recovery finds damage where everything was durable, and cuts nothing"
     Any "damage-read" "a reader meets damage"
+    Several "no-copy-is-whole" "the same record has rotted in every copy (beyond the contract)"
     Any "epochs-rebuilt-from-batches" "the file of the leader epochs did not fit the log"
     Any "producers-from-a-snapshot" "recovery begins with a snapshot of the producers"
     Any "log-start-beyond-what-was-left" "records were deleted, and the log before them was lost"

@@ -223,6 +223,12 @@ pub const PLANTS: &[Planted] = &[
         "a broker that has registered again is in sync for what its earlier start had caught up with (KIP-903)",
     ),
     in_scenario(
+        "damage-not-told",
+        "rot-of-all-copies",
+        5,
+        "damage that was found is kept to oneself (beyond the contract: a silent loss)",
+    ),
+    in_scenario(
         "crashed-replica-stays-eligible",
         "kip-966",
         5,

@@ -23,6 +23,10 @@ pub(crate) struct Rot {
     pub(crate) base: i64,
     /// The node was not told, and goes on.
     pub(crate) is_quiet: bool,
+    /// Every copy has it.
+    pub(crate) is_lost: bool,
+    /// The offset after the batch.
+    pub(crate) next: i64,
     /// What can be read there and around it since.
     around: Vec<u8>,
 }
@@ -40,6 +44,8 @@ impl Rot {
             node,
             partition: place.partition.clone(),
             base: place.base,
+            is_lost: false,
+            next: place.next,
             around: disk.around(&harm).unwrap_or_default(),
             harm,
             is_quiet,
@@ -53,14 +59,16 @@ impl Rot {
     }
 }
 
-/// A whole batch below a partition's recovery point.
+/// A whole batch that is durable.
 pub(crate) struct Place {
     pub(crate) partition: String,
     path: PathBuf,
     /// Its bytes in the file.
     batch: Range<usize>,
     /// Its first offset.
-    base: i64,
+    pub(crate) base: i64,
+    /// The offset after its last.
+    pub(crate) next: i64,
     /// Where such batches end in the file.
     end: usize,
 }
@@ -125,21 +133,8 @@ const NEW_BATCHES: usize = 5;
 /// The last batch below some partition's recovery point: damage there is no torn tail. Where the node is not told, an
 /// older one: recovery does not look there.
 pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&str) -> bool) -> Option<Place> {
-    let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);
-    let text = disk.with_durable(&checkpoint, |bytes| String::from_utf8_lossy(bytes).into_owned())?;
-    let mut places: Vec<(String, i64)> = text
-        .lines()
-        .skip(2)
-        .filter_map(|line| {
-            let mut words = line.split(' ');
-            let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-            TOPICS
-                .iter()
-                .any(|(known, _)| *known == topic)
-                .then(|| (format!("{topic}-{partition}"), offset))
-        })
-        .filter(|(partition, recovery_point)| *recovery_point > 0 && may(partition))
-        .collect();
+    let mut places = recovery_points(disk);
+    places.retain(|(partition, recovery_point)| *recovery_point > 0 && may(partition));
     while !places.is_empty() {
         let index = usize::try_from(rng.below(places.len() as u64)).unwrap_or(0);
         let (partition, recovery_point) = places.remove(index);
@@ -152,11 +147,13 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&st
             };
             let end = batches.last()?.1.end;
             let (base, batch) = batches.get(number)?.clone();
+            let next = batches.get(number + 1).map_or(recovery_point, |(next, _)| *next);
             Some(Place {
                 partition: partition.clone(),
                 path,
                 batch,
                 base,
+                next,
                 end,
             })
         });
@@ -169,6 +166,42 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&st
 
 /// A batch's first offset, and where it lies.
 type Found = (i64, Range<usize>);
+
+/// Up to where the partitions of the workload were durable when a checkpoint was written.
+fn recovery_points(disk: &SimDisk) -> Vec<(String, i64)> {
+    let checkpoint = Path::new(DATA_DIR).join(RECOVERY_POINTS);
+    let text = disk.with_durable(&checkpoint, |bytes| String::from_utf8_lossy(bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let points = text.lines().skip(2).filter_map(|line| {
+        let mut words = line.split(' ');
+        let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+        TOPICS
+            .iter()
+            .any(|(known, _)| *known == topic)
+            .then(|| (format!("{topic}-{partition}"), offset))
+    });
+    points.collect()
+}
+
+/// The same batch on another disk, if it is whole there, and below what that one's checkpoint says: what lies behind is to
+/// recovery a torn tail.
+pub(crate) fn same_on(disk: &SimDisk, place: &Place) -> Option<Place> {
+    let points = recovery_points(disk);
+    let mut points = points
+        .iter()
+        .filter(|(partition, _)| *partition == place.partition);
+    points.find(|(_, recovery_point)| *recovery_point >= place.next)?;
+    let (path, batches) = batches_below(disk, &place.partition, place.next)?;
+    let (base, batch) = batches.iter().find(|(base, _)| *base == place.base)?;
+    Some(Place {
+        partition: place.partition.clone(),
+        path,
+        batch: batch.clone(),
+        base: *base,
+        next: place.next,
+        end: batch.end,
+    })
+}
 
 /// Where the whole batches below a partition's recovery point lie, in the segment of the last of them.
 fn batches_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option<(PathBuf, Vec<Found>)> {

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use skerry_simulation::scenario::{Kinds, Scenario, list_kinds};
+use skerry_simulation::scenario::{Kinds, Regime, Scenario, list_kinds};
 
 /// Runs the shipped node in a simulated world of networks, disks, clocks and crashes. One seed is one history, to the
 /// byte.
@@ -176,6 +176,10 @@ struct Choice {
     /// No faults of these kinds or groups of kinds happen. The others stay what they are.
     #[arg(long, value_name = "KINDS")]
     without: Option<Kinds>,
+    /// What clusters are held to: `contract` (any loss is a broken promise) or `beyond` (more goes wrong than they must
+    /// bear; one seed of ten, unless told otherwise).
+    #[arg(long)]
+    regime: Option<Regime>,
     /// Plants this bug in the broker first.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
@@ -201,6 +205,7 @@ impl Choice {
         add("--nodes", self.nodes.map(|nodes| nodes.to_string()));
         add("--faults", self.faults.as_ref().map(Kinds::to_string));
         add("--without", self.without.as_ref().map(Kinds::to_string));
+        add("--regime", self.regime.map(|regime| regime.to_string()));
         add("--plant", self.plant.clone());
         arguments
     }

@@ -81,6 +81,7 @@ pub(super) const SCENARIOS: [(&str, &str); 31] = scenarios![
     "full-leader",
     "moves",
     "lost-copy",
+    "rot-of-all-copies",
     "stale-leader",
     "made-again",
     "jumping-clock",
@@ -101,7 +102,7 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
     let scenario = match &args.scenario {
         None => match args.choice.nodes {
             None | Some(Nodes(1)) => Scenario::draw(args.seed),
-            Some(Nodes(count)) => Scenario::draw_cluster(args.seed, count),
+            Some(Nodes(count)) => Scenario::draw_cluster_in(args.seed, count, args.choice.regime),
         },
         Some(name) => {
             let known = SCENARIOS.iter().find(|(known, _)| known == name);
@@ -114,7 +115,10 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
             if args.seed != 0 {
                 scenario.seed = args.seed;
             }
-            scenario
+            match args.choice.regime {
+                Some(regime) => scenario.in_regime(regime),
+                None => scenario,
+            }
         }
     };
     let scenario = args.choice.limit(scenario);

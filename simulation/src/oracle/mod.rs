@@ -59,6 +59,8 @@ pub struct RottenPlace {
     pub partition: String,
     /// The node runs and does not know: it may send what has rotted, and clients compare the sums.
     pub is_quiet: bool,
+    /// No copy is whole: nobody can serve what was there.
+    pub is_lost: bool,
 }
 
 #[derive(Default)]
@@ -103,6 +105,14 @@ impl Rotten {
         let places = rotting.places.iter();
         let quiet = places.filter(|place| place.is_quiet && place.partition == partition);
         quiet.map(|place| place.node.clone()).collect()
+    }
+
+    /// True for a partition with a record of which no copy is whole.
+    #[must_use]
+    pub fn is_lost(&self, partition: &str) -> bool {
+        let rotting = self.0.lock();
+        let mut places = rotting.places.iter();
+        places.any(|place| place.is_lost && place.partition == partition)
     }
 
     /// Clients may be sent records of that partition that fail their sums.
@@ -301,6 +311,11 @@ impl Inner {
 }
 
 impl WireOracle {
+    /// Clients compare the sums of what no node has whole any more.
+    fn is_lost(&self, partition: &PartitionName) -> bool {
+        self.rotten.is_lost(&partition.to_string())
+    }
+
     /// Alone, a node cannot help that a bit of its only copy has rotted.
     fn is_excused(&self, partition: &PartitionName) -> bool {
         self.disks.others.is_empty() && self.rotten.is(&self.node, &partition.to_string())
@@ -345,7 +360,7 @@ impl WireOracle {
             Question::Fetch => {
                 let copies = self.copies_of_old_records();
                 for answer in wire::fetch_answers(frame, asked.version, &inner.names) {
-                    if self.is_excused(&answer.partition) {
+                    if self.is_excused(&answer.partition) || self.is_lost(&answer.partition) {
                         continue;
                     }
                     inner.answers_checked += 1;

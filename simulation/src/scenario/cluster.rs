@@ -3,8 +3,8 @@
 use skerry_env::Rng;
 
 use super::{
-    CLIENT_HOSTS, Fault, KINDS, Rate, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload, below,
-    draw_fault, draw_snapshots, draw_workload, is_packed, patterns,
+    CLIENT_HOSTS, Fault, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload,
+    below, draw_fault, draw_snapshots, draw_workload, is_packed, patterns,
 };
 use crate::workload::TOPICS;
 
@@ -24,6 +24,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         about: String::new(),
         reaches: Vec::new(),
         seed,
+        regime: Regime::Contract,
         nodes,
         voters: draw_voters(seed, nodes),
         replication,
@@ -74,6 +75,7 @@ fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
     for kind in KINDS.iter().filter(|kind| kind.most_of_several > 0) {
         let rng = Rng::seeded(seed ^ (kind.stream << 40) ^ 0x0c10);
         let on = match kind.rate {
+            Rate::Beyond => true,
             Rate::Often => rng.chance(2, 5),
             Rate::Seldom => rng.chance(1, 5),
         };

@@ -5,6 +5,7 @@
 mod cluster;
 mod kinds;
 mod patterns;
+mod regime;
 mod target;
 
 use std::io;
@@ -14,6 +15,7 @@ use skerry_env::Rng;
 
 use self::kinds::Rate;
 pub use self::kinds::{Group, KINDS, Kind, Kinds, list as list_kinds};
+pub use self::regime::Regime;
 pub use self::target::Target;
 use crate::disk::OpKind;
 use crate::trace::fnv_of;
@@ -30,6 +32,9 @@ pub struct Scenario {
     pub reaches: Vec<String>,
     /// Every draw that is not written here comes from it.
     pub seed: u64,
+    /// What the cluster is held to.
+    #[serde(default, skip_serializing_if = "Regime::is_contract")]
+    pub regime: Regime,
     /// How many nodes there are.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub nodes: u32,
@@ -275,6 +280,9 @@ pub enum Fault {
     /// A sector of old records of one partition turns out to have been written over old records of another one. The
     /// cluster has to find it by itself.
     MisdirectedWrite,
+    /// A bit of the same old record rots in every copy, and nobody is told: beyond what a cluster can bear. A person deletes
+    /// the records up to it, once the cluster has told of it.
+    RotOfAllCopies,
     /// Writes fail (EIO), and a part of them is written; at the end a person restarts the broker.
     WriteFails { one_in: u64, for_ms: u64 },
     /// Reads fail (EIO), and the bytes are good.
@@ -353,6 +361,7 @@ impl Fault {
             Self::QuietRot => "quiet-rot",
             Self::BadSector => "bad-sector",
             Self::MisdirectedWrite => "misdirected-write",
+            Self::RotOfAllCopies => "rot-of-all-copies",
             Self::WriteFails { .. } => "write-fails",
             Self::ReadFails { .. } => "read-fails",
             Self::ReadFlips { .. } => "read-flips",
@@ -408,7 +417,13 @@ impl Scenario {
     /// The scenario of a seed for several nodes; 0: the seed says how many.
     #[must_use]
     pub fn draw_cluster(seed: u64, nodes: u32) -> Self {
-        cluster::draw(seed, nodes)
+        Self::draw_cluster_in(seed, nodes, None)
+    }
+
+    /// The same under this regime, not under the seed's own.
+    #[must_use]
+    pub fn draw_cluster_in(seed: u64, nodes: u32, regime: Option<Regime>) -> Self {
+        cluster::draw(seed, nodes).in_regime(regime.unwrap_or(Regime::of(seed)))
     }
 
     /// The scenario of a seed for one node. Each kind of fault is on with a probability of one half.
@@ -421,6 +436,7 @@ impl Scenario {
             about: String::new(),
             reaches: Vec::new(),
             seed,
+            regime: Regime::Contract,
             nodes: 1,
             voters: 0,
             replication: 1,
@@ -502,6 +518,9 @@ impl Scenario {
             fields.push(("reaches", json(&self.reaches)));
         }
         fields.push(("seed", json(&self.seed)));
+        if !self.regime.is_contract() {
+            fields.push(("regime", json(&self.regime)));
+        }
         if self.nodes > 1 {
             fields.push(("nodes", json(&self.nodes)));
             if self.voters > 0 {
@@ -669,6 +688,7 @@ fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {
     for kind in KINDS.iter().filter(|kind| kind.most_alone > 0) {
         let rng = Rng::seeded(seed ^ (kind.stream << 40));
         let on = match kind.rate {
+            Rate::Beyond => true,
             Rate::Often => rng.chance(1, 2),
             Rate::Seldom => rng.chance(1, 5),
         };
@@ -761,6 +781,7 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
         "quiet-rot" => Fault::QuietRot,
         "bad-sector" => Fault::BadSector,
         "misdirected-write" => Fault::MisdirectedWrite,
+        "rot-of-all-copies" => Fault::RotOfAllCopies,
         "write-fails" => Fault::WriteFails {
             one_in: [5, 40, 300][below(rng, 3)],
             for_ms,

@@ -1,5 +1,6 @@
 //! Whoever makes, changes and removes topics, and deletes records.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -12,10 +13,11 @@ use kafka_protocol::messages::{
     IncrementalAlterConfigsRequest,
 };
 use skerry_client::ResponseError;
+use skerry_env::Env;
 use uuid::Uuid;
 
 use super::consume::{LATEST, list_offset};
-use super::{Client, Failure, TOPICS, TRIMMED, To, error_name, key, pick, text, topic_name};
+use super::{Client, Failure, Shared, TOPICS, TRIMMED, To, error_name, key, pick, text, topic_name};
 use skerry_checker::history::{Op, Outcome};
 
 /// The topic that gets more partitions.
@@ -268,29 +270,77 @@ pub(super) async fn trim(mut client: Client) {
             continue;
         };
         let before = i64::try_from(client.env.rng.below(end.unsigned_abs() + 1)).unwrap_or(0);
-        let id = client.invoke(Op::Trim {
-            key: key(TRIMMED, 0),
-            before,
-        });
-        let partition = DeleteRecordsPartition::default()
-            .with_partition_index(0)
-            .with_offset(before);
-        let wanted = DeleteRecordsTopic::default()
-            .with_name(topic_name(TRIMMED))
-            .with_partitions(vec![partition]);
-        let request = DeleteRecordsRequest::default()
-            .with_topics(vec![wanted])
-            .with_timeout_ms(2_000);
-        let outcome = match client.call(To::Leader(TRIMMED, 0), &request).await {
-            Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
-                Some(done) if done.error_code == 0 => Outcome::Offset {
-                    offset: done.low_watermark,
-                },
-                Some(done) => Failure::unknown(error_name(done.error_code)).outcome(),
-                None => Failure::unknown("an empty answer").outcome(),
-            },
-            Err(failure) => failure.outcome(),
-        };
-        client.complete(id, outcome);
+        delete_records(&mut client, (TRIMMED, 0), before).await;
     }
+}
+
+/// Deletes the records of a partition before an offset, asking until it is done: DeleteRecords, as `kafka-delete-records.sh` sends it.
+pub async fn delete_before(env: &Env, shared: &Arc<Shared>, name: &str, partition: &str, before: i64) {
+    let mut client = Client::new(env, name.to_owned(), shared);
+    let Some((topic, number)) = partition.rsplit_once('-') else {
+        return;
+    };
+    let number = number.parse().unwrap_or(0);
+    let usual = shared.cluster.min_in_sync.to_string();
+    // With fewer copies in sync than the topic asks for nothing is committed any more, and only what is committed can be
+    // deleted.
+    while !delete_records(&mut client, (topic, number), before).await {
+        client.forget(topic);
+        set_min_in_sync(&mut client, topic, "1").await;
+        client.pause(200).await;
+    }
+    while !set_min_in_sync(&mut client, topic, &usual).await {
+        client.ask_another();
+        client.pause(200).await;
+    }
+}
+
+/// True where it is done.
+async fn set_min_in_sync(client: &mut Client, topic: &str, value: &str) -> bool {
+    let change = AlterableConfig::default()
+        .with_name(text("min.insync.replicas"))
+        .with_config_operation(0)
+        .with_value(Some(text(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC)
+        .with_resource_name(text(topic))
+        .with_configs(vec![change]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    match client.call(To::Anyone, &request).await {
+        Ok(answer) => answer
+            .responses
+            .first()
+            .is_some_and(|resource| resource.error_code == 0),
+        Err(_) => false,
+    }
+}
+
+/// True where it is done.
+async fn delete_records(client: &mut Client, (topic, number): (&str, i32), before: i64) -> bool {
+    let id = client.invoke(Op::Trim {
+        key: key(topic, number),
+        before,
+    });
+    let partition = DeleteRecordsPartition::default()
+        .with_partition_index(number)
+        .with_offset(before);
+    let wanted = DeleteRecordsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default()
+        .with_topics(vec![wanted])
+        .with_timeout_ms(2_000);
+    let outcome = match client.call(To::Leader(topic, number), &request).await {
+        Ok(answer) => match answer.topics.first().and_then(|topic| topic.partitions.first()) {
+            Some(done) if done.error_code == 0 => Outcome::Offset {
+                offset: done.low_watermark,
+            },
+            Some(done) => Failure::unknown(error_name(done.error_code)).outcome(),
+            None => Failure::unknown("an empty answer").outcome(),
+        },
+        Err(failure) => failure.outcome(),
+    };
+    let is_done = matches!(outcome, Outcome::Offset { .. });
+    client.complete(id, outcome);
+    is_done
 }

@@ -28,6 +28,7 @@ use skerry_client::{CallError, Connection, ConnectionOptions, ResponseError};
 use skerry_env::Env;
 use uuid::Uuid;
 
+pub use self::admin::delete_before;
 pub use self::audit::{audit, serves};
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};

@@ -33,6 +33,7 @@ pub(super) enum Relief {
 const BIT: u64 = 0xb17;
 const SECTOR: u64 = 0x5ec7;
 const MISDIRECTED: u64 = 0x3d12;
+pub(super) const ALL_COPIES: u64 = 0xa11c;
 
 impl World<'_> {
     pub(super) fn trouble_the_disk(&mut self, index: usize, fault: &Fault) {
@@ -195,12 +196,12 @@ impl World<'_> {
     }
 
     /// As many streams as places have gone bad.
-    fn draws_of(&self, stream: u64) -> Rng {
+    pub(super) fn draws_of(&self, stream: u64) -> Rng {
         Rng::seeded(self.scenario.seed ^ stream ^ ((self.rotten.len() as u64) << 32))
     }
 
     /// A place that may go bad within the budget, of another partition than `not`.
-    fn choose(&self, index: usize, rng: &Rng, is_quiet: bool, not: Option<&str>) -> Option<Place> {
+    pub(super) fn choose(&self, index: usize, rng: &Rng, is_quiet: bool, not: Option<&str>) -> Option<Place> {
         let brokers = self.brokers();
         let alone = self.nodes.len() == 1;
         let is_bad = |rot: &Rot| rot.is_there(&self.nodes[rot.node].host.disk);
@@ -232,6 +233,7 @@ impl World<'_> {
             node: node.name.clone(),
             partition: rot.partition.clone(),
             is_quiet,
+            is_lost: false,
         });
         self.rotten.push(rot);
     }
@@ -251,7 +253,7 @@ impl World<'_> {
             return;
         }
         for rot in std::mem::take(&mut self.rotten) {
-            if self.others_may_lead(&rot) {
+            if rot.is_lost || self.others_may_lead(&rot) {
                 self.rotten.push(rot);
                 continue;
             }
@@ -271,7 +273,8 @@ impl World<'_> {
     pub(super) fn quiet_rot(&self) -> Option<String> {
         let watcher = self.watcher.as_ref()?;
         // What was deleted since is nobody's concern any more.
-        let concerns = |rot: &&Rot| rot.is_quiet && watcher.log_start(&rot.partition) <= rot.base;
+        let concerns =
+            |rot: &&Rot| rot.is_quiet && !rot.is_lost && watcher.log_start(&rot.partition) <= rot.base;
         let mut quiet = self.rotten.iter().filter(concerns);
         let rot = quiet.find(|rot| rot.is_there(&self.nodes[rot.node].host.disk))?;
         let node = &self.nodes[rot.node].name;

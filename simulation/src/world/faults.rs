@@ -158,6 +158,7 @@ impl World<'_> {
             Fault::QuietRot if up => self.let_a_bit_rot(index, None),
             Fault::BadSector if up => self.let_a_sector_go_bad(index),
             Fault::MisdirectedWrite if up => self.misdirect_a_write(index),
+            Fault::RotOfAllCopies if up => self.let_all_copies_rot(index),
             Fault::Pause { for_ms } if up && !self.nodes[index].host.gate.is_closed() => {
                 let node = &self.nodes[index];
                 self.trace.event(&node.name, format_args!("stands still"));
@@ -172,6 +173,7 @@ impl World<'_> {
             | Fault::QuietRot
             | Fault::BadSector
             | Fault::MisdirectedWrite
+            | Fault::RotOfAllCopies
             | Fault::PowerCut { .. }
             | Fault::DoublePowerCut { .. }
             | Fault::DieIn { .. }

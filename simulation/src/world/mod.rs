@@ -4,6 +4,7 @@
 //! takes a record; one last crash; every partition takes a record again, and one client reads everything. Then the
 //! history is judged.
 
+mod beyond;
 mod checks;
 mod clocks;
 mod disks;
@@ -262,7 +263,11 @@ impl<'a> World<'a> {
         }
         self.shared.set_phase(Phase::Audit);
         self.tell_phase("audit");
-        if !self.becomes_whole() || !self.audit("probe", false) || !self.becomes_whole() {
+        if !self.recover_what_is_lost()
+            || !self.becomes_whole()
+            || !self.audit("probe", false)
+            || !self.becomes_whole()
+        {
             return;
         }
         let power = self.scenario.ends_with_power_cut;
