@@ -186,12 +186,13 @@ struct Choice {
 }
 
 impl Choice {
-    /// The scenario with only the kinds of fault that were chosen.
-    fn limit(&self, scenario: Scenario) -> Scenario {
-        if self.faults.is_none() && self.without.is_none() {
+    /// The scenario with only the kinds of fault that were chosen; where nothing was, what a file says stays.
+    fn limit(&self, scenario: Scenario, is_drawn: bool) -> Scenario {
+        if self.faults.is_none() && self.without.is_none() && !is_drawn {
             return scenario;
         }
-        let is_on = |kind: &str| self.faults.as_ref().is_none_or(|kinds| kinds.have(kind));
+        let usual = Kinds::default();
+        let is_on = |kind: &str| self.faults.as_ref().unwrap_or(&usual).have(kind);
         let is_off = |kind: &str| self.without.as_ref().is_some_and(|kinds| kinds.have(kind));
         scenario.with_faults(|kind| is_on(kind) && !is_off(kind))
     }
@@ -385,7 +386,7 @@ mod tests {
         };
         assert_eq!(choice.arguments(), words[3..]);
         let kinds: std::collections::BTreeSet<_> = (1..60)
-            .flat_map(|seed| choice.limit(Scenario::draw_cluster(seed, 3)).faults)
+            .flat_map(|seed| choice.limit(Scenario::draw_cluster(seed, 3), true).faults)
             .map(|timed| timed.kind())
             .collect();
         assert!(

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 31] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 32] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -121,7 +121,7 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
             }
         }
     };
-    let scenario = args.choice.limit(scenario);
+    let scenario = args.choice.limit(scenario, args.scenario.is_none());
     Ok(match &args.keep {
         Some(keep) => scenario.keeping(keep),
         None => scenario,

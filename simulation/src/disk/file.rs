@@ -51,13 +51,14 @@ impl File for SimFile {
                 .min(file.live.len());
             let read = buf.len().min(file.live.len() - start);
             buf[..read].copy_from_slice(&file.live[start..start + read]);
+            let one_in = trouble.read_flips_one_in;
+            let whole = (one_in > 0).then(|| file.live.to_vec());
+            let flips = whole.as_deref().map(|whole| (one_in, whole));
             state
                 .troubles
                 .before_read(self.id, &(start..start + read), trouble)?;
             if holds_records(&self.path) {
-                state
-                    .troubles
-                    .after_read(self.id, &mut buf[..read], start, trouble);
+                state.troubles.after_read(self.id, &mut buf[..read], start, flips);
             }
             Ok(read)
         })

@@ -142,7 +142,13 @@ impl Troubles {
     }
 
     /// Puts what is read in the place of what was written at `start`.
-    pub(super) fn after_read(&mut self, id: InodeId, bytes: &mut [u8], start: usize, trouble: Trouble) {
+    pub(super) fn after_read(
+        &mut self,
+        id: InodeId,
+        bytes: &mut [u8],
+        start: usize,
+        flips: Option<(u64, &[u8])>,
+    ) {
         for (other, bad) in &self.bad {
             if let Sector::Anothers(from, anothers) = bad
                 && *other == id
@@ -154,14 +160,39 @@ impl Troubles {
                 }
             }
         }
-        self.last_read_flipped =
-            !self.last_read_flipped && !bytes.is_empty() && draw(&self.rng, trouble.read_flips_one_in);
-        if self.last_read_flipped {
+        let Some((one_in, whole)) = flips.filter(|_| !bytes.is_empty()) else {
+            return;
+        };
+        self.last_read_flipped = !self.last_read_flipped && draw(&self.rng, one_in);
+        if !self.last_read_flipped {
+            return;
+        }
+        let at = usize::try_from(self.rng.below(bytes.len() as u64)).unwrap_or(0);
+        let bit = self.rng.below(8);
+        // What is under no sum (base offset, leader epoch) is not told from what was written: by nobody, in Kafka either.
+        if is_summed(whole, start + at) {
             self.flips += 1;
-            let at = usize::try_from(self.rng.below(bytes.len() as u64)).unwrap_or(0);
-            bytes[at] ^= 1 << self.rng.below(8);
+            bytes[at] ^= 1 << bit;
         }
     }
+}
+
+/// The sum of a batch begins here, and here it begins to count.
+const SUM_AT: usize = 17;
+const LENGTH_AT: usize = 8;
+
+/// The byte at `position` of a log file belongs to what a batch's sum covers, or to the sum.
+fn is_summed(whole: &[u8], position: usize) -> bool {
+    let mut begin = 0;
+    while let Some(length) = whole.get(begin + LENGTH_AT..begin + LENGTH_AT + 4) {
+        let length = length.try_into().map_or(0, u32::from_be_bytes);
+        let end = begin + LENGTH_AT + 4 + length as usize;
+        if position < end {
+            return position >= begin + SUM_AT;
+        }
+        begin = end;
+    }
+    false
 }
 
 fn overlap(one: &Range<usize>, two: &Range<usize>) -> bool {

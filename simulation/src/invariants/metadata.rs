@@ -71,10 +71,7 @@ impl MetadataWatch {
 
     /// A voter without room waits in the middle of writing its vote: it knows the new term, and says nothing in it before
     /// its disk knows it too (`metadata/src/raft/room.rs`). It is looked at once it does.
-    fn waits_for_room(&mut self, node: usize, in_trouble: bool, term: u64, marks: &[WalMark]) -> bool {
-        if in_trouble {
-            self.waiting.insert(node);
-        }
+    fn waits_for_room(&mut self, node: usize, term: u64, marks: &[WalMark]) -> bool {
         let knows = marks.get(node).is_some_and(|mark| mark.durable().term >= term);
         if knows {
             self.waiting.remove(&node);
@@ -95,12 +92,16 @@ impl MetadataWatch {
             let Some(broker) = broker else { continue };
             let leadership = broker.quorum().leadership();
             let image = broker.quorum().image();
+            // It may tell of its new term when there is room again, and its vote is on its way to the disk.
+            if broker.quorum().trouble().is_some() {
+                self.waiting.insert(node);
+            }
             let same = |known: &Known| known.index == image.index() && known.term == leadership.term;
             if self.known.get(&node).is_some_and(same) {
                 continue;
             }
             let status = broker.quorum().status();
-            if self.waits_for_room(node, broker.quorum().trouble().is_some(), status.term, marks) {
+            if self.waits_for_room(node, status.term, marks) {
                 continue;
             }
             let known = self.known.entry(node).or_default();

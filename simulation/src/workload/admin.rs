@@ -164,17 +164,32 @@ pub(super) async fn delete(client: &mut Client, topic: &str) -> bool {
     let id = client.invoke(Op::DeleteTopic {
         topic: topic.to_owned(),
     });
-    let wanted = DeleteTopicState::default()
-        .with_name(Some(topic_name(topic)))
-        .with_topic_id(Uuid::nil());
+    // By its id where that is known: a request by name that arrives late deletes the next topic of that name, in Kafka too.
+    let (wanted, names) = match client.ids.get(topic) {
+        Some(id) => (
+            DeleteTopicState::default().with_name(None).with_topic_id(*id),
+            Vec::new(),
+        ),
+        None => (
+            DeleteTopicState::default()
+                .with_name(Some(topic_name(topic)))
+                .with_topic_id(Uuid::nil()),
+            vec![topic_name(topic)],
+        ),
+    };
     let request = DeleteTopicsRequest::default()
         .with_topics(vec![wanted])
-        .with_topic_names(vec![topic_name(topic)])
+        .with_topic_names(names)
         .with_timeout_ms(2_000);
     let result = match client.call(To::Anyone, &request).await {
         Ok(answer) => match answer.responses.first().map(|topic| topic.error_code) {
             Some(0) => Ok(()),
-            Some(code) if is(code, ResponseError::UnknownTopicOrPartition) => Err(Failure::refused(code)),
+            Some(code)
+                if is(code, ResponseError::UnknownTopicOrPartition)
+                    || is(code, ResponseError::UnknownTopicId) =>
+            {
+                Err(Failure::refused(code))
+            }
             Some(code) => Err(Failure::unknown(error_name(code))),
             None => Err(Failure::unknown("an empty answer")),
         },
