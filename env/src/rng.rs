@@ -46,11 +46,31 @@ impl Rng {
         self.0.lock().fill_bytes(bytes);
     }
 
-    /// A random (version 4) id.
+    /// A random (version 4) id whose text does not begin with a dash: tools would take it for an option
+    /// (`--controller-directory-id -4RBF…`), so Kafka's own `Uuid.randomUuid` makes none either.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        let mut bytes = [0; 16];
-        self.fill(&mut bytes);
-        Uuid::from_random(bytes)
+        loop {
+            let mut bytes = [0; 16];
+            self.fill(&mut bytes);
+            let id = Uuid::from_random(bytes);
+            if !id.to_string().starts_with('-') {
+                return id;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rng;
+
+    #[test]
+    fn no_id_looks_like_an_option() {
+        let rng = Rng::seeded(1);
+        // One in 64 would.
+        let ids: Vec<String> = (0..10_000).map(|_| rng.uuid().to_string()).collect();
+        assert_eq!(ids.iter().find(|id| id.starts_with('-')), None);
+        assert!(ids.iter().any(|id| id.starts_with('_')));
     }
 }
