@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, PartitionEpoch, is_planted, reached};
+use skerry_types::{
+    BrokerEpoch, BrokerId, Instant, LeaderEpoch, PartitionEpoch, is_planted, reached, sometimes,
+};
 
 use crate::leader::Leader;
 use crate::progress::Replica;
@@ -243,7 +245,10 @@ impl Leader {
         }
         let current = registered(id);
         if current.is_none() || current != caught_up {
-            reached("caught-up-before-a-restart");
+            sometimes(
+                "caught-up-before-a-restart",
+                current.is_some() && caught_up.is_some(),
+            );
             self.replica_mut(id)?
                 .hold(now, PROPOSAL_RETRY_MIN, PROPOSAL_RETRY_MAX);
             return None;

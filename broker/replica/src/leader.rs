@@ -338,12 +338,7 @@ impl Leader {
         }
         // All of the maximal set. One that has not followed in this epoch may hold anything: nothing moves.
         let mut smallest = self.log_end;
-        for member in self
-            .in_sync
-            .iter()
-            .copied()
-            .chain(self.pending.iter().flat_map(Pending::added))
-        {
+        for member in self.counted() {
             match self.progress_of(member) {
                 Some(progress) => smallest = smallest.min(progress.end(self.visibility)),
                 None => return,

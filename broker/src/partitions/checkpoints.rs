@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skerry_types::{Offset, PartitionIndex, TopicPartition};
+use skerry_log::parse_dir_name;
+use skerry_types::{Offset, TopicPartition};
 
 use super::{CLEANED, HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS};
 
@@ -41,11 +42,10 @@ impl Checkpoints {
 
     /// Drops the lines of the partition whose folder this is.
     pub(super) fn forget_folder(&mut self, folder: &str) {
-        let parts = folder.rsplit_once('-');
-        if let Some((topic, Ok(partition))) = parts.map(|(topic, number)| (topic, number.parse())) {
+        if let Some((topic, partition)) = parse_dir_name(folder) {
             self.forget(&TopicPartition {
                 topic: topic.into(),
-                partition: PartitionIndex(partition),
+                partition,
             });
         }
     }
@@ -62,6 +62,8 @@ impl Checkpoints {
 
 #[cfg(test)]
 mod tests {
+    use skerry_types::PartitionIndex;
+
     use super::*;
 
     fn name(topic: &str) -> TopicPartition {

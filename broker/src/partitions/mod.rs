@@ -623,28 +623,15 @@ impl Partitions {
     ) -> io::Result<()> {
         {
             let mut checkpoints = self.checkpoints.lock();
-            let Checkpoints {
-                recovery_points,
-                log_starts,
-                cleaned,
-                high_watermarks,
-                ..
-            } = &mut *checkpoints;
-            for (name, limit) in lowered {
-                for offsets in [
-                    &mut *recovery_points,
-                    &mut *log_starts,
-                    &mut *cleaned,
-                    &mut *high_watermarks,
-                ] {
+            for (_, offsets) in checkpoints.files() {
+                for (name, limit) in lowered {
                     if let Some(offset) = offsets.get_mut(name) {
                         *offset = (*offset).min(*limit);
                     }
                 }
             }
-            for (name, start) in raised {
-                log_starts.insert(name.clone(), *start);
-            }
+            let starts = raised.iter().cloned();
+            checkpoints.log_starts.extend(starts);
         }
         if !lowered.is_empty() {
             self.write(RECOVERY_POINTS).await?;

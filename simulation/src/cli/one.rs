@@ -154,24 +154,10 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         sim_ms: report.sim_ms,
         starts: report.starts,
         answers_checked: report.answers_checked,
-        operations: operations
-            .into_iter()
-            .map(|(kind, counts)| (kind.to_owned(), counts))
-            .collect(),
-        faults: report
-            .faults
-            .into_iter()
-            .map(|(kind, count)| (kind.to_owned(), count))
-            .collect(),
-        goals: skerry_types::goals_reached()
-            .into_iter()
-            .map(|(goal, count)| (goal.to_owned(), count))
-            .collect(),
-        seen: report
-            .seen
-            .into_iter()
-            .map(|(kind, count)| (kind.to_owned(), count))
-            .collect(),
+        operations: named(operations),
+        faults: named(report.faults),
+        goals: named(skerry_types::goals_reached()),
+        seen: named(report.seen),
         processor_ms: files::processor_ms(),
         layout: files::layout(),
         last_lines: if report.violations.is_empty() {
@@ -192,4 +178,12 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
     };
     say!("{}", serde_json::to_string(&result)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// With names that JSON can be read back into.
+fn named<T>(counts: BTreeMap<&'static str, T>) -> BTreeMap<String, T> {
+    counts
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
 }

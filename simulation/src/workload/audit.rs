@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, MetadataRequest, MetadataResponse,
-    ProduceRequest, TopicName,
+    DescribeConfigsRequest, InitProducerIdRequest, MetadataRequest, MetadataResponse, ProduceRequest,
+    TopicName,
 };
 use skerry_env::Env;
 use skerry_types::Instant;
 use std::sync::atomic::Ordering;
 
-use super::consume::{Bad, EARLIEST, LATEST, list_offset, read};
+use super::consume::{Bad, EARLIEST, LATEST, glance, list_offset, read};
 use super::{Client, Failure, Shared, TOPICS, To, admin, error_name, group, key, text, topic_name};
 use crate::record::{self, Identity};
 use skerry_checker::history::{Op, Outcome, Value};
@@ -300,22 +299,7 @@ async fn read_on(
     from: i64,
 ) -> Result<(Vec<(i64, Value)>, i64), Failure> {
     let topic_id = known_id(client, topic).await?;
-    let wanted = FetchPartition::default()
-        .with_partition(partition)
-        .with_current_leader_epoch(-1)
-        .with_fetch_offset(from)
-        .with_partition_max_bytes(1 << 20);
-    let wanted = FetchTopic::default()
-        .with_topic(topic_name(topic))
-        .with_topic_id(topic_id)
-        .with_partitions(vec![wanted]);
-    let request = FetchRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(200)
-        .with_min_bytes(1)
-        .with_max_bytes(8 << 20)
-        .with_session_epoch(-1)
-        .with_topics(vec![wanted]);
+    let request = glance(topic, topic_id, partition, from);
     let answer = client.call(To::Leader(topic, partition), &request).await?;
     let found = answer
         .responses

@@ -8,6 +8,7 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest};
 use skerry_client::ResponseError;
+use uuid::Uuid;
 
 use super::{Client, Failure, TOPICS, To, error_name, key, pick, topic_name};
 use crate::process::ALONE;
@@ -311,6 +312,26 @@ fn digest(
         positions.remove(&place);
     }
     Err(Failure::unknown(error_name(code)))
+}
+
+/// Asks for one partition, outside of sessions, as somebody who reads to look and not to follow.
+pub(super) fn glance(topic: &str, id: Uuid, partition: i32, from: i64) -> FetchRequest {
+    let wanted = FetchPartition::default()
+        .with_partition(partition)
+        .with_current_leader_epoch(-1)
+        .with_fetch_offset(from)
+        .with_partition_max_bytes(1 << 20);
+    let wanted = FetchTopic::default()
+        .with_topic(topic_name(topic))
+        .with_topic_id(id)
+        .with_partitions(vec![wanted]);
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(200)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![wanted])
 }
 
 pub(super) enum Bad {

@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{BrokerId, FetchRequest, ProduceRequest};
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
-use super::consume::{Bad, read};
+use super::consume::{Bad, glance, read};
 use super::{Client, To, admin};
 use crate::record::{self, Identity};
 use skerry_checker::history::Value;
@@ -137,21 +136,7 @@ async fn look_back(client: &mut Client, life: &Life) {
     let mut tries = 0;
     while next < end && tries < TRIES_MAX && !client.is_stopping() {
         tries += 1;
-        let partition = FetchPartition::default()
-            .with_partition(0)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(next)
-            .with_partition_max_bytes(1 << 20);
-        let topic = FetchTopic::default()
-            .with_topic_id(life.id)
-            .with_partitions(vec![partition]);
-        let request = FetchRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_max_wait_ms(200)
-            .with_min_bytes(1)
-            .with_max_bytes(1 << 20)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic]);
+        let request = glance(TOPIC, life.id, 0, next);
         let answer = client.call(To::Leader(TOPIC, 0), &request).await;
         let found = answer
             .ok()

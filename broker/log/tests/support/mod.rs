@@ -1,5 +1,5 @@
 //! A disk in memory that forgets at a power cut what was not synced, and tools for the tests of the log.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test is a crate of its own and uses some of these")]
 
 use std::collections::BTreeMap;
 use std::io;
