@@ -180,6 +180,9 @@ struct Choice {
     /// bear; one seed of ten, unless told otherwise).
     #[arg(long)]
     regime: Option<Regime>,
+    /// Faults happen for at least so many simulated seconds, as often as in the first ones; 4 to 20 unless told otherwise.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
     /// Plants this bug in the broker first.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
@@ -207,6 +210,7 @@ impl Choice {
         add("--faults", self.faults.as_ref().map(Kinds::to_string));
         add("--without", self.without.as_ref().map(Kinds::to_string));
         add("--regime", self.regime.map(|regime| regime.to_string()));
+        add("--seconds", self.seconds.map(|seconds| seconds.to_string()));
         add("--plant", self.plant.clone());
         arguments
     }
@@ -377,6 +381,8 @@ mod tests {
             "power,disk",
             "--without",
             "bit-rot",
+            "--seconds",
+            "60",
         ];
         let Ok(Cli {
             command: Command::Replay { choice, .. },

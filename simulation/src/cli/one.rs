@@ -121,6 +121,10 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
             }
         }
     };
+    let scenario = match args.choice.seconds {
+        Some(seconds) => scenario.lasting(seconds * 1_000),
+        None => scenario,
+    };
     let scenario = args.choice.limit(scenario, args.scenario.is_none());
     Ok(match &args.keep {
         Some(keep) => scenario.keeping(keep),

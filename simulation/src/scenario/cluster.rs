@@ -69,7 +69,7 @@ fn draw_workload_of_several(seed: u64) -> Workload {
     workload
 }
 
-fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
+pub(super) fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
     let mut faults = Vec::new();
     let begins_ms = if seed.is_multiple_of(8) { 100 } else { CALM_MS };
     for kind in KINDS.iter().filter(|kind| kind.most_of_several > 0) {

@@ -144,6 +144,13 @@ pub const KINDS: [Kind; 45] = [
     kind(55, "clock-wander", Group::Clock, Rate::Seldom, (1, 1)),
 ];
 
+/// True for a kind that is more than a cluster must bear.
+pub(super) fn is_beyond(kind: &str) -> bool {
+    KINDS
+        .iter()
+        .any(|known| known.name == kind && known.rate == Rate::Beyond)
+}
+
 /// Kinds of fault as a person writes them: names of kinds and of groups, `all`, or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kinds {

@@ -6,6 +6,7 @@ mod cluster;
 mod kinds;
 mod patterns;
 mod regime;
+mod rounds;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skerry_env::Rng;
 
 use super::Scenario;
-use super::kinds::{KINDS, Rate};
+use super::kinds::is_beyond;
 
 /// What a seed holds the cluster to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,10 +64,7 @@ impl Scenario {
     pub fn in_regime(mut self, regime: Regime) -> Self {
         self.regime = regime;
         if regime.is_contract() {
-            self.faults.retain(|timed| {
-                let kind = KINDS.iter().find(|kind| kind.name == timed.kind());
-                kind.is_none_or(|kind| kind.rate != Rate::Beyond)
-            });
+            self.faults.retain(|timed| !is_beyond(timed.kind()));
         }
         self
     }
