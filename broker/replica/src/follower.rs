@@ -148,6 +148,20 @@ impl Follower {
         let cut = both.min(log_end);
         reached("diverging-log");
         sometimes("kept-beyond-its-high-watermark", cut > self.high_watermark);
+        let same_epoch = own_epoch == leader_epoch && cut > Offset::ZERO;
+        sometimes(
+            "cut-where-the-leaders-epoch-ended",
+            same_epoch && leader_end < own_end,
+        );
+        sometimes(
+            "cut-where-its-own-epoch-ended",
+            same_epoch && own_end < leader_end,
+        );
+        sometimes(
+            "cut-to-an-older-epoch",
+            own_epoch < leader_epoch && cut > Offset::ZERO,
+        );
+        sometimes("nothing-shared", cut == Offset::ZERO);
         self.high_watermark = self.high_watermark.min(cut);
         cut
     }

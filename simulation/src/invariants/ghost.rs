@@ -166,7 +166,7 @@ impl Ghost {
             self.waits_for_disks = lead.waits_for_disks;
         }
         if matches!(look.part, Part::Leads(_)) && high > self.end {
-            self.commit(node, high, nodes, found);
+            self.commit(node, &look, high, nodes, found);
         }
         self.compare(node, &look, nodes, found);
         if look.lead.is_some() {
@@ -242,7 +242,7 @@ impl Ghost {
 
     /// A leader says that more is committed: that is kept for ever. What it says is on its disk, unless the topic chose
     /// otherwise.
-    fn commit(&mut self, node: usize, high: i64, (names, disks): Nodes<'_>, found: &mut Found) {
+    fn commit(&mut self, node: usize, look: &Look, high: i64, (names, disks): Nodes<'_>, found: &mut Found) {
         let image = if self.waits_for_disks {
             Image::Durable
         } else {
@@ -251,7 +251,8 @@ impl Ghost {
         let mut cursor = self.replicas[node].durable_cursor.clone();
         let marks = copies::batches(&disks[node], &self.name, image, (self.end, high), &mut cursor);
         self.replicas[node].durable_cursor = cursor;
-        let mut next = self.end;
+        // What was deleted before the next look is on no disk any more.
+        let mut next = self.end.max(look.log_start.get().min(high));
         for mark in marks {
             if mark.base > next {
                 break;

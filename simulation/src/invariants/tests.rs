@@ -235,6 +235,19 @@ fn what_is_committed_is_durable() {
 }
 
 #[test]
+fn what_was_deleted_as_soon_as_it_was_committed_is_not_missed() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    assert!(two.look(0, leads(0), (3, 3)).is_empty());
+    // Between two looks 3..5 were committed, and DeleteRecords removed everything up to 5.
+    let mut look = two.seen(0, leads(0), (5, 5));
+    look.log_start = Offset(4);
+    assert_eq!(checks(&two.take(0, look.clone())), ["committed-before-durable"]);
+    look.log_start = Offset(5);
+    assert!(two.take(0, look).is_empty());
+}
+
+#[test]
 fn one_leads_in_an_epoch_and_has_everything() {
     let mut two = Two::new();
     two.write(0, &[1, 2, 3], true);

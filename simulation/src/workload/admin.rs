@@ -27,9 +27,11 @@ const GROWN_PARTITIONS_MAX: i32 = 8;
 pub(super) const SETTING: &str = "max.compaction.lag.ms";
 const TOPIC: i8 = 2;
 
-/// Makes the topics that live as long as the simulation.
-pub(super) async fn set_up(mut client: Client) {
-    for (topic, partitions) in TOPICS {
+/// Makes the topics that live as long as the simulation: those that nobody has made yet, until they are there or the time
+/// is over.
+pub(super) async fn set_up(client: &mut Client, is_over: impl Fn(&Client) -> bool) {
+    let made = client.shared.made.load(Ordering::Relaxed);
+    for (topic, partitions) in TOPICS.into_iter().skip(made) {
         // Segments that roll by time are the only small ones that Kafka's limits allow.
         let segment_ms = (300 + client.env.rng.below(3_000)).to_string();
         // The broker's clock jumps by days: what clients send must not be refused as "from the future".
@@ -46,10 +48,14 @@ pub(super) async fn set_up(mut client: Client) {
         if client.shared.cluster.flush_messages > 0 {
             settings.push(("flush.messages", client.shared.cluster.flush_messages.to_string()));
         }
-        while !create(&mut client, topic, partitions, &settings).await && !client.is_stopping() {
+        while !create(client, topic, partitions, &settings).await {
+            if is_over(client) {
+                return;
+            }
             client.ask_another();
             client.pause(200).await;
         }
+        client.shared.made.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Shared {
     next_session: AtomicU64,
     /// So many partitions the growing topic was acknowledged to have.
     grown: AtomicI32,
+    /// So many of `TOPICS` were made.
+    made: AtomicUsize,
 }
 
 impl Shared {
@@ -110,6 +112,7 @@ impl Shared {
             next_producer: AtomicU32::new(0),
             next_session: AtomicU64::new(0),
             grown: AtomicI32::new(0),
+            made: AtomicUsize::new(0),
         })
     }
 
@@ -518,7 +521,10 @@ pub fn start(env: &Env, host: &str, workload: &Workload, shared: &Arc<Shared>) {
 async fn run(client: Client, worker: &Worker) {
     use crate::scenario::WorkerKind as Kind;
     match &worker.kind {
-        Kind::Setup => admin::set_up(client).await,
+        Kind::Setup => {
+            let mut client = client;
+            admin::set_up(&mut client, Client::is_stopping).await;
+        }
         Kind::Idempotent => produce::idempotent(client).await,
         Kind::Plain { acks } => produce::plain(client, *acks).await,
         Kind::Consumer => consume::run(client).await,
