@@ -64,6 +64,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "older-duplicate-recognised" "and not only its last batch"
     Any "gap-of-a-producer-refused" "a batch comes before the one that it follows"
     Any "pipelined-batch-held-back" "a batch is refused because the one before it was"
+    Any "damaged-batch-refused" "a producer's batch was damaged on its way: nobody knows whose it was"
     Any "zombie-producer-refused" "a producer writes on after another one has taken its place"
     Several "log-cut" "a replica takes back what its leader does not have"
     Several "log-cut-across-segments" "more than a segment of it"

@@ -269,6 +269,18 @@ pub const PLANTS: &[Planted] = &[
         "a reassignment that is given up takes copies that min.insync.replicas counts on",
     ),
     in_scenario(
+        "crc-not-checked",
+        "damaged-batches",
+        3,
+        "a leader takes a producer's batch that was damaged on its way",
+    ),
+    in_scenario(
+        "follower-crc-not-checked",
+        "damaged-batches",
+        3,
+        "a follower takes a batch that was damaged on its way from its leader",
+    ),
+    in_scenario(
         "checkpoints-outlive-a-topic",
         "made-again",
         20,

@@ -59,6 +59,27 @@ fn refusal(records: Bytes, rules: &ValidationRules) -> String {
     }
 }
 
+/// A bit that turns over on the way: clients send a batch again that is CORRUPT_MESSAGE, and give one up that is
+/// INVALID_RECORD. What the head says is believed after the sum.
+#[test]
+fn one_bit_of_what_the_sum_covers_is_always_damage() {
+    const MAGIC_AT: usize = 16;
+    let good = batch(&["a", "b", "c"]);
+    // From the sum on: magic is before it, and judged first.
+    for bit in (MAGIC_AT + 1) * 8..good.len() * 8 {
+        let mut broken = good.to_vec();
+        broken[bit / 8] ^= 1 << (bit % 8);
+        for zstd_allowed in [true, false] {
+            let rules = LogConfig::default().validation_rules(NOW, zstd_allowed);
+            let told = refusal(broken.clone().into(), &rules);
+            assert_eq!(
+                told, "CORRUPT_MESSAGE: the batch's checksum does not fit its bytes",
+                "bit {bit}"
+            );
+        }
+    }
+}
+
 #[test]
 fn each_mistake_has_kafkas_error() {
     let good = batch(&["a", "b", "c"]);

@@ -16,6 +16,10 @@
 //! Therefore a connection remembers what was refused for a moment, and gives what comes behind it the same answer: both
 //! clients send all of it again in the order of the sequences. What does not follow upon anything refused is a real
 //! gap, and is told as one.
+//!
+//! Of a batch that was damaged on its way (CORRUPT_MESSAGE, which clients send again too) nobody knows whose it was: its
+//! head is as damaged as the rest. What comes behind it to its partition is held back, each producer's until that begins
+//! again: the damaged batch comes first then, if it was that producer's.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +33,8 @@ use skerry_types::{ProducerIdentity, Sequence, Uuid, is_planted, reached};
 const SENT_AHEAD_MAX: u32 = 4;
 /// Requests of a connection after which a refused batch is forgotten: its producer has found another leader.
 const REQUESTS_MAX: u64 = 64;
+/// Producers on one connection, behind one damaged batch. Those beyond are taken as they come: Kafka's behaviour.
+const BEHIND_DAMAGE_MAX: usize = 16;
 /// Of one connection. What is refused beyond it is not remembered: Kafka's behaviour.
 const REFUSED_MAX: usize = 4096;
 
@@ -42,9 +48,17 @@ pub struct Sent {
 /// Batches that must be written in the order of their sequences.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stream {
-    topic: TopicKey,
-    partition: i32,
+    place: Place,
     producer: ProducerIdentity,
+}
+
+/// A partition as the request names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Its topic.
+    pub topic: TopicKey,
+    /// Its number.
+    pub partition: i32,
 }
 
 /// As the request names the topic: it may be one that nobody knows.
@@ -59,7 +73,7 @@ pub enum TopicKey {
 impl Sent {
     /// The batch with this head, of which nothing has been checked; `None` where its producer has no identity.
     #[must_use]
-    pub fn new(topic: TopicKey, partition: i32, header: &BatchHeader) -> Option<Self> {
+    pub fn new(place: Place, header: &BatchHeader) -> Option<Self> {
         let sequence = header.base_sequence();
         if !header.has_producer_id() || sequence < Sequence(0) {
             return None;
@@ -68,11 +82,7 @@ impl Sent {
             id: header.producer_id(),
             epoch: header.producer_epoch(),
         };
-        let stream = Stream {
-            topic,
-            partition,
-            producer,
-        };
+        let stream = Stream { place, producer };
         Some(Self { stream, sequence })
     }
 }
@@ -85,12 +95,21 @@ struct Refused {
     followers: u32,
 }
 
+/// What came behind a batch that nobody could read.
+struct Damage {
+    code: ResponseError,
+    request: u64,
+    /// The last batch of each producer that was held back; `None`: it has begun again since.
+    behind: BTreeMap<ProducerIdentity, Option<Sequence>>,
+}
+
 /// What one connection's producers were refused for a moment.
 #[derive(Default)]
 pub struct Pipeline {
     /// Produce requests so far.
     requests: u64,
     refused: BTreeMap<Stream, Refused>,
+    damaged: BTreeMap<Place, Damage>,
 }
 
 impl Pipeline {
@@ -99,18 +118,22 @@ impl Pipeline {
         self.requests += 1;
         let oldest = self.requests.saturating_sub(REQUESTS_MAX);
         self.refused.retain(|_, refused| refused.request > oldest);
+        self.damaged.retain(|_, damage| damage.request > oldest);
     }
 
     /// True where nothing is remembered, which is nearly always.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.refused.is_empty()
+        self.refused.is_empty() && self.damaged.is_empty()
     }
 
     /// The answer that `sent` shares with a batch before it that was refused and has not come again; asked where its log
     /// cannot tell, or has found a gap. Nobody is refused without end: a producer whose batches go on without the
     /// refused one has given that up.
     pub fn held_back(&mut self, sent: &Sent) -> Option<ResponseError> {
+        if let Some(code) = self.is_behind_damage(sent) {
+            return Some(code);
+        }
         let refused = self.refused.get_mut(&sent.stream)?;
         if !is_behind(sent.sequence, refused.sequence) || is_planted("pipelined-batch-overtakes") {
             return None;
@@ -122,6 +145,45 @@ impl Pipeline {
         refused.followers += 1;
         reached("pipelined-batch-held-back");
         Some(refused.code)
+    }
+
+    /// `sent` came behind a batch that nobody could read, and its producer has not begun again since.
+    fn is_behind_damage(&mut self, sent: &Sent) -> Option<ResponseError> {
+        let damage = self.damaged.get_mut(&sent.stream.place)?;
+        if is_planted("pipelined-batch-overtakes") {
+            return None;
+        }
+        // Nothing of this producer was sent before its first batch.
+        let begins = sent.sequence == Sequence(0);
+        let is_full = damage.behind.len() >= BEHIND_DAMAGE_MAX;
+        match damage.behind.get_mut(&sent.stream.producer) {
+            Some(last) => {
+                if begins || last.is_none_or(|last| !is_behind(sent.sequence, last)) {
+                    *last = None;
+                    return None;
+                }
+                *last = Some(sent.sequence);
+            }
+            None if begins || is_full => return None,
+            None => {
+                damage.behind.insert(sent.stream.producer, Some(sent.sequence));
+            }
+        }
+        reached("pipelined-batch-held-back");
+        Some(damage.code)
+    }
+
+    /// A batch for this partition was damaged on its way: nobody knows whose it was.
+    pub fn refuse_unread(&mut self, place: Place, code: ResponseError) {
+        if self.damaged.contains_key(&place) || self.damaged.len() < REFUSED_MAX {
+            reached("damaged-batch-refused");
+            let damage = Damage {
+                code,
+                request: self.requests,
+                behind: BTreeMap::new(),
+            };
+            self.damaged.insert(place, damage);
+        }
     }
 
     /// `sent` was refused for a moment, or was taken and will not be acknowledged here.
@@ -144,6 +206,11 @@ impl Pipeline {
 
     /// `sent` is in the log, and with it all that was sent before.
     pub fn taken(&mut self, sent: &Sent) {
+        if let Some(damage) = self.damaged.get_mut(&sent.stream.place)
+            && let Some(last) = damage.behind.get_mut(&sent.stream.producer)
+        {
+            *last = None;
+        }
         let refused = self.refused.get(&sent.stream);
         if refused.is_some_and(|refused| !is_behind(refused.sequence, sent.sequence)) {
             self.refused.remove(&sent.stream);
@@ -166,6 +233,13 @@ mod tests {
 
     const FULL: ResponseError = ResponseError::NotEnoughReplicas;
 
+    fn place(partition: i32) -> Place {
+        Place {
+            topic: TopicKey::Name("orders".into()),
+            partition,
+        }
+    }
+
     fn sent(epoch: i16, partition: i32, sequence: i32) -> Sent {
         let producer = ProducerIdentity {
             id: ProducerId(7),
@@ -173,8 +247,7 @@ mod tests {
         };
         Sent {
             stream: Stream {
-                topic: TopicKey::Name("orders".into()),
-                partition,
+                place: place(partition),
                 producer,
             },
             sequence: Sequence(sequence),
@@ -330,14 +403,66 @@ mod tests {
         );
     }
 
+    /// The first of a window is damaged on its way: its head is some bytes, and nobody reads a producer in them.
+    #[test]
+    fn nothing_overtakes_a_damaged_batch() {
+        for mut log in [unknown(), Log { last: Some(4) }] {
+            let mut pipeline = Pipeline::default();
+            let window = [5, 6, 7].map(|sequence| sent(0, 0, sequence));
+            for _ in 0..2 {
+                pipeline.begin_request();
+                pipeline.refuse_unread(place(0), ResponseError::CorruptMessage);
+                assert_eq!(
+                    answers(&mut pipeline, &mut log, &window[1..], &[]),
+                    ["held back", "held back"]
+                );
+            }
+            assert_eq!(answers(&mut pipeline, &mut log, &window, &[]), ["written"; 3]);
+            assert_eq!(
+                answers(&mut pipeline, &mut log, &[sent(0, 0, 9)], &[]),
+                ["out of order"],
+                "a gap that has nothing to do with it"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_batch_holds_back_nobody_for_long_and_no_other_partition() {
+        let mut pipeline = Pipeline::default();
+        pipeline.begin_request();
+        pipeline.refuse_unread(place(0), ResponseError::CorruptMessage);
+        assert_eq!(pipeline.held_back(&sent(0, 1, 6)), None);
+        assert_eq!(
+            pipeline.held_back(&sent(1, 0, 0)),
+            None,
+            "a first batch overtakes nothing"
+        );
+        // It was another producer's: this one begins again with the batch that was held back, and is let through.
+        let behind = sent(0, 0, 6);
+        assert_eq!(pipeline.held_back(&behind), Some(ResponseError::CorruptMessage));
+        assert_eq!(pipeline.held_back(&behind), None);
+        for _ in 0..REQUESTS_MAX {
+            pipeline.begin_request();
+        }
+        assert!(pipeline.is_empty());
+    }
+
     #[test]
     fn what_is_remembered_has_a_bound() {
         let mut pipeline = Pipeline::default();
         pipeline.begin_request();
         for partition in 0..10_000 {
             pipeline.refuse(sent(0, partition, 0), FULL);
+            pipeline.refuse_unread(place(partition), ResponseError::CorruptMessage);
         }
-        assert_eq!(pipeline.refused.len(), REFUSED_MAX);
+        assert_eq!(
+            (pipeline.refused.len(), pipeline.damaged.len()),
+            (REFUSED_MAX, REFUSED_MAX)
+        );
+        for epoch in 0..100 {
+            pipeline.held_back(&sent(epoch, 7, 5));
+        }
+        assert_eq!(pipeline.damaged[&place(7)].behind.len(), BEHIND_DAMAGE_MAX);
         for _ in 0..REQUESTS_MAX {
             pipeline.begin_request();
         }
@@ -353,7 +478,7 @@ mod tests {
             }
             batch.push(WallMs(1), None, Some(b"value"), &[]);
             let header = BatchHeader::read(&batch.build()).unwrap();
-            Sent::new(TopicKey::Name("orders".into()), 2, &header)
+            Sent::new(place(2), &header)
         };
         assert_eq!(read(-1), None);
         assert_eq!(read(9), Some(sent(3, 2, 9)));

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the simulator's side of the seams")]
 
 mod clock;
+mod corrupt;
 mod gate;
 mod net;
 mod tasks;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use skerry_env::{Clock, Env, Network, Rng, Tasks};
 
 pub use self::clock::{HostClock, WallFault};
+pub use self::corrupt::{Corrupted, Course};
 pub use self::gate::Gate;
 pub use self::net::{LinkFaults, NetControl, Tap};
 use crate::disk::SimDisk;

@@ -13,7 +13,9 @@ use skerry_env::{Conn, Listener, Rng};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::corrupt::{self, Corrupted, Course, Damage};
 use crate::trace::{Trace, fnv_of};
+use crate::world::KAFKA_PORT;
 
 /// A dial through a cut way ends after this time, as Linux ends it (sooner: a simulation is short).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,6 +46,12 @@ pub struct LinkFaults {
     pub cut_one_in: u64,
     /// One of so many reads and writes moves a few bytes only.
     pub chop_one_in: u64,
+}
+
+/// One of so many of the batches that a host sends is damaged on its way.
+struct Corruption {
+    one_in: u64,
+    rng: Rng,
 }
 
 /// What a host does with its sockets.
@@ -78,6 +86,8 @@ pub struct NetControl {
     host: Arc<str>,
     ways: Arc<Mutex<Ways>>,
     faults: Arc<Mutex<LinkFaults>>,
+    corruption: Arc<Mutex<Option<Corruption>>>,
+    corrupted: Corrupted,
     tap: Option<Arc<dyn Tap>>,
     next_conn: Arc<AtomicU64>,
     traffic: Arc<Traffic>,
@@ -98,6 +108,8 @@ impl NetControl {
             host: host.into(),
             ways: Arc::new(Mutex::new(ways)),
             faults: Arc::default(),
+            corruption: Arc::default(),
+            corrupted: Corrupted::default(),
             tap,
             next_conn: Arc::default(),
             traffic: Arc::default(),
@@ -111,6 +123,7 @@ impl NetControl {
         Self {
             host: host.into(),
             faults: Arc::default(),
+            corruption: Arc::default(),
             traffic: Arc::default(),
             tap,
             ..self.clone()
@@ -153,6 +166,22 @@ impl NetControl {
         *self.faults.lock() = faults;
     }
 
+    /// From now on one of so many batches that this host sends is damaged on its way, drawn from `rng`.
+    pub fn corrupt(&self, one_in: u64, rng: Rng) {
+        *self.corruption.lock() = Some(Corruption { one_in, rng });
+    }
+
+    /// Nothing that it sends is damaged any more.
+    pub fn corrupt_nothing(&self) {
+        *self.corruption.lock() = None;
+    }
+
+    /// What was damaged on its way, in the whole world.
+    #[must_use]
+    pub fn corrupted(&self) -> Corrupted {
+        self.corrupted.clone()
+    }
+
     /// How often the host has dialled, and written to its connections.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
@@ -164,6 +193,15 @@ impl NetControl {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.traffic.open.load(Ordering::Relaxed)
+    }
+
+    /// What this end of a connection sends goes thither. Whoever has a tap is a node.
+    fn course(&self, accepted_on: Option<u16>) -> Course {
+        match accepted_on {
+            Some(KAFKA_PORT) => Course::ToClient,
+            None if self.tap.is_none() => Course::ToBroker,
+            _ => Course::BetweenNodes,
+        }
     }
 
     fn wrap(&self, stream: TcpStream, rng: Rng, accepted_on: Option<u16>) -> io::Result<Conn> {
@@ -181,6 +219,7 @@ impl NetControl {
             Box::new(SimIo {
                 id,
                 ends: (local, peer),
+                course: self.course(accepted_on),
                 stream: Some(stream),
                 control: self.clone(),
                 tap,
@@ -291,6 +330,7 @@ struct SimIo {
     id: u64,
     /// This end, and the other one.
     ends: (SocketAddr, SocketAddr),
+    course: Course,
     /// `None`: a fault broke the connection.
     stream: Option<TcpStream>,
     control: NetControl,
@@ -301,6 +341,21 @@ struct SimIo {
 impl SimIo {
     fn draws(&self, one_in: u64) -> bool {
         one_in != 0 && self.rng.chance(1, one_in)
+    }
+
+    /// What arrives in place of `bytes`, and what was done to them.
+    fn on_the_way(&self, bytes: &[u8]) -> Option<(Vec<u8>, Damage)> {
+        let corruption = self.control.corruption.lock();
+        let Corruption { one_in, rng } = corruption.as_ref()?;
+        corrupt::corrupt(bytes, self.course, *one_in, rng)
+    }
+
+    fn note_damage(&self, damage: Damage) {
+        self.control.trace.event(
+            &self.control.host,
+            format_args!("net: a bit of a batch turns over on connection {}", self.id),
+        );
+        self.control.corrupted.add(damage);
     }
 
     fn break_off(&mut self, why: &str) -> io::Error {
@@ -402,12 +457,18 @@ impl AsyncWrite for SimIo {
             len if chopped => 1 + usize::try_from(self.rng.below(len.min(64) as u64)).unwrap_or(0),
             len => len,
         };
+        let sent = &buf[..len.min(buf.len())];
+        let damaged = self.on_the_way(sent);
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
-        let polled = Pin::new(stream).poll_write(cx, &buf[..len.min(buf.len())]);
+        let arrives = damaged.as_ref().map_or(sent, |(bytes, _)| bytes);
+        let polled = Pin::new(stream).poll_write(cx, arrives);
         if let Poll::Ready(Ok(written)) = polled {
-            self.note_sent(&buf[..written]);
+            self.note_sent(&sent[..written]);
+            if let Some((_, damage)) = damaged {
+                self.note_damage(damage);
+            }
             if cut {
                 return Poll::Ready(Err(self.break_off("is cut in the middle of a frame")));
             }

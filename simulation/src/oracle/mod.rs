@@ -335,7 +335,7 @@ impl WireOracle {
         let key = asked.api;
         let add = |check, message| self.violations.add(&self.trace, check, message);
         match &asked.question {
-            Question::Produce(sent) => {
+            Question::Produce { acks_all, sent } => {
                 for answer in wire::produce_answers(frame, asked.version, &inner.names) {
                     if self.is_excused(&answer.partition) {
                         continue;
@@ -344,6 +344,18 @@ impl WireOracle {
                         continue;
                     };
                     inner.answers_checked += 1;
+                    if !batch.whole {
+                        add(
+                            "damaged-batch-taken",
+                            format!(
+                                "{} took a batch for {} at {} whose sum does not fit its bytes",
+                                self.node, answer.partition, answer.base
+                            ),
+                        );
+                    }
+                    if !acks_all {
+                        continue;
+                    }
                     let looked =
                         |logs: &mut DurableLogs| logs.has_batch(&answer.partition, answer.base, batch.crc);
                     if let Err(why) = inner.copies(self.disks.copies, looked) {

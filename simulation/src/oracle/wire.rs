@@ -35,8 +35,11 @@ pub(super) struct Asked {
 }
 
 pub(super) enum Question {
-    /// With acks=all; of acks=1 nothing durable is promised.
-    Produce(Vec<SentBatch>),
+    /// Of acks=1 nothing durable is promised.
+    Produce {
+        acks_all: bool,
+        sent: Vec<SentBatch>,
+    },
     Fetch,
     Commit(Vec<CommitAsked>),
     /// The answer tells which id is which topic.
@@ -50,6 +53,8 @@ pub(super) struct SentBatch {
     partition: i32,
     pub(super) crc: u32,
     pub(super) count: i64,
+    /// The bytes are those that the sum was made of.
+    pub(super) whole: bool,
 }
 
 impl SentBatch {
@@ -90,8 +95,10 @@ pub(super) fn question(mut frame: Bytes) -> Result<Option<Asked>, ()> {
             let request = ProduceRequest::decode(&mut frame, version).map_err(|_| ())?;
             match request.acks {
                 0 => return Ok(None),
-                -1 => Question::Produce(sent_batches(&request)),
-                _ => Question::Other,
+                acks => Question::Produce {
+                    acks_all: acks == -1,
+                    sent: sent_batches(&request),
+                },
             }
         }
         ApiKey::Fetch => {
@@ -126,6 +133,7 @@ fn sent_batches(request: &ProduceRequest) -> Vec<SentBatch> {
                 partition: partition.index,
                 crc: batch.crc,
                 count: batch.count,
+                whole: batch.is_whole(),
             });
         }
     }

@@ -305,6 +305,13 @@ pub enum Fault {
     Pause { for_ms: u64 },
     /// Syncs fail; at the end a person restarts the broker.
     SyncFails { one_in: u64, for_ms: u64 },
+    /// A bit of one in so many of the record batches that those hit send, or this host does, turns over on its way.
+    CorruptBatches {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        host: String,
+        one_in: u64,
+        for_ms: u64,
+    },
     /// Those hit and these client hosts hear each other, and so do all the others; nobody hears the other side.
     Split {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -373,6 +380,7 @@ impl Fault {
             Self::Isolate { .. } => "isolate",
             Self::Bridge { .. } => "bridge",
             Self::Pause { .. } => "pause",
+            Self::CorruptBatches { .. } => "corrupt-batches",
             Self::Split { .. } => "split",
             Self::Ring { .. } => "ring",
             Self::NoClients { .. } => "no-clients",

@@ -76,6 +76,16 @@ fn draw_network(kind: &str, nodes: u32, rng: &Rng) -> Option<Fault> {
                 .collect(),
             for_ms: draw_for_ms(rng),
         },
+        "corrupt-batches" => Fault::CorruptBatches {
+            // Nobody: those hit.
+            host: if rng.chance(1, 2) {
+                CLIENT_HOSTS[below(rng, 2)].to_owned()
+            } else {
+                String::new()
+            },
+            one_in: [2, 8, 40][below(rng, 3)],
+            for_ms: draw_for_ms(rng),
+        },
         "ring" => Fault::Ring {
             for_ms: draw_for_ms(rng),
         },

@@ -288,6 +288,10 @@ fn digest(
                     client.complete(op, Failure::unknown(why.clone()).outcome());
                     // Kafka's brokers check no sums of what they send either: its clients do.
                     let rotten = &client.shared.rotten;
+                    let records = partition.records.as_deref().unwrap_or_default();
+                    if client.shared.corrupted.was_read(records) {
+                        continue;
+                    }
                     let partition = key(&name, place.1);
                     let excused =
                         rotten.may_be_sent(&partition) || rotten.is(ALONE, &partition) && client.is_alone();

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub use self::admin::delete_before;
 pub use self::audit::{audit, serves};
+use crate::env::Corrupted;
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};
 use crate::trace::Trace;
@@ -86,6 +87,8 @@ pub struct Shared {
     pub trace: Trace,
     /// What must not be judged now.
     pub rotten: Rotten,
+    /// What was damaged on its way.
+    pub corrupted: Corrupted,
     phase: AtomicU8,
     /// Workers that have not ended.
     workers: AtomicUsize,
@@ -100,13 +103,20 @@ pub struct Shared {
 impl Shared {
     /// For one simulation.
     #[must_use]
-    pub fn new(cluster: Cluster, violations: Violations, rotten: Rotten, trace: Trace) -> Arc<Self> {
+    pub fn new(
+        cluster: Cluster,
+        violations: Violations,
+        rotten: Rotten,
+        corrupted: Corrupted,
+        trace: Trace,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             history: Mutex::default(),
             violations,
             trace,
             rotten,
+            corrupted,
             phase: AtomicU8::new(Phase::Faults as u8),
             workers: AtomicUsize::new(0),
             next_producer: AtomicU32::new(0),

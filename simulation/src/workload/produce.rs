@@ -196,6 +196,11 @@ pub(super) async fn deliver(
                     client.forget(topic);
                     break;
                 }
+                // Kafka's clients send it again: the way has damaged it.
+                Heard::Refused(code) if was_damaged(client, code, &batches[0]) => {
+                    client.disconnect();
+                    break;
+                }
                 Heard::Refused(code) => {
                     client.disconnect();
                     if let Some(batch) = batches.front() {
@@ -216,6 +221,12 @@ pub(super) async fn deliver(
         }
     }
     Ok(())
+}
+
+/// A batch was refused for what became of it on its way.
+pub(super) fn was_damaged(client: &Client, code: i16, batch: &Batch) -> bool {
+    let is_corrupt = ResponseError::try_from_code(code) == Some(ResponseError::CorruptMessage);
+    is_corrupt && client.shared.corrupted.was_sent(&batch.bytes)
 }
 
 pub(super) async fn send_all(

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use skerry_client::ResponseError;
 
-use super::produce::{Heard, Writer, deliver, identify, prepare, send_all};
+use super::produce::{Heard, Writer, deliver, identify, prepare, send_all, was_damaged};
 use super::{Client, TOPICS, TRIMMED, error_name, pick};
 use crate::record::Identity;
 use skerry_checker::history::Outcome;
@@ -83,6 +83,9 @@ async fn haunt(
                 why: error_name(code),
             };
             client.complete(op, outcome);
+            if was_damaged(client, code, &batches[0]) {
+                return;
+            }
             if ResponseError::try_from_code(code) != Some(ResponseError::InvalidProducerEpoch) {
                 let name = error_name(code);
                 client.shared.violation(

@@ -218,6 +218,7 @@ impl World<'_> {
             | Fault::CutLink { .. }
             | Fault::FlappingLink { .. }
             | Fault::LateLink { .. }
+            | Fault::CorruptBatches { .. }
             | Fault::BadConnections { .. } => self.trouble_a_link(&name, fault),
         }
     }

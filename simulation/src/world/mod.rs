@@ -42,7 +42,8 @@ use crate::workload::{self, Cluster, Phase, Shared};
 use skerry_checker::Violation;
 use skerry_checker::history::{History, Note};
 
-const KAFKA_PORT: u16 = 9092;
+/// Where nodes listen for clients.
+pub(crate) const KAFKA_PORT: u16 = 9092;
 /// How long load goes on after everything has healed.
 const HEALED_MS: u64 = 1_500;
 /// No client needs longer to end the operation in hand.
@@ -175,11 +176,17 @@ impl<'a> World<'a> {
             write_to: scenario.write_to.clone(),
             packed: scenario.packed,
         };
-        let shared = Shared::new(cluster, violations.clone(), rotten.clone(), trace.clone());
+        let net = NetControl::new("world", None, trace.clone());
+        let shared = Shared::new(
+            cluster,
+            violations.clone(),
+            rotten.clone(),
+            net.corrupted(),
+            trace.clone(),
+        );
         if scenario.nodes > 1 {
             shared.note(Note::SeveralNodes);
         }
-        let net = NetControl::new("world", None, trace.clone());
         let nodes = new_nodes(scenario, &names, &net, &shared);
         let disks = nodes.iter().map(|node| node.host.disk.clone()).collect();
         let marks = nodes.iter().map(|node| node.process.wal_mark()).collect();
@@ -453,6 +460,7 @@ impl<'a> World<'a> {
             seen: {
                 let mut seen = self.watcher.map(|watcher| watcher.seen).unwrap_or_default();
                 seen.extend(self.felt);
+                seen.extend(self.shared.corrupted.counts());
                 seen
             },
             story: self.story.map(|story| story.end(self.now_ms * 1_000, &history)),

@@ -17,6 +17,8 @@ pub(super) enum Step {
     Mend(Vec<(String, String)>),
     StopFlapping(String, String),
     GoodConnections(String),
+    /// Nothing that a host sends is damaged any more.
+    Intact(String),
     /// All links of a host are held.
     HoldHost(String),
     ReleaseHost(String),
@@ -40,6 +42,7 @@ impl World<'_> {
             }
             Step::StopFlapping(a, b) => self.sim.set_link_fail_rate(a, b, 0.0),
             Step::GoodConnections(host) => self.control(&host).set_faults(LinkFaults::default()),
+            Step::Intact(host) => self.control(&host).corrupt_nothing(),
             Step::HoldHost(name) => {
                 self.trace.event(&name, format_args!("its links are held"));
                 for other in self.links.others(&name) {
@@ -77,6 +80,7 @@ impl World<'_> {
         | Fault::CutLink { host, .. }
         | Fault::FlappingLink { host, .. }
         | Fault::LateLink { host, .. }
+        | Fault::CorruptBatches { host, .. }
         | Fault::BadConnections { host, .. }) = &fault
         else {
             return;
@@ -85,7 +89,8 @@ impl World<'_> {
             return;
         };
         // Nobody is linked to itself.
-        if name == host && !matches!(fault, Fault::BadConnections { .. }) {
+        let of_one = matches!(fault, Fault::BadConnections { .. } | Fault::CorruptBatches { .. });
+        if name == host && !of_one {
             return;
         }
         match fault {
@@ -108,6 +113,12 @@ impl World<'_> {
                 );
                 self.links.apply(&mut self.sim);
                 self.later(for_ms, Step::LateArrives(name, host));
+            }
+            Fault::CorruptBatches { one_in, for_ms, .. } => {
+                let sender = if host.is_empty() { name } else { host };
+                let rng = Rng::seeded(self.scenario.seed ^ 0xc0_44d7 ^ (self.now_ms << 24));
+                self.control(&sender).corrupt(one_in, rng);
+                self.later(for_ms, Step::Intact(sender));
             }
             Fault::CutLink { way, for_ms, .. } => {
                 let ways = ways_between(&name, &host, way);
@@ -290,9 +301,11 @@ impl World<'_> {
     pub(super) fn heal_network(&mut self) {
         for client in self.clients.values() {
             client.net.set_faults(LinkFaults::default());
+            client.net.corrupt_nothing();
         }
         for node in &self.nodes {
             node.host.net.set_faults(LinkFaults::default());
+            node.host.net.corrupt_nothing();
         }
         self.links.heal();
         self.links.apply(&mut self.sim);

@@ -26,7 +26,7 @@ use crate::gate::{Caller, Counted, Operation, Resource};
 use crate::kafka::dispatch::{self, Api, Context, Outcome, Pending, Refusal};
 use crate::kafka::errors;
 use crate::kafka::frame::Request;
-use crate::kafka::pipeline::{Pipeline, Sent, TopicKey};
+use crate::kafka::pipeline::{Pipeline, Place, Sent, TopicKey};
 use crate::partition::{AckError, Acks, Appending, Partition, ProduceError};
 use crate::partitions::LocalTopic;
 
@@ -214,7 +214,7 @@ impl<'a> Produce<'a> {
                 .map(|data| {
                     let index = data.index;
                     let head = data.records.as_deref().and_then(BatchHeader::read);
-                    let sent = || sent(self.version, &response, index, head.as_ref());
+                    let place = || place(self.version, &response, index);
                     let partition = found.as_ref().map_err(|code| *code).and_then(|topic| {
                         topic
                             .partition(index)
@@ -226,7 +226,7 @@ impl<'a> Produce<'a> {
                             .unwrap_or(false),
                         _ => false,
                     };
-                    let appended = in_order(&mut pipeline, sent, knows, || {
+                    let appended = in_order(&mut pipeline, place, head.as_ref(), knows, || {
                         let partition = partition.as_ref().map_err(|code| *code)?;
                         self.append(partition, data.records)
                     });
@@ -333,26 +333,22 @@ impl<'a> Produce<'a> {
     }
 }
 
-/// An idempotent producer's batch in a request for the topic of `response`.
-fn sent(
-    version: i16,
-    response: &TopicProduceResponse,
-    index: i32,
-    head: Option<&BatchHeader>,
-) -> Option<Sent> {
-    let key = if version >= 13 {
+/// A partition of the topic of `response`.
+fn place(version: i16, response: &TopicProduceResponse, partition: i32) -> Place {
+    let topic = if version >= 13 {
         TopicKey::Id(skerry_types::Uuid(response.topic_id.into_bytes()))
     } else {
         TopicKey::Name(response.name.as_str().into())
     };
-    Sent::new(key, index, head?)
+    Place { topic, partition }
 }
 
 /// Appends a batch, unless one that its producer sent before it was refused for a moment and has not come again. Where
 /// the log knows the producer, it says so itself, and only the answer changes.
 fn in_order(
     pipeline: &mut Pipeline,
-    sent: impl Fn() -> Option<Sent>,
+    place: impl Fn() -> Place,
+    head: Option<&BatchHeader>,
     log_knows: impl FnOnce() -> bool,
     append: impl FnOnce() -> Result<Appending, Refused>,
 ) -> Result<Appending, Refused> {
@@ -363,6 +359,7 @@ fn in_order(
         ),
         records: Vec::new(),
     };
+    let sent = || Sent::new(place(), head?);
     // Nearly always nothing is remembered, and nothing is looked for.
     let waiting = if pipeline.is_empty() { None } else { sent() };
     if let Some(sent) = &waiting
@@ -382,6 +379,10 @@ fn in_order(
             if let Some(code) = waiting.as_ref().and_then(|sent| pipeline.held_back(sent)) {
                 return Err(held_back(code));
             }
+        }
+        Err(refused) if refused.code == ResponseError::CorruptMessage => {
+            // What its head says is not to be believed.
+            pipeline.refuse_unread(place(), refused.code);
         }
         Err(refused) if refused.code.is_retriable() => {
             if let Some(sent) = waiting.or_else(sent) {
@@ -443,7 +444,8 @@ async fn wait_for_all(
             // The next leader may not have it, and this broker may be the next leader.
             let (index, head) = (appended.response.index, appended.head.as_ref());
             if failure.code == ResponseError::NotLeaderOrFollower
-                && let Some(sent) = sent(version, &topic.response, index, head)
+                && let Some(sent) =
+                    head.and_then(|head| Sent::new(place(version, &topic.response, index), head))
             {
                 context.pipeline.lock().refuse(sent, failure.code);
             }
