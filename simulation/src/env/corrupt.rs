@@ -193,7 +193,7 @@ mod tests {
             }
         }
         // Neither the offset, nor the epoch, nor the magic.
-        for at in [33, 33 + 40 + batch(1).len()] {
+        for at in [33, 33 + batch(1).len() + 7] {
             let forbidden = (at..at + LENGTH_AT).chain(at + 12..at + 17);
             assert!(forbidden.into_iter().all(|place| !struck.contains(&place)));
             assert!(struck.range(at..at + HEADER_BYTES).count() > 30);
