@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// At most one part in so many of the disk's time is the scrub's: where a read is slow because others read and write,
 /// the rest after it is as much longer.
 const DISK_SHARE: u32 = 10;
+/// A disk that stood still for half a minute and goes on is not left alone for five: nothing is read before the rate
+/// allows it, but damage must not wait for what is over.
+const REST_MAX: Duration = Duration::from_secs(10);
 /// How long to wait while requests need the memory.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -134,7 +137,7 @@ async fn rest(broker: &Broker, bytes: usize, rate: u64, began: Instant) {
 fn rest_after(bytes: usize, took: Duration, bytes_per_second: u64) -> Duration {
     let nanos = (bytes as u128 * 1_000_000_000) / u128::from(bytes_per_second.max(1));
     let by_rate = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_sub(took);
-    by_rate.max(took.saturating_mul(DISK_SHARE - 1))
+    by_rate.max(took.saturating_mul(DISK_SHARE - 1).min(REST_MAX))
 }
 
 #[cfg(test)]
@@ -155,7 +158,12 @@ mod tests {
         let rest = |took_ms| rest_after(MIB, Duration::from_millis(took_ms), 2 << 20).as_millis();
         assert_eq!(rest(50), 450, "a tenth of its time");
         assert_eq!(rest(100), 900);
-        assert_eq!(rest(2_000), 18_000);
+        assert_eq!(rest(1_000), 9_000);
+        assert_eq!(
+            rest(30_000),
+            10_000,
+            "it goes on again: see seed 151 of three nodes"
+        );
     }
 
     #[test]
