@@ -45,8 +45,8 @@ pub(super) struct MetadataWatch {
 /// What is true of the quorum itself (24).
 #[derive(Default)]
 pub(super) struct QuorumWatch {
-    /// Who led in which term.
-    leaders: BTreeMap<u64, BrokerId>,
+    /// In which term who led.
+    leaders: BTreeSet<(u64, BrokerId)>,
     /// The last entry that anybody knew to be committed.
     committed: u64,
     /// Who voted when that was.
@@ -244,11 +244,18 @@ impl QuorumWatch {
         }
     }
 
-    /// One leads in a term, and has everything that was committed before.
+    /// One leads in a term, and has everything that was committed before. Votes are ordered by term and node (openraft's
+    /// `leader_id_adv`): in a term a node with a greater number may take the place of one with a smaller one, which then
+    /// commits nothing more, and never the reverse.
     fn check_leader(&mut self, status: &QuorumStatus, committed: u64, found: &mut Found) {
         let Some(leader) = status.leader else { return };
-        let first = *self.leaders.entry(status.term).or_insert(leader);
-        if first != leader {
+        if status.role != Role::Leader {
+            return;
+        }
+        let is_new = self.leaders.insert((status.term, leader));
+        let newest = self.leaders.last().copied();
+        let first = newest.filter(|(term, other)| is_new && *term == status.term && *other > leader);
+        if let Some((_, first)) = first {
             found.push((
                 "two-controllers",
                 format!(
@@ -259,8 +266,7 @@ impl QuorumWatch {
                 ),
             ));
         }
-        let newest = self.leaders.last_key_value().map(|(term, _)| *term);
-        if status.role == Role::Leader && newest == Some(status.term) && status.last_log_index < committed {
+        if newest == Some((status.term, leader)) && status.last_log_index < committed {
             found.push((
                 "incomplete-controller",
                 format!(
