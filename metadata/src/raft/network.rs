@@ -31,6 +31,13 @@ use crate::config::Timings;
 /// Messages are split well below this; a snapshot travels in chunks.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// How often a peer that owes an answer is asked whether it is still there. Where it lost its power nobody says that a
+/// connection is gone, and who has nothing left to send waits until its deadline: a minute for a snapshot, and as long the
+/// peer, back by then, would get nothing.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// A connection is given up that does not answer this for so long. Whoever stands still may take up to that.
+const PING_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Why a call has no answer.
 #[derive(Debug, Error)]
 pub(super) enum CallError {
@@ -124,7 +131,10 @@ pub(super) fn client_of(env: &Env, addr: &str) -> Client {
         async move { env.net.dial(&addr).await.map(TokioIo::new) }
     });
     // The connector knows the address: the URI only names the protocol.
-    let channel = Endpoint::from_static("http://quorum.skerry").connect_with_connector_lazy(connector);
+    let channel = Endpoint::from_static("http://quorum.skerry")
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .connect_with_connector_lazy(connector);
     QuorumClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)

@@ -24,6 +24,12 @@ struct Core {
     partitions: Vec<Placed>,
 }
 
+/// A full disk tells producers to wait, as long as it lasts, and its partitions stay where they are.
+fn is_on_a_full_disk(placed: &Placed, fates: &[(usize, Fate)]) -> bool {
+    let mut places = placed.replicas.iter().chain(&placed.complete);
+    places.any(|place| fates.contains(&(*place, Fate::Full)))
+}
+
 impl World<'_> {
     /// Heals a core alone, and waits until it serves; false when a promise was broken.
     pub(super) fn live_on_a_core(&mut self) -> bool {
@@ -78,9 +84,7 @@ impl World<'_> {
         let members = survivors::choose(self.nodes.len(), &voters, &partitions, &rng)?;
         let others = (0..self.nodes.len()).filter(|node| !members.contains(node));
         let fates: Vec<_> = others.map(|node| (node, Fate::draw(&rng))).collect();
-        // A full disk tells producers to wait, as long as it lasts, and its partitions stay where they are.
-        let full = |place: &usize| fates.contains(&(*place, Fate::Full));
-        partitions.retain(|placed| !placed.replicas.iter().any(full));
+        partitions.retain(|placed| !is_on_a_full_disk(placed, &fates));
         Some(Core {
             members,
             fates,
@@ -155,12 +159,24 @@ impl World<'_> {
         }
     }
 
+    /// What the core has to serve as things are now: a reassignment may have moved a partition to a full disk since the core
+    /// was chosen (seed 199 of five nodes).
+    fn to_be_served(&self, core: &Core) -> Vec<String> {
+        let placed = self
+            .watcher
+            .as_ref()
+            .map_or(Vec::new(), |watcher| watcher.placed());
+        let is_known = |placed: &Placed| core.partitions.iter().any(|known| known.name == placed.name);
+        placed
+            .into_iter()
+            .filter(|placed| is_known(placed) && !is_on_a_full_disk(placed, &core.fates))
+            .map(|placed| placed.name)
+            .collect()
+    }
+
     fn what_core_lacks(&self, core: &Core) -> Option<String> {
-        let names: Vec<&str> = core
-            .partitions
-            .iter()
-            .map(|placed| placed.name.as_str())
-            .collect();
+        let names = self.to_be_served(core);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let watcher = self.watcher.as_ref()?;
         watcher.what_a_core_lacks(&self.brokers(), &core.members, &names)
     }
@@ -178,12 +194,12 @@ impl World<'_> {
     fn probe_core(&mut self, core: &Core) -> Result<Option<String>, ()> {
         let host = self.new_host(PROBE);
         let shared = self.shared.clone();
-        let groups = if core.partitions.len() == self.watched_partitions() {
+        let names = self.to_be_served(core);
+        let groups = if names.len() == self.watched_partitions() {
             self.scenario.groups()
         } else {
             Vec::new()
         };
-        let names: Vec<String> = core.partitions.iter().map(|placed| placed.name.clone()).collect();
         let heard: Arc<Mutex<Option<Result<(), String>>>> = Arc::default();
         let told = heard.clone();
         self.sim.client(PROBE, async move {
