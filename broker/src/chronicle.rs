@@ -122,9 +122,20 @@ impl Change {
             }),
             (Some(was), None) => told.push(format!(
                 "nobody leads in place of {was}; broker {} may, once there",
-                ids(&now.elr)
+                ids(&Self::without(&now.elr, &now.offline))
             )),
             _ => {}
+        }
+        let offline = Self::without(&now.offline, &old.offline);
+        if !offline.is_empty() {
+            told.push(format!("broker {} cannot open its copy", ids(&offline)));
+        }
+        let back = Self::without(&old.offline, &now.offline);
+        if !back.is_empty() {
+            told.push(format!(
+                "broker {} can open its copy again, or begins an empty one",
+                ids(&back)
+            ));
         }
         let (left, came) = (self.left(), self.came());
         if !left.is_empty() && now.leader.is_some() {

@@ -58,6 +58,8 @@ pub(crate) struct ClusterView {
     pub(crate) fenced: Vec<BrokerId>,
     /// Partitions of the whole cluster that nobody leads.
     pub(crate) leaderless: Troubled,
+    /// Partitions of the whole cluster with a copy that its broker cannot open.
+    pub(crate) offline: Troubled,
     /// Partitions led here that have fewer replicas in sync than they should.
     pub(crate) under_replicated: Troubled,
     /// Partitions led here that refuse `acks=all`: fewer replicas in sync than `min.insync.replicas`.
@@ -87,6 +89,9 @@ impl ClusterView {
         };
         for topic in image.topics() {
             for (index, partition) in topic.partitions.iter().enumerate() {
+                if !partition.offline.is_empty() {
+                    view.offline.add(&topic.name, index);
+                }
                 if partition.leader.is_none() {
                     view.leaderless.add(&topic.name, index);
                 } else if partition.leader == Some(me) {
@@ -127,6 +132,7 @@ impl ClusterView {
         [
             fenced,
             self.leaderless.told("without a leader in the cluster"),
+            self.offline.told("with a copy that its broker cannot open"),
             self.below_min_isr
                 .told("led here with less in sync than min.insync.replicas"),
             self.under_replicated.told("led here and under-replicated"),
@@ -192,6 +198,11 @@ pub(crate) fn register(
         "cluster_partitions_leaderless",
         "Partitions of the cluster without a leader",
         count(view.leaderless.count),
+    );
+    gauge(
+        "cluster_partitions_with_offline_copies",
+        "Partitions of the cluster with a copy that its broker cannot open",
+        count(view.offline.count),
     );
     gauge(
         "cluster_partitions_reassigning",

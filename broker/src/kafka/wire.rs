@@ -234,7 +234,9 @@ const fn refusal_code(refusal: &Refusal) -> ResponseError {
         Refusal::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
         Refusal::StaleBrokerEpoch { .. } => ResponseError::StaleBrokerEpoch,
         Refusal::BrokerInUse(_) => ResponseError::InvalidRequest,
-        Refusal::UnsupportedFeatureLevel { .. } => ResponseError::UnsupportedVersion,
+        Refusal::UnsupportedFeatureLevel { .. } | Refusal::FeatureLevelTooLow { .. } => {
+            ResponseError::UnsupportedVersion
+        }
         Refusal::FeatureLevelLowered { .. } => ResponseError::InvalidUpdateVersion,
         Refusal::NotLeader(_) => ResponseError::NotLeaderOrFollower,
         Refusal::FencedLeaderEpoch { .. } => ResponseError::FencedLeaderEpoch,

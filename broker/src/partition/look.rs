@@ -114,7 +114,7 @@ impl Partition {
             is_led: matches!(state.role, Role::Leader(_)),
             is_offline,
             is_damaged: is_damaged && !is_offline,
-            is_suspected: is_offline || is_damaged || state.suspected.is_some(),
+            is_suspected: is_offline || is_damaged || state.suspected.is_some() || state.is_called_offline(),
             records_lacking: state.records_lacking(),
             replication: state.replication(self.me),
         }

@@ -409,6 +409,18 @@ impl Partition {
         self.state.lock().offline().map(str::to_owned)
     }
 
+    /// Its log is open, though it may take no more.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state.lock().storage, Storage::Open(_))
+    }
+
+    /// The metadata takes this copy for one that cannot be opened.
+    #[must_use]
+    pub fn is_called_offline(&self) -> bool {
+        self.state.lock().is_called_offline()
+    }
+
     /// Gives up the log: what is left of it is set aside.
     pub fn go_offline(&self, why: &str) {
         let mut state = self.state.lock();
@@ -466,6 +478,12 @@ impl Partition {
 }
 
 impl State {
+    fn is_called_offline(&self) -> bool {
+        self.assigned
+            .as_ref()
+            .is_some_and(|assigned| assigned.is_called_offline)
+    }
+
     fn offline(&self) -> Option<&str> {
         match &self.storage {
             Storage::Offline(why) => Some(why),

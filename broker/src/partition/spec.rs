@@ -64,6 +64,8 @@ pub struct Assignment {
     pub leader_epoch: LeaderEpoch,
     /// Who has a copy, and who is in sync.
     pub view: PartitionView,
+    /// The metadata takes this broker's copy for one that cannot be opened.
+    pub is_called_offline: bool,
     /// `min.insync.replicas` by the same image.
     pub min_in_sync: usize,
     /// The registration of this start of the broker. `None`: it has none yet, and neither leads nor follows. What the

@@ -370,6 +370,7 @@ impl Partitions {
                 replicas: metadata.replicas.clone(),
                 in_sync: metadata.isr.clone(),
             },
+            is_called_offline: metadata.offline.contains(&self.me),
             min_in_sync: image.min_insync_replicas(topic, metadata),
             registration: self.registration(image),
         };

@@ -196,7 +196,7 @@ impl Replication {
             Assigned::Nothing => self.end_following(partition),
         }
         drop(one_at_a_time);
-        if partition.offline().is_some() {
+        if partition.offline().is_some() || partition.is_called_offline() {
             self.look_at_damage(partition);
         }
     }

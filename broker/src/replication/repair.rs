@@ -4,7 +4,9 @@
 //! sent, the scrub): here it is looked at again, so that nobody's mistake costs a copy. Then the metadata must know that
 //! this copy does not count any more (`ReplicaLost`): only then is what is left of it set aside, and an empty log
 //! follows the leader. Where no other copy may lead, nothing is touched: this one is all there is, and what can be read
-//! of it is served. What was set aside is removed when the new copy is in sync.
+//! of it is served. If it cannot even be opened, the metadata is told (`ReplicaOffline`), so that nobody waits for a
+//! leader that cannot lead, and a person can choose another copy (`skerry cluster elect --unclean`): then this one is
+//! made again from that. What was set aside is removed when the new copy is in sync.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +15,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use skerry_log::ReadError;
 use skerry_log::batch::Batches;
-use skerry_metadata_state::{self as metadata, BrokerGuard, Command, Image, Outcome, ReplicaLost};
+use skerry_metadata_state::{
+    self as metadata, BrokerGuard, Command, Image, Outcome, REPLICAS_OFFLINE_LEVEL, ReplicaLost,
+    ReplicaOffline,
+};
 use skerry_types::{BrokerId, Instant, Offset, is_planted, reached};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +136,15 @@ enum Done {
 
 async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Done {
     if let Some(why) = partition.offline() {
-        return repair(broker, partition, &why, Others::Known).await;
+        let done = repair(broker, partition, &why, Others::Known).await;
+        if matches!(done, Done::Refused(_)) && !partition.is_open() {
+            tell_offline(broker, partition, true).await;
+        }
+        return done;
+    }
+    // An earlier start could not open it.
+    if partition.is_called_offline() {
+        tell_offline(broker, partition, false).await;
     }
     match look(broker, partition).await {
         // Served until another one can take over: most of it can be read.
@@ -205,7 +218,8 @@ enum Others {
 
 /// Why nobody but `me` could lead.
 fn refusal(image: &Image, metadata: &metadata::Partition, me: BrokerId, others: Others) -> Option<String> {
-    let mut eligible = metadata.isr.iter().chain(&metadata.elr).filter(|id| **id != me);
+    let others_may = metadata.isr.iter().chain(&metadata.elr);
+    let mut eligible = others_may.filter(|id| **id != me && !metadata.offline.contains(id));
     if metadata.replicas.len() < 2 {
         Some("it is the only one".to_owned())
     } else if !metadata.isr.contains(&me) && !metadata.elr.contains(&me) {
@@ -217,6 +231,41 @@ fn refusal(image: &Image, metadata: &metadata::Partition, me: BrokerId, others: 
         Some("no other one can take over now".to_owned())
     } else {
         None
+    }
+}
+
+/// Tells the metadata whether this copy can be opened, where it does not know.
+async fn tell_offline(broker: &Arc<Broker>, partition: &Arc<Partition>, is_offline: bool) {
+    let image = broker.image();
+    let Some(epoch) = broker.partitions().registration(&image) else {
+        return;
+    };
+    if partition.is_called_offline() == is_offline || image.feature_level() < REPLICAS_OFFLINE_LEVEL {
+        return;
+    }
+    let name = partition.name();
+    let told = Command::ReplicaOffline(ReplicaOffline {
+        replica: BrokerGuard {
+            broker: broker.id(),
+            epoch,
+        },
+        topic: partition.topic_id(),
+        partition: name.partition,
+        is_offline,
+    });
+    match broker.propose(told).await {
+        Ok(Outcome::Refused(why)) => {
+            tracing::info!(partition = %name, is_offline, %why, "the metadata does not take that this copy is offline, or back")
+        }
+        Ok(_) => reached(if is_offline {
+            "offline-copy-told"
+        } else {
+            "offline-copy-is-back"
+        }),
+        // Whoever looks at all partitions comes again.
+        Err(error) => {
+            tracing::info!(partition = %name, is_offline, %error, "cannot tell whether this copy is offline")
+        }
     }
 }
 

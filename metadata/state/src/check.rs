@@ -64,12 +64,13 @@ impl Image {
             removing,
             isr,
             elr,
+            offline,
             leader,
             ..
         } = partition;
         let distinct = |list: &[_]| list.iter().enumerate().all(|(at, one)| !list[..at].contains(one));
         let are_replicas = |list: &[_]| distinct(list) && list.iter().all(|member| replicas.contains(member));
-        let active = |list: &[BrokerId]| list.iter().any(|&member| self.is_active(member));
+        let able = |list: &[BrokerId]| list.iter().any(|&member| self.is_able(partition, member));
         let holds = [
             (
                 !replicas.is_empty() && distinct(replicas),
@@ -99,8 +100,13 @@ impl Image {
             ),
             (leader.is_some() || isr.is_empty(), "in sync with nobody"),
             (
-                leader.is_some() || !(active(elr) || topic.elects_unclean() && active(replicas)),
+                leader.is_some() || !(able(elr) || topic.elects_unclean() && able(replicas)),
                 "nobody leads, though somebody could",
+            ),
+            (are_replicas(offline), "offline without a replica"),
+            (
+                offline.iter().all(|member| !isr.contains(member)),
+                "offline and in sync",
             ),
             (are_replicas(elr), "eligible without a replica"),
             (

@@ -49,6 +49,9 @@ pub enum Command {
     ChangePartition(ChangePartition),
     /// A broker's copy is damaged or gone and must not count any more. Accepted: it may start from empty.
     ReplicaLost(ReplicaLost),
+    /// A broker cannot open its copy, or can again. Such a copy leads nothing, and counts for what it was: nobody else
+    /// may lead in its place who could not before (KIP-858). From feature level 2 on.
+    ReplicaOffline(ReplicaOffline),
     /// Elects another leader of one partition.
     ElectLeader(ElectLeader),
     /// Moves the replicas of one partition to other brokers, or cancels that (KIP-455).
@@ -73,6 +76,7 @@ impl Command {
         match self {
             Self::ChangePartition(_)
             | Self::ReplicaLost(_)
+            | Self::ReplicaOffline(_)
             | Self::ElectLeader(_)
             | Self::AlterReassignment(_) => true,
             Self::InitCluster { .. }
@@ -271,6 +275,19 @@ pub struct ReplicaLost {
     pub topic: TopicId,
     /// The partition.
     pub partition: PartitionIndex,
+}
+
+/// See [`Command::ReplicaOffline`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaOffline {
+    /// Whose copy.
+    pub replica: BrokerGuard,
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// It cannot be opened. `false`: it can.
+    pub is_offline: bool,
 }
 
 /// See [`Command::AlterReassignment`].

@@ -151,6 +151,9 @@ pub struct Partition {
     pub isr: Vec<BrokerId>,
     /// Who is not in sync and yet has everything acknowledged (KIP-966), in the order of `replicas`.
     pub elr: Vec<BrokerId>,
+    /// Whose copy cannot be opened, in the order of `replicas`: in sync it is not, and lead it may not. It may be the one
+    /// copy that has everything.
+    pub offline: Vec<BrokerId>,
     /// Who leads.
     pub leader: Option<BrokerId>,
     /// Grows with every election. While nobody leads it is the last leader's.
@@ -244,6 +247,12 @@ impl Image {
     #[must_use]
     pub fn is_active(&self, id: BrokerId) -> bool {
         self.brokers.get(&id).is_some_and(|broker| broker.is_active())
+    }
+
+    /// True for a replica that could lead, had it the records: its broker is active and can open its copy.
+    #[must_use]
+    pub fn is_able(&self, partition: &Partition, replica: BrokerId) -> bool {
+        self.is_active(replica) && !partition.offline.contains(&replica)
     }
 
     /// The brokers that take part, by number.

@@ -22,7 +22,7 @@ pub use apply::{Applied, State};
 pub use codec::{COMMAND_VERSION, DecodeError, SNAPSHOT_VERSION};
 pub use command::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions,
-    CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost,
+    CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost, ReplicaOffline,
 };
 pub use controller::{Answer, Controller, ControllerSettings, Decision, DecisionId, Decisions, Probe};
 pub use image::{Broker, ConfigMap, ConfigResource, HostPort, Image, Partition, Topic};
@@ -30,7 +30,9 @@ pub use map::PersistentMap;
 pub use outcome::{Delta, Outcome, Refusal};
 
 /// The newest feature level that this program speaks; a cluster starts at it.
-pub const FEATURE_LEVEL: u16 = 1;
+pub const FEATURE_LEVEL: u16 = 2;
+/// From this feature level on the metadata knows of copies that cannot be opened ([`Command::ReplicaOffline`]).
+pub const REPLICAS_OFFLINE_LEVEL: u16 = 2;
 /// Producer ids are handed out to brokers in blocks of this many, as Kafka does.
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
 /// The most partitions of one topic. Kafka has the limit for one CreateTopics and none for CreatePartitions, where

@@ -128,6 +128,14 @@ pub enum Refusal {
         /// Who does not speak it.
         broker: BrokerId,
     },
+    /// The cluster has not been raised yet to the level from which on the command may be written.
+    #[error("the feature level is {current}: this takes {needed}")]
+    FeatureLevelTooLow {
+        /// The level now.
+        current: u16,
+        /// The level that it takes.
+        needed: u16,
+    },
     /// A level cannot be lowered.
     #[error("the feature level is {current}: it cannot become {wanted}")]
     FeatureLevelLowered {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use skerry_metadata_state::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
     CreatePartitions, CreateTopic, DecodeError, ElectLeader, Election, FeatureRange, HostPort, Image,
-    Outcome, Placement, RegisterBroker, ReplicaLost, State,
+    Outcome, Placement, RegisterBroker, ReplicaLost, ReplicaOffline, State,
 };
 use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, Uuid, WallMs};
 
@@ -131,10 +131,10 @@ fn a_newer_version_is_named() {
         }
     );
     let mut bytes = Image::default().encode();
-    bytes[0] = 2;
+    bytes[0] = 3;
     assert_eq!(
         Image::decode(&bytes).unwrap_err().to_string(),
-        "a metadata snapshot has version 2; this program reads up to 1: a newer skerry wrote it"
+        "a metadata snapshot has version 3; this program reads up to 2: a newer skerry wrote it"
     );
 }
 
@@ -266,6 +266,9 @@ fn single_command() -> impl Strategy<Value = Command> {
         3 => (guard(), id(), 0..4_i32).prop_map(|(replica, topic, partition)| {
             Command::ReplicaLost(ReplicaLost { replica, topic, partition: PartitionIndex(partition) })
         }),
+        3 => (guard(), id(), 0..4_i32, any::<bool>()).prop_map(|(replica, topic, partition, is_offline)| {
+            Command::ReplicaOffline(ReplicaOffline { replica, topic, partition: PartitionIndex(partition), is_offline })
+        }),
         4 => (id(), 0..4_i32, prop::option::weighted(0.8, some_replicas()), prop::bool::weighted(0.9)).prop_map(
             |(topic, partition, target, may_change_factor)| {
                 Command::AlterReassignment(AlterReassignment {
@@ -297,6 +300,10 @@ fn current(image: &Image, command: Command, honest: bool) -> Command {
         Command::ReplicaLost(mut lost) => {
             lost.replica = current(lost.replica);
             Command::ReplicaLost(lost)
+        }
+        Command::ReplicaOffline(mut copy) => {
+            copy.replica = current(copy.replica);
+            Command::ReplicaOffline(copy)
         }
         Command::Batch(commands) => Command::Batch(
             commands

@@ -125,6 +125,233 @@ fn the_last_in_sync_replica_stays_eligible() {
     );
 }
 
+/// KIP-858: a replica whose directory is offline leads nothing. Here it stays what it is until another one has all of it:
+/// it may be the last copy that does.
+#[test]
+fn a_copy_that_cannot_be_opened_leads_nothing_and_is_not_forgotten() {
+    check(
+        "init one level=2
+         register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         register 3 a
+         unfence 3
+         create t at=1,2,3 min=2
+         offline t 1
+         show t
+         isr t 2 1,2,3
+         offline t 2
+         show t
+         isr t 3 3
+         offline t 3
+         show t
+         lost t 3
+         online t 2
+         show t
+         lost t 3
+         show t",
+        expect![[r#"
+            1: init one level=2 -> ClusterId(b25lAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(b25lAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(2)
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: register 2 a -> BrokerRegistered { epoch: 4 }
+                 broker 2
+            5: unfence 2 -> Done
+                 broker 2
+            6: register 3 a -> BrokerRegistered { epoch: 6 }
+                 broker 3
+            7: unfence 3 -> Done
+                 broker 3
+            8: create t at=1,2,3 min=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            9: offline t 1 -> PartitionChanged { leader_epoch: 1, partition_epoch: 1 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2 3] offline [1] leader 2 epoch 1 version 1
+            10: isr t 2 1,2,3 -> refused: broker 1 cannot be in sync
+            11: offline t 2 -> PartitionChanged { leader_epoch: 2, partition_epoch: 2 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [3] offline [1 2] elr [2] leader 3 epoch 2 version 2
+            12: isr t 3 3 -> PartitionChanged { leader_epoch: 2, partition_epoch: 3 }
+                 changed t-0
+            13: offline t 3 -> PartitionChanged { leader_epoch: 2, partition_epoch: 4 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [] offline [1 2 3] elr [2 3] leader nobody epoch 2 version 4
+            14: lost t 3 -> refused: broker 3 has the last copy that may lead
+            15: online t 2 -> PartitionChanged { leader_epoch: 3, partition_epoch: 5 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2] offline [1 3] elr [3] leader 2 epoch 3 version 5
+            16: lost t 3 -> PartitionChanged { leader_epoch: 4, partition_epoch: 6 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2] offline [1] leader 2 epoch 4 version 6
+        "#]],
+    );
+}
+
+#[test]
+fn a_person_gives_up_the_last_copy_where_it_cannot_be_opened() {
+    check(
+        "init one level=2
+         register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         create t at=1,2
+         isr t 1 1
+         offline t 1
+         show t
+         lost t 1
+         offline t 2
+         elect-unclean t
+         online t 2
+         fence 1
+         register 1 b
+         unfence 1
+         show t
+         elect-unclean t
+         show t
+         lost t 1
+         show t
+         isr t 2 2,1
+         show t",
+        expect![[r#"
+            1: init one level=2 -> ClusterId(b25lAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(b25lAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(2)
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: register 2 a -> BrokerRegistered { epoch: 4 }
+                 broker 2
+            5: unfence 2 -> Done
+                 broker 2
+            6: create t at=1,2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            7: isr t 1 1 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed t-0
+            8: offline t 1 -> PartitionChanged { leader_epoch: 0, partition_epoch: 2 }
+                 changed t-0
+               t-0: replicas [1 2] isr [] offline [1] elr [1] leader nobody epoch 0 version 2
+            9: lost t 1 -> refused: broker 1 has the last copy that may lead
+            10: offline t 2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 3 }
+                 changed t-0
+            11: elect-unclean t -> refused: no replica can lead
+            12: online t 2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 4 }
+                 changed t-0
+            13: fence 1 -> Done
+                 broker 1
+            14: register 1 b -> BrokerRegistered { epoch: 14 }
+                 broker 1
+            15: unfence 1 -> Done
+                 broker 1
+               t-0: replicas [1 2] isr [] offline [1] elr [1] leader nobody epoch 0 version 4
+            16: elect-unclean t -> PartitionChanged { leader_epoch: 1, partition_epoch: 5 }
+                 changed t-0
+               t-0: replicas [1 2] isr [2] offline [1] leader 2 epoch 1 version 5
+            17: lost t 1 -> PartitionChanged { leader_epoch: 2, partition_epoch: 6 }
+                 changed t-0
+               t-0: replicas [1 2] isr [2] leader 2 epoch 2 version 6
+            18: isr t 2 2,1 -> PartitionChanged { leader_epoch: 2, partition_epoch: 7 }
+                 changed t-0
+               t-0: replicas [1 2] isr [1 2] leader 2 epoch 2 version 7
+        "#]],
+    );
+}
+
+#[test]
+fn copies_that_cannot_be_opened_and_a_topic_that_elects_whoever_is_there() {
+    check(
+        "init one level=2
+         register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         create t at=1,2
+         isr t 1 1
+         config topic:t unclean.leader.election.enable=true
+         offline t 1
+         show t
+         offline t 2
+         show t
+         online t 1
+         show t
+         reassign t 1
+         show t
+         offline t 2",
+        expect![[r#"
+            1: init one level=2 -> ClusterId(b25lAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(b25lAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(2)
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: register 2 a -> BrokerRegistered { epoch: 4 }
+                 broker 2
+            5: unfence 2 -> Done
+                 broker 2
+            6: create t at=1,2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            7: isr t 1 1 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed t-0
+            8: config topic:t unclean.leader.election.enable=true -> Done
+                 config of Topic("t")
+            9: offline t 1 -> PartitionChanged { leader_epoch: 1, partition_epoch: 2 }
+                 changed t-0
+               t: {"unclean.leader.election.enable": "true"}
+               t-0: replicas [1 2] isr [2] offline [1] leader 2 epoch 1 version 2
+            10: offline t 2 -> PartitionChanged { leader_epoch: 1, partition_epoch: 3 }
+                 changed t-0
+               t: {"unclean.leader.election.enable": "true"}
+               t-0: replicas [1 2] isr [] offline [1 2] elr [2] leader nobody epoch 1 version 3
+            11: online t 1 -> PartitionChanged { leader_epoch: 2, partition_epoch: 4 }
+                 changed t-0
+               t: {"unclean.leader.election.enable": "true"}
+               t-0: replicas [1 2] isr [1] offline [2] leader 1 epoch 2 version 4
+            12: reassign t 1 -> PartitionChanged { leader_epoch: 3, partition_epoch: 5 }
+                 changed t-0
+               t: {"unclean.leader.election.enable": "true"}
+               t-0: replicas [1] isr [1] leader 1 epoch 3 version 5
+            13: offline t 2 -> refused: broker 2 cannot be in sync
+        "#]],
+    );
+}
+
+#[test]
+fn a_cluster_that_older_programs_take_part_in_knows_nothing_of_offline_copies() {
+    check(
+        "init one
+         register 1 a
+         unfence 1
+         create t at=1
+         offline t 1
+         show t",
+        expect![[r#"
+            1: init one -> ClusterId(b25lAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(b25lAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(1)
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: create t at=1 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            5: offline t 1 -> refused: the feature level is 1: this takes 2
+               t-0: replicas [1] isr [1] leader 1 epoch 0 version 0
+        "#]],
+    );
+}
+
 #[test]
 fn unclean_election_happens_only_where_it_is_asked_for() {
     check(
@@ -466,8 +693,9 @@ fn ids_and_levels_are_handed_out_once() {
             6: producer-ids 2 -> refused: broker 2 is not registered
             7: level 0 -> refused: the feature level is 1: it cannot become 0
             8: level 1 -> Done
-            9: level 2 -> refused: feature level 2 is not spoken by broker 1
-            10: register 2 a features=0 -> refused: feature level 1 is not spoken by broker 2
+            9: level 2 -> Done
+                 FeatureLevelChanged(2)
+            10: register 2 a features=0 -> refused: feature level 2 is not spoken by broker 2
         "#]],
     );
 }

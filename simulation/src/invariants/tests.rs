@@ -174,6 +174,7 @@ fn partition(replicas: &[i32], isr: &[i32], elr: &[i32], leader: Option<i32>) ->
         removing: Vec::new(),
         isr: ids(isr),
         elr: ids(elr),
+        offline: Vec::new(),
         leader: leader.map(BrokerId),
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),

@@ -296,13 +296,13 @@ pub(super) fn ids(brokers: &[BrokerId]) -> Vec<messages::BrokerId> {
         .collect()
 }
 
-/// The replicas whose broker does not take part.
+/// The replicas whose broker does not take part, or cannot open its copy.
 pub(super) fn offline(image: &Image, partition: &Partition) -> Vec<messages::BrokerId> {
     let offline: Vec<BrokerId> = partition
         .replicas
         .iter()
         .copied()
-        .filter(|replica| !image.is_unfenced(*replica))
+        .filter(|replica| !image.is_unfenced(*replica) || partition.offline.contains(replica))
         .collect();
     ids(&offline)
 }

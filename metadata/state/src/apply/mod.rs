@@ -127,6 +127,7 @@ impl<'a> Change<'a> {
             Command::AlterConfigs(configs) => self.alter_configs(configs),
             Command::ChangePartition(partition) => self.change_partition(partition),
             Command::ReplicaLost(lost) => self.replica_lost(lost),
+            Command::ReplicaOffline(copy) => self.replica_offline(copy),
             Command::ElectLeader(election) => self.elect_leader(election),
             Command::AlterReassignment(reassignment) => self.alter_reassignment(reassignment),
             Command::AllocateProducerIds(guard) => self.allocate_producer_ids(*guard),
@@ -154,6 +155,8 @@ impl<'a> Change<'a> {
             return Outcome::ClusterId(id);
         }
         self.image.cluster_id = Some(cluster_id);
+        // No level falls: what was written by it is there.
+        let feature_level = feature_level.max(self.image.feature_level);
         self.image.feature_level = feature_level;
         self.deltas.push(Delta::ClusterNamed(cluster_id));
         self.deltas.push(Delta::FeatureLevelChanged(feature_level));

@@ -7,7 +7,10 @@ use skerry_types::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicI
 use super::Change;
 use super::rules::{Copy, Rules};
 use super::topics::check_replicas;
-use crate::command::{AlterReassignment, ChangePartition, ElectLeader, Election, ReplicaLost};
+use crate::REPLICAS_OFFLINE_LEVEL;
+use crate::command::{
+    AlterReassignment, ChangePartition, ElectLeader, Election, ReplicaLost, ReplicaOffline,
+};
 use crate::image::{Partition, Topic};
 use crate::outcome::{Delta, Outcome, Refusal};
 
@@ -88,7 +91,7 @@ impl Change<'_> {
             };
             let able = registered
                 .is_some_and(|broker| broker.is_active() || (!broker.fenced && was_in_sync(&member.broker)));
-            if !able {
+            if !able || partition.offline.contains(&member.broker) {
                 return Err(Refusal::IneligibleReplica(member.broker));
             }
         }
@@ -117,7 +120,7 @@ impl Change<'_> {
                 if !partition
                     .replicas
                     .iter()
-                    .any(|&replica| self.image.is_active(replica)) =>
+                    .any(|&replica| self.image.is_able(partition, replica)) =>
             {
                 return Err(Refusal::EligibleLeadersNotAvailable);
             }
@@ -137,16 +140,49 @@ impl Change<'_> {
         let broker = request.replica.broker;
         let (topic, partition) = self.find(request.topic, request.partition)?;
         let counting = || partition.isr.iter().chain(&partition.elr);
-        if counting().any(|&member| member == broker) && counting().all(|&member| member == broker) {
+        // Of two copies that cannot be opened nobody knows which one could be saved: neither is thrown away.
+        let is_no_help = |member: &BrokerId| *member == broker || partition.offline.contains(member);
+        if counting().any(|&member| member == broker) && counting().all(is_no_help) {
             return Err(Refusal::LastReplica(broker));
         }
         let name = Arc::clone(&topic.name);
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
+            partition.offline.retain(|one| *one != broker);
             rules.leave(partition, broker, Copy::Lost);
             // What the broker reported of its copy before must not count any more, not even where it was not in sync
             // and a proposal that adds it is under way: the leader begins anew, and so does everybody who follows it.
             if partition.leader.is_some() {
                 partition.leader_epoch = next(partition.leader_epoch);
+            }
+        }))
+    }
+
+    pub(super) fn replica_offline(&mut self, request: &ReplicaOffline) -> Result<Outcome, Refusal> {
+        self.guarded(request.replica)?;
+        let broker = request.replica.broker;
+        let level = self.image.feature_level;
+        if level < REPLICAS_OFFLINE_LEVEL {
+            return Err(Refusal::FeatureLevelTooLow {
+                current: level,
+                needed: REPLICAS_OFFLINE_LEVEL,
+            });
+        }
+        let (topic, partition) = self.find(request.topic, request.partition)?;
+        if !partition.replicas.contains(&broker) {
+            return Err(Refusal::IneligibleReplica(broker));
+        }
+        let name = Arc::clone(&topic.name);
+        Ok(self.rework_one(&name, request.partition, |rules, partition| {
+            let was = std::mem::take(&mut partition.offline);
+            let is_offline = |one: &BrokerId| match *one == broker {
+                true => request.is_offline,
+                false => was.contains(one),
+            };
+            partition.offline = partition.replicas.iter().copied().filter(is_offline).collect();
+            if request.is_offline {
+                rules.leave(partition, broker, Copy::Kept);
+            } else {
+                rules.settle(partition);
             }
         }))
     }
@@ -234,6 +270,11 @@ impl Change<'_> {
     /// Puts partitions of one topic in their places; counts each that is another now in its epochs, and tells of it.
     fn put(&mut self, name: &Arc<str>, mut partitions: Vec<(usize, Partition)>) {
         let topic = self.image.topics.get_mut(name).expect("the caller found it");
+        for (_, after) in &mut partitions {
+            // Nobody asks what became of a copy that is wanted no more.
+            let replicas = &after.replicas;
+            after.offline.retain(|one| replicas.contains(one));
+        }
         partitions.retain(|(place, after)| *after != *topic.partitions[*place]);
         if partitions.is_empty() {
             return;

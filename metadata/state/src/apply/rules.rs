@@ -107,7 +107,7 @@ impl<'a> Rules<'a> {
     }
 
     /// Keeps the leader where it may lead, else takes the first replica in the order of the assignment that is in sync
-    /// and active, else the first that is eligible.
+    /// and able, else the first that is eligible.
     fn elect(&self, partition: &mut Partition) {
         if partition
             .leader
@@ -115,13 +115,9 @@ impl<'a> Rules<'a> {
         {
             return;
         }
-        let first = |among: &[BrokerId]| {
-            let mut able = partition
-                .replicas
-                .iter()
-                .filter(|replica| among.contains(replica) && self.image.is_active(**replica));
-            able.next().copied()
-        };
+        let able = |replica: &&BrokerId| self.image.is_able(partition, **replica);
+        let able: Vec<BrokerId> = partition.replicas.iter().filter(able).copied().collect();
+        let first = |among: &[BrokerId]| able.iter().find(|replica| among.contains(replica)).copied();
         partition.leader = first(&partition.isr);
         if partition.leader.is_some() {
             return;
@@ -135,23 +131,23 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Takes an eligible replica, else any that is active; one that a reassignment adds comes last, for it may have
+    /// Takes an eligible replica, else any that is able; one that a reassignment adds comes last, for it may have
     /// nothing yet.
     pub(super) fn elect_unclean(&self, partition: &mut Partition) {
         reached("unclean-election");
-        let mut active: Vec<BrokerId> = partition
+        let mut able: Vec<BrokerId> = partition
             .replicas
             .iter()
             .copied()
-            .filter(|&replica| self.image.is_active(replica))
+            .filter(|&replica| self.image.is_able(partition, replica))
             .collect();
-        active.sort_by_key(|replica| {
+        able.sort_by_key(|replica| {
             (
                 !partition.elr.contains(replica),
                 partition.adding.contains(replica),
             )
         });
-        let Some(&leader) = active.first() else { return };
+        let Some(&leader) = able.first() else { return };
         if !partition.elr.contains(&leader) {
             // What the others had and this one lacks is lost by this very decision: nobody else is eligible.
             partition.elr.clear();

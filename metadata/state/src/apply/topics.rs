@@ -158,6 +158,7 @@ impl Change<'_> {
             leader: isr.first().copied(),
             isr,
             elr: Vec::new(),
+            offline: Vec::new(),
             adding: Vec::new(),
             removing: Vec::new(),
             replicas,

@@ -6,7 +6,7 @@ use super::DecodeError;
 use super::wire::{Read, Reader, Writer};
 use crate::command::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, CreatePartitions,
-    CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost,
+    CreateTopic, ElectLeader, Election, FeatureRange, Placement, RegisterBroker, ReplicaLost, ReplicaOffline,
 };
 use crate::image::{ConfigResource, HostPort};
 
@@ -32,6 +32,7 @@ mod kind {
     pub(super) const REPLICA_LOST: u8 = 15;
     pub(super) const ALTER_REASSIGNMENT: u8 = 16;
     pub(super) const BATCH: u8 = 17;
+    pub(super) const REPLICA_OFFLINE: u8 = 18;
 }
 
 impl Command {
@@ -107,6 +108,7 @@ impl Writer {
             }
             Command::ChangePartition(_)
             | Command::ReplicaLost(_)
+            | Command::ReplicaOffline(_)
             | Command::ElectLeader(_)
             | Command::AlterReassignment(_) => self.partition_command(command),
             Command::AllocateProducerIds(guard) => self.guarded(kind::ALLOCATE_PRODUCER_IDS, *guard),
@@ -131,6 +133,12 @@ impl Writer {
                 self.guarded(kind::REPLICA_LOST, request.replica);
                 self.uuid(request.topic);
                 self.i32(request.partition.get());
+            }
+            Command::ReplicaOffline(request) => {
+                self.guarded(kind::REPLICA_OFFLINE, request.replica);
+                self.uuid(request.topic);
+                self.i32(request.partition.get());
+                self.bool(request.is_offline);
             }
             Command::ElectLeader(request) => {
                 self.u8(kind::ELECT_LEADER);
@@ -200,6 +208,12 @@ impl Reader<'_> {
                 replica: self.guard()?,
                 topic: self.uuid()?,
                 partition: PartitionIndex(self.i32()?),
+            }),
+            kind::REPLICA_OFFLINE => Command::ReplicaOffline(ReplicaOffline {
+                replica: self.guard()?,
+                topic: self.uuid()?,
+                partition: PartitionIndex(self.i32()?),
+                is_offline: self.bool()?,
             }),
             kind::ELECT_LEADER => Command::ElectLeader(ElectLeader {
                 topic: self.uuid()?,

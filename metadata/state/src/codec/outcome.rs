@@ -182,6 +182,11 @@ impl Writer {
             }
             Refusal::BrokerDraining(broker) => self.tagged_i32(26, broker.get()),
             Refusal::NotBatched => self.u8(27),
+            Refusal::FeatureLevelTooLow { current, needed } => {
+                self.u8(28);
+                self.u16(*current);
+                self.u16(*needed);
+            }
         }
     }
 
@@ -255,6 +260,10 @@ impl Reader<'_> {
             },
             26 => Refusal::BrokerDraining(self.broker()?),
             27 => Refusal::NotBatched,
+            28 => Refusal::FeatureLevelTooLow {
+                current: self.u16()?,
+                needed: self.u16()?,
+            },
             _ => return Err(self.damaged("an unknown refusal")),
         })
     }

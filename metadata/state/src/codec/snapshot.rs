@@ -7,17 +7,28 @@ use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, WallMs, i
 
 use super::DecodeError;
 use super::wire::{Read, Reader, Writer};
+use crate::REPLICAS_OFFLINE_LEVEL;
 use crate::apply::folded;
 use crate::image::{Broker, ConfigMap, Image, Partition, Topic};
 
 /// The newest version of a snapshot that this program writes and reads.
-pub const SNAPSHOT_VERSION: u8 = 1;
+pub const SNAPSHOT_VERSION: u8 = 2;
+
+/// What everybody reads who speaks this feature level.
+const fn version_at(feature_level: u16) -> u8 {
+    if feature_level < REPLICAS_OFFLINE_LEVEL {
+        1
+    } else {
+        2
+    }
+}
 
 impl Image {
     /// The image as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new(SNAPSHOT_VERSION);
+        let version = version_at(self.feature_level);
+        let mut w = Writer::new(version);
         w.u64(self.index);
         w.option(self.cluster_id, Writer::uuid);
         w.u16(self.feature_level);
@@ -25,7 +36,7 @@ impl Image {
         w.list(self.brokers.values(), |w, broker| w.broker_state(broker));
         w.count(self.topics.len());
         for topic in self.topics.values() {
-            w.topic_state(topic);
+            w.topic_state(topic, version);
         }
         w.count(self.configs.len());
         for (resource, configs) in self.configs.iter() {
@@ -41,6 +52,7 @@ impl Image {
     /// A newer version, damage, or an image that breaks an order that always holds.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("a metadata snapshot", bytes, SNAPSHOT_VERSION)?;
+        let version = bytes[0];
         let mut image = Self {
             index: r.u64()?,
             cluster_id: r.option(Reader::uuid)?,
@@ -51,7 +63,7 @@ impl Image {
         let brokers: BTreeMap<BrokerId, Arc<Broker>> = r.list(Reader::broker_state)?;
         image.brokers = Arc::new(brokers);
         for _ in 0..r.u32()? {
-            let topic = r.topic_state()?;
+            let topic = r.topic_state(version)?;
             image.partition_count += topic.partitions.len();
             image.names.insert(topic.id, Arc::clone(&topic.name));
             if let Some(folded) = folded(&topic.name) {
@@ -86,7 +98,7 @@ impl Writer {
         self.i64(broker.registered_at.get());
     }
 
-    fn topic_state(&mut self, topic: &Topic) {
+    fn topic_state(&mut self, topic: &Topic, version: u8) {
         self.uuid(topic.id);
         self.str(&topic.name);
         self.i64(topic.created_at.get());
@@ -100,6 +112,9 @@ impl Writer {
                 w.broker_list(&[]);
             } else {
                 w.broker_list(&partition.elr);
+            }
+            if version >= 2 {
+                w.broker_list(&partition.offline);
             }
             w.i32(partition.leader.unwrap_or(BrokerId::NONE).get());
             w.i32(partition.leader_epoch.get());
@@ -134,23 +149,27 @@ impl Reader<'_> {
         Ok((id, Arc::new(broker)))
     }
 
-    fn topic_state(&mut self) -> Read<Topic> {
+    fn topic_state(&mut self, version: u8) -> Read<Topic> {
         Ok(Topic {
             id: self.uuid()?,
             name: self.str()?,
             created_at: WallMs(self.i64()?),
             configs: Arc::new(self.configs()?),
-            partitions: self.list(|r| r.partition_state().map(Arc::new))?,
+            partitions: self.list(|r| r.partition_state(version).map(Arc::new))?,
         })
     }
 
-    fn partition_state(&mut self) -> Read<Partition> {
+    fn partition_state(&mut self, version: u8) -> Read<Partition> {
         Ok(Partition {
             replicas: self.list(Self::broker)?,
             adding: self.list(Self::broker)?,
             removing: self.list(Self::broker)?,
             isr: self.list(Self::broker)?,
             elr: self.list(Self::broker)?,
+            offline: match version {
+                1 => Vec::new(),
+                _ => self.list(Self::broker)?,
+            },
             leader: Some(self.broker()?).filter(|&leader| leader != BrokerId::NONE),
             leader_epoch: LeaderEpoch(self.i32()?),
             partition_epoch: PartitionEpoch(self.i32()?),

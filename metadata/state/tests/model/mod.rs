@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRng, TestRunner};
 use skerry_metadata_state::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
-    CreateTopic, ElectLeader, Election, FeatureRange, HostPort, Image, Outcome, Partition, Placement,
-    RegisterBroker, ReplicaLost, State,
+    CreateTopic, ElectLeader, Election, FEATURE_LEVEL, FeatureRange, HostPort, Image, Outcome, Partition,
+    Placement, RegisterBroker, ReplicaLost, ReplicaOffline, State,
 };
 use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, Uuid, WallMs};
 
@@ -34,6 +34,8 @@ pub enum Step {
     Append(usize),
     /// The follower copies up to so many records.
     Copy(usize, i32, usize),
+    /// A copy cannot be opened, or can again.
+    Offline(usize, i32, bool),
     /// The leader proposes these as in sync, as far as it may.
     Propose(usize, Vec<i32>),
     /// The proposal that is under way is decided.
@@ -56,6 +58,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => broker().prop_map(Step::Unfence),
         1 => broker().prop_map(Step::Drain),
         1 => (partition(), broker()).prop_map(|(partition, broker)| Step::Lose(partition, broker)),
+        2 => (partition(), broker(), any::<bool>()).prop_map(|(partition, broker, is)| Step::Offline(partition, broker, is)),
         8 => partition().prop_map(Step::Append),
         20 => (partition(), broker(), 1..4_usize).prop_map(|(p, broker, count)| Step::Copy(p, broker, count)),
         8 => (partition(), brokers()).prop_map(|(partition, isr)| Step::Propose(partition, isr)),
@@ -131,6 +134,10 @@ impl World {
             leaders: BTreeMap::new(),
             epochs: BTreeMap::new(),
         };
+        world.apply(&Command::InitCluster {
+            cluster_id: Uuid([1; 16]),
+            feature_level: FEATURE_LEVEL,
+        });
         for broker in 1..=BROKERS {
             world.restart(broker, false, true);
             world.apply(&Command::UnfenceBroker(world.guard(BrokerId(broker))));
@@ -155,6 +162,15 @@ impl World {
             Step::Unfence(broker) => self.apply_for(*broker, Command::UnfenceBroker),
             Step::Drain(broker) => self.apply_for(*broker, Command::DrainBroker),
             Step::Lose(partition, broker) => self.lose(*partition, BrokerId(*broker)),
+            Step::Offline(partition, broker, is_offline) => {
+                let copy = ReplicaOffline {
+                    replica: self.guard(BrokerId(*broker)),
+                    topic: TOPIC,
+                    partition: index(*partition),
+                    is_offline: *is_offline,
+                };
+                self.apply(&Command::ReplicaOffline(copy));
+            }
             Step::Append(partition) => self.append(*partition),
             Step::Copy(partition, broker, count) => self.copy(*partition, BrokerId(*broker), *count),
             Step::Propose(partition, isr) => self.propose(*partition, isr),
@@ -302,7 +318,7 @@ impl World {
         let Some(leader) = partition.leader.filter(|&leader| leader != follower) else {
             return;
         };
-        if !partition.replicas.contains(&follower) {
+        if !partition.replicas.contains(&follower) || partition.offline.contains(&follower) {
             return;
         }
         let epoch = self.guard(follower).epoch;
@@ -441,6 +457,10 @@ impl World {
                 "nobody may ever lead {number} again: {partition:?}"
             );
             if let Some(leader) = partition.leader {
+                assert!(
+                    !partition.offline.contains(&leader),
+                    "an offline copy leads: {partition:?}"
+                );
                 let known = self.leaders.insert((number, partition.leader_epoch), leader);
                 assert!(
                     known.is_none_or(|known| known == leader),

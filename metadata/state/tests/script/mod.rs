@@ -7,7 +7,7 @@ use expect_test::Expect;
 use skerry_metadata_state::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
     CreatePartitions, CreateTopic, Delta, ElectLeader, Election, FeatureRange, HostPort, Image, Outcome,
-    Placement, RegisterBroker, ReplicaLost, State,
+    Placement, RegisterBroker, ReplicaLost, ReplicaOffline, State,
 };
 use skerry_types::{
     BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId, Uuid, WallMs,
@@ -100,6 +100,9 @@ pub fn show(state: &State, name: &str, out: &mut String) {
                 write!(out, " {what} [{}]", list(brokers)).unwrap();
             }
         }
+        if !p.offline.is_empty() {
+            write!(out, " offline [{}]", list(&p.offline)).unwrap();
+        }
         if !p.elr.is_empty() {
             write!(out, " elr [{}]", list(&p.elr)).unwrap();
         }
@@ -152,7 +155,7 @@ pub fn parse(state: &State, line: &str) -> Command {
     match words[0] {
         "init" => Command::InitCluster {
             cluster_id: id_of(words[1]),
-            feature_level: 1,
+            feature_level: option("level").map_or(1, |level| level.parse().unwrap()),
         },
         "register" => Command::RegisterBroker(RegisterBroker {
             broker: BrokerId(number(words[1])),
@@ -179,6 +182,12 @@ pub fn parse(state: &State, line: &str) -> Command {
             replica: guard(state, number(words[2])),
             topic: id_of(words[1]),
             partition: PartitionIndex(option("of").map_or(0, number)),
+        }),
+        "offline" | "online" => Command::ReplicaOffline(ReplicaOffline {
+            replica: guard(state, number(words[2])),
+            topic: id_of(words[1]),
+            partition: PartitionIndex(option("of").map_or(0, number)),
+            is_offline: words[0] == "offline",
         }),
         "reassign" => Command::AlterReassignment(AlterReassignment {
             topic: id_of(words[1]),
