@@ -137,6 +137,13 @@ impl Change {
                 ids(&back)
             ));
         }
+        if let Some(leader) = now.leader.filter(|_| self.has_new_leader())
+            && old.leader.is_none()
+            && !old.isr.contains(&leader)
+            && !old.elr.contains(&leader)
+        {
+            told.push("it was elected unclean: what it lacks is lost".to_owned());
+        }
         let (left, came) = (self.left(), self.came());
         if !left.is_empty() && now.leader.is_some() {
             told.push(format!("broker {} is not in sync any more", ids(&left)));

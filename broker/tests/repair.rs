@@ -3,6 +3,10 @@
 mod cluster;
 
 use cluster::Cluster;
+use skerry_env::Env;
+use skerry_env::disk::read_file;
+use skerry_metadata_state::{Command, ElectLeader, Election};
+use skerry_types::{BrokerId, PartitionIndex};
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 /// In a batch's head: reads look at it.
@@ -93,6 +97,68 @@ async fn damage_that_nobody_reads_is_found_and_repaired() {
         })
         .await;
     assert_eq!(cluster.broker(1).metrics().damage_found.get(), 0);
+}
+
+/// KIP-858: a replica that cannot open its copy leads nothing. Here nobody else may lead, until a person says so.
+#[tokio::test]
+async fn the_last_copy_cannot_be_opened_and_a_person_chooses_another_one() {
+    let mut cluster = Cluster::start("127.0.85", 3, &OFTEN).await;
+    cluster.create("t", &[1, 2], &[]).await;
+    cluster.produce_many(1, "t", 10, 100).await;
+    cluster
+        .until("node 2 has it", |cluster| cluster.ends(2, "t") == (10, 10))
+        .await;
+    cluster.kill(2);
+    cluster
+        .until("it leaves", |cluster| cluster.in_sync(1, "t") == [1])
+        .await;
+    cluster.produce_many(1, "t", 10, 100).await;
+    cluster
+        .until("a checkpoint covers it", |cluster| {
+            let path = cluster.node_dir(1).join("log/recovery-point-offset-checkpoint");
+            let bytes = read_file(&*Env::os().disk, &path, 4096)
+                .unwrap()
+                .unwrap_or_default();
+            String::from_utf8_lossy(&bytes).contains("t 0 20")
+        })
+        .await;
+    cluster.kill(1);
+    cluster.flip(1, "t", 19, PAYLOAD);
+    cluster.restart_together(&[1, 2]).await;
+    let partition = |cluster: &Cluster| {
+        let image = cluster.image(3);
+        image.topic("t").unwrap().partitions[0].clone()
+    };
+    cluster
+        .until("nobody leads, and everybody knows why", |cluster| {
+            let known = partition(cluster);
+            known.leader.is_none() && known.offline == [BrokerId(1)] && known.elr == [BrokerId(1)]
+        })
+        .await;
+    let notes = cluster.health(3).notes.join("\n");
+    assert!(
+        notes.contains("1 partition without a leader in the cluster: t-0"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("1 partition with a copy that its broker cannot open: t-0"),
+        "{notes}"
+    );
+    let image = cluster.image(3);
+    let election = ElectLeader {
+        topic: image.topic("t").unwrap().id,
+        partition: PartitionIndex(0),
+        election: Election::Unclean,
+    };
+    cluster
+        .propose(Command::ElectLeader(election))
+        .await
+        .accepted()
+        .expect("a person may");
+    whole_again(&cluster, &[1, 2], 10).await;
+    assert_eq!(partition(&cluster).offline, []);
+    cluster.produce_many(2, "t", 5, 100).await;
+    whole_again(&cluster, &[1, 2], 15).await;
 }
 
 #[tokio::test]

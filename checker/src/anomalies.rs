@@ -340,6 +340,34 @@ fn a_send_lands_behind_what_was_known() {
     assert_eq!(good.checks(), LEGAL);
 }
 
+/// Beyond the contract: what was lost may be missing and others may be in its place; what is before it stays promised.
+#[test]
+fn what_was_given_up() {
+    let lost = |from| Note::Lost {
+        key: "t-0".into(),
+        from,
+    };
+    let mut good = new();
+    good.sent(1, 0, 0).sent(1, 1, 1).sent(1, 2, 2);
+    good.poll(1, 0, &[(0, (1, 0)), (1, (1, 1)), (2, (1, 2))]);
+    let mut bad = new();
+    bad.sent(1, 0, 0).sent(1, 1, 1).sent(1, 2, 2);
+    for (writer, from) in [(&mut good, 1), (&mut bad, 2)] {
+        let at = writer.at;
+        writer.history.note(at, lost(from));
+        writer.sent(2, 0, 1).poll(2, 0, &[(0, (1, 0)), (1, (2, 0))]);
+    }
+    assert_eq!(good.checks(), LEGAL);
+    assert_eq!(bad.checks()[0], "lost-record");
+    // What a reader saw there before says nothing of what is there now, and a lost record does not come back elsewhere.
+    let mut bad = new();
+    bad.sent(1, 0, 0).sent(1, 1, 1);
+    bad.history.note(bad.at, lost(1));
+    bad.sent(2, 0, 1)
+        .poll(1, 0, &[(0, (1, 0)), (1, (2, 0)), (2, (2, 0))]);
+    assert_eq!(bad.checks(), ["duplicate-record"]);
+}
+
 #[test]
 fn stale_ends() {
     let mut bad = new();

@@ -186,7 +186,7 @@ pub enum Outcome {
 }
 
 /// What happened to the node. Only what changes a contract is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Note {
     /// A record that was acknowledged with acks=1, and not yet synced, may be gone.
@@ -194,6 +194,9 @@ pub enum Note {
     /// There are several nodes: acks=1 promises nothing beyond the leader's life, and a leader that does not know yet
     /// that another was elected tells old ends.
     SeveralNodes,
+    /// Beyond the contract: what a partition held from this offset on is lost, or was given up, and its offsets are given
+    /// away again. Told while nobody reads or writes it.
+    Lost { key: String, from: i64 },
 }
 
 /// One line of a history.

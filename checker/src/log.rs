@@ -64,6 +64,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
             Step::Complete(index) => sweep.complete(operations, *index, verdict),
             Step::Note(Note::UnsyncedMayBeLost) => sweep.unsynced_may_be_lost(),
             Step::Note(Note::SeveralNodes) => sweep.several_nodes = true,
+            Step::Note(Note::Lost { key, from }) => sweep.lost(key, *from),
         }
     }
     records::judge(&sweep, operations, verdict);
@@ -315,6 +316,30 @@ impl<'a> Sweep<'a> {
                     }
                     written.last_at = written.last_at.max(*offset);
                 }
+            }
+        }
+    }
+
+    /// What was known of a partition from `from` on says nothing about what comes there now. What is before it stays
+    /// promised.
+    fn lost(&mut self, key: &'a str, from: i64) {
+        let key = self.partition(key);
+        let partition = self.at(key);
+        partition.log.forget_from(from);
+        partition.told.forget_from(from);
+        partition.covered.forget_from(from);
+        partition.floor = partition.floor.min(from);
+        partition.high_watermark = partition.high_watermark.min(from);
+        self.read_up_to
+            .retain(|(_, _, read), last| *read != key || *last < from);
+        for written in self.records.iter_mut().filter(|written| written.key == key) {
+            written.floor = written.floor.min(from);
+            match written.fate {
+                Fate::Acknowledged(offset) if offset >= from => written.fate = Fate::Unknown,
+                _ => {}
+            }
+            if written.last_at >= from {
+                (written.first_at, written.last_at) = (-1, -1);
             }
         }
     }

@@ -27,6 +27,15 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
+    /// Takes out `from` and everything behind it.
+    pub(crate) fn forget_from(&mut self, from: i64) {
+        self.0.retain(|start, _| *start < from);
+        if let Some(mut last) = self.0.last_entry() {
+            let end = *last.get();
+            *last.get_mut() = end.min(from);
+        }
+    }
+
     pub(crate) fn contains(&self, offset: i64) -> bool {
         self.0
             .range(..=offset)
@@ -76,6 +85,11 @@ mod tests {
                 naive.extend(start..end);
             }
             assert_eq!(ranges.start(), naive.first().copied());
+            let cut = i64::try_from(draw >> 50 & 31).unwrap();
+            if draw & 1 << 33 != 0 {
+                ranges.forget_from(cut);
+                naive.retain(|offset| *offset < cut);
+            }
             for from in 0..40 {
                 assert_eq!(ranges.contains(from), naive.contains(&from));
                 let gap = (from..40).find(|offset| !naive.contains(offset));

@@ -37,6 +37,15 @@ impl Log {
         (Page(page), within)
     }
 
+    /// Forgets what is at `from` and behind it.
+    pub(crate) fn forget_from(&mut self, from: i64) {
+        let (number, within) = place(from);
+        if let Some(page) = self.pages.get_mut(&number) {
+            page[within..].fill(NOBODY);
+        }
+        self.pages.retain(|other, _| *other <= number);
+    }
+
     /// Puts `value` where nothing is yet; returns what was there.
     pub(crate) fn put(&mut self, offset: i64, value: Value) -> Option<Value> {
         let (mut page, within) = self.page(offset);

@@ -229,6 +229,12 @@ pub const PLANTS: &[Planted] = &[
         "damage that was found is kept to oneself (beyond the contract: a silent loss)",
     ),
     in_scenario(
+        "offline-copy-not-told",
+        "in-sync-copies-lost",
+        5,
+        "a broker keeps to itself that it cannot open its copy (KIP-858): nobody can choose another one",
+    ),
+    in_scenario(
         "crashed-replica-stays-eligible",
         "kip-966",
         5,

@@ -136,11 +136,15 @@ enum Done {
 
 async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Done {
     if let Some(why) = partition.offline() {
-        let done = repair(broker, partition, &why, Others::Known).await;
-        if matches!(done, Done::Refused(_)) && !partition.is_open() {
+        // A log that takes no more can still be read: others may catch up from here.
+        let is_open = partition.is_open() || broker.image().feature_level() < REPLICAS_OFFLINE_LEVEL;
+        if !is_open && !partition.is_called_offline() {
             tell_offline(broker, partition, true).await;
+            // Others may be about to tell the same of theirs: nothing is thrown away before they had the time.
+            return Done::Refused(format!("it cannot be opened: {why}"));
         }
-        return done;
+        let others = if is_open { Others::Known } else { Others::Alive };
+        return repair(broker, partition, &why, others).await;
     }
     // An earlier start could not open it.
     if partition.is_called_offline() {
@@ -240,7 +244,7 @@ async fn tell_offline(broker: &Arc<Broker>, partition: &Arc<Partition>, is_offli
     let Some(epoch) = broker.partitions().registration(&image) else {
         return;
     };
-    if partition.is_called_offline() == is_offline || image.feature_level() < REPLICAS_OFFLINE_LEVEL {
+    if is_planted("offline-copy-not-told") {
         return;
     }
     let name = partition.name();
@@ -257,11 +261,8 @@ async fn tell_offline(broker: &Arc<Broker>, partition: &Arc<Partition>, is_offli
         Ok(Outcome::Refused(why)) => {
             tracing::info!(partition = %name, is_offline, %why, "the metadata does not take that this copy is offline, or back")
         }
-        Ok(_) => reached(if is_offline {
-            "offline-copy-told"
-        } else {
-            "offline-copy-is-back"
-        }),
+        Ok(_) if is_offline => reached("offline-copy-told"),
+        Ok(_) => reached("offline-copy-is-back"),
         // Whoever looks at all partitions comes again.
         Err(error) => {
             tracing::info!(partition = %name, is_offline, %error, "cannot tell whether this copy is offline")

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 32] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 33] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -82,6 +82,7 @@ pub(super) const SCENARIOS: [(&str, &str); 32] = scenarios![
     "moves",
     "lost-copy",
     "rot-of-all-copies",
+    "in-sync-copies-lost",
     "stale-leader",
     "made-again",
     "jumping-clock",

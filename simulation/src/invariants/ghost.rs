@@ -57,6 +57,9 @@ pub(super) struct Ghost {
     pub(super) sizes: BTreeMap<i32, usize>,
     /// Committed is what is on the disks of all that count, unless the topic chose otherwise.
     waits_for_disks: bool,
+    /// Beyond the contract: committed records may be gone, and who leads next tells which. Then from where on.
+    pub(super) gives_up: bool,
+    pub(super) lost_from: Option<i64>,
     /// Who leads and has changed since [`Self::check_leads`], and what it was before.
     pub(super) led: Vec<(usize, Option<Look>)>,
     /// What the trace was told last.
@@ -87,6 +90,8 @@ impl Ghost {
             placed_before: None,
             sizes: BTreeMap::new(),
             waits_for_disks: true,
+            gives_up: false,
+            lost_from: None,
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
             rotten: Vec::new(),
@@ -197,7 +202,7 @@ impl Ghost {
         replica.compared = replica.compared.min(first);
         let id = id_of(node);
         let may_lead = |placed: &Partition| placed.isr.contains(&id) || placed.elr.contains(&id);
-        if !self.placed.as_ref().is_some_and(may_lead) {
+        if self.gives_up || !self.placed.as_ref().is_some_and(may_lead) {
             return;
         }
         let committed =
@@ -225,6 +230,9 @@ impl Ghost {
             ));
         }
         let newest = self.leaders.last_key_value().map(|(epoch, _)| *epoch);
+        if self.gives_up && newest == Some(epoch.get()) && look.log_end.get() < self.end {
+            return self.forget_from(look.log_end.get());
+        }
         if newest == Some(epoch.get()) && look.log_end.get() < self.end {
             found.push((
                 "incomplete-leader",
@@ -237,6 +245,18 @@ impl Ghost {
                     self.end
                 ),
             ));
+        }
+    }
+
+    /// What was committed from here on is lost.
+    fn forget_from(&mut self, from: i64) {
+        // A batch around it is gone as well: no log ends within one.
+        self.committed.split_off(&from);
+        self.end = from;
+        self.checked_end = self.checked_end.min(from);
+        self.lost_from = Some(self.lost_from.map_or(from, |lost| lost.min(from)));
+        for replica in &mut self.replicas {
+            replica.compared = replica.compared.min(from);
         }
     }
 
@@ -322,7 +342,7 @@ impl Ghost {
 
     /// Whoever may be elected has everything that was committed, on its disk (5), whether or not it runs.
     pub(super) fn check_candidates(&mut self, (names, disks): Nodes<'_>, found: &mut Found) {
-        let Some(partition) = self.placed.clone() else {
+        let Some(partition) = self.placed.clone().filter(|_| !self.gives_up) else {
             return;
         };
         for (node, name) in names.iter().enumerate() {

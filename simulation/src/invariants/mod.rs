@@ -264,6 +264,36 @@ impl Watcher {
         })
     }
 
+    /// Beyond the contract: who leads a partition next may lack what was committed.
+    pub(crate) fn give_up(&mut self, partition: &str) {
+        if let Some(ghost) = self.ghosts.get_mut(partition) {
+            ghost.gives_up = true;
+        }
+    }
+
+    /// Every partition keeps what it has again. Those that have lost something, and from which offset on.
+    pub(crate) fn take_losses(&mut self) -> Vec<(String, i64)> {
+        let mut losses = Vec::new();
+        for (name, ghost) in &mut self.ghosts {
+            ghost.gives_up = false;
+            losses.extend(ghost.lost_from.take().map(|from| (name.clone(), from)));
+        }
+        losses
+    }
+
+    /// Whose copies of a partition cannot be opened, by the newest metadata, and whether all of its brokers take part.
+    pub(crate) fn offline_copies(&self, partition: &str) -> (Vec<i32>, bool) {
+        let Some(image) = self.metadata.newest() else {
+            return (Vec::new(), false);
+        };
+        let Some(placed) = partition_of(&image, partition) else {
+            return (Vec::new(), false);
+        };
+        let mut replicas = placed.replicas.iter();
+        let all = replicas.all(|id| image.is_unfenced(*id));
+        (placed.offline.iter().map(|id| id.get()).collect(), all)
+    }
+
     /// Where a partition starts, as far as any of its replicas has told.
     pub(crate) fn log_start(&self, partition: &str) -> i64 {
         self.ghosts.get(partition).map_or(0, |ghost| ghost.start)

@@ -4,7 +4,7 @@ use skerry_env::Rng;
 
 use super::{
     CLIENT_HOSTS, Fault, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload,
-    below, draw_fault, draw_snapshots, draw_workload, is_packed, patterns,
+    below, draw_fault, draw_snapshots, draw_workload, is_packed, patterns, regime,
 };
 use crate::workload::TOPICS;
 
@@ -71,11 +71,12 @@ fn draw_workload_of_several(seed: u64) -> Workload {
 
 pub(super) fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
     let mut faults = Vec::new();
+    let beyond = regime::kind_of(seed);
     let begins_ms = if seed.is_multiple_of(8) { 100 } else { CALM_MS };
     for kind in KINDS.iter().filter(|kind| kind.most_of_several > 0) {
         let rng = Rng::seeded(seed ^ (kind.stream << 40) ^ 0x0c10);
         let on = match kind.rate {
-            Rate::Beyond => true,
+            Rate::Beyond => beyond == kind.name,
             Rate::Often => rng.chance(2, 5),
             Rate::Seldom => rng.chance(1, 5),
         };
@@ -97,6 +98,12 @@ pub(super) fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
     faults
 }
 
+/// One of those that producers write to.
+fn draw_partition(rng: &Rng) -> String {
+    let (topic, partitions) = TOPICS[below(rng, TOPICS.len() as u64)];
+    format!("{topic}-{}", rng.below(partitions.unsigned_abs().into()))
+}
+
 fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
     let down_ms = [10, 300, 2_000][below(rng, 3)] + rng.below(300);
     let for_ms = [100, 800, 2_500][below(rng, 3)] + rng.below(500);
@@ -104,6 +111,9 @@ fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
         return fault;
     }
     match kind {
+        "in-sync-copies-lost" => Fault::InSyncCopiesLost {
+            partition: draw_partition(rng),
+        },
         "isolate" => Fault::Isolate {
             way: [Way::Both, Way::Both, Way::In, Way::Out][below(rng, 4)],
             clients: rng.chance(1, 3),

@@ -286,6 +286,10 @@ pub enum Fault {
     /// A bit of the same old record rots in every copy, and nobody is told: beyond what a cluster can bear. A person deletes
     /// the records up to it, once the cluster has told of it.
     RotOfAllCopies,
+    /// Beyond what a cluster can bear: one replica of the partition is away while the load goes on after the faults, and
+    /// then every copy that was in sync turns out to be damaged. A person elects the one that was away
+    /// (`skerry cluster elect --unclean`): what it lacks is lost.
+    InSyncCopiesLost { partition: String },
     /// Writes fail (EIO), and a part of them is written; at the end a person restarts the broker.
     WriteFails { one_in: u64, for_ms: u64 },
     /// Reads fail (EIO), and the bytes are good.
@@ -372,6 +376,7 @@ impl Fault {
             Self::BadSector => "bad-sector",
             Self::MisdirectedWrite => "misdirected-write",
             Self::RotOfAllCopies => "rot-of-all-copies",
+            Self::InSyncCopiesLost { .. } => "in-sync-copies-lost",
             Self::WriteFails { .. } => "write-fails",
             Self::ReadFails { .. } => "read-fails",
             Self::ReadFlips { .. } => "read-flips",

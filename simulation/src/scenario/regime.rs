@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skerry_env::Rng;
 
 use super::Scenario;
-use super::kinds::is_beyond;
+use super::kinds::{KINDS, Rate, is_beyond};
 
 /// What a seed holds the cluster to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,14 @@ impl Regime {
             Self::Contract
         }
     }
+}
+
+/// The one way in which a seed goes beyond the contract, where it does.
+pub(super) fn kind_of(seed: u64) -> &'static str {
+    let kinds = || KINDS.iter().filter(|kind| kind.rate == Rate::Beyond);
+    let drawn = Rng::seeded(seed ^ 0xbe70_04d1).below(kinds().count() as u64);
+    let mut kinds = kinds().skip(usize::try_from(drawn).unwrap_or(0));
+    kinds.next().map_or("", |kind| kind.name)
 }
 
 impl fmt::Display for Regime {
@@ -87,12 +95,7 @@ mod tests {
         for seed in 0..50 {
             let beyond = Scenario::draw_cluster_in(seed, 3, Some(Regime::Beyond));
             let contract = Scenario::draw_cluster_in(seed, 3, Some(Regime::Contract));
-            let is_more = |scenario: &Scenario| {
-                scenario
-                    .faults
-                    .iter()
-                    .any(|timed| timed.kind() == "rot-of-all-copies")
-            };
+            let is_more = |scenario: &Scenario| scenario.faults.iter().any(|timed| is_beyond(timed.kind()));
             assert!(is_more(&beyond) && !is_more(&contract));
             assert_eq!(beyond.clone().in_regime(Regime::Contract), contract);
             let text = beyond.to_text();

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 pub use self::admin::delete_before;
 pub use self::audit::{audit, serves};
+pub use self::moves::elect_unclean;
 use crate::env::Corrupted;
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};

@@ -7,11 +7,17 @@ use kafka_protocol::messages::alter_partition_reassignments_request::{
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, ElectLeadersRequest};
 
-use super::{Client, TOPICS, To, pick, topic_name};
+use std::sync::Arc;
+
+use skerry_env::Env;
+
+use super::{Client, Shared, TOPICS, To, pick, topic_name};
 
 const TIMEOUT_MS: i32 = 2_000;
 /// The preferred replica, if it is in sync.
 const PREFERRED: i8 = 0;
+/// Any that lives: what it lacks is lost.
+const UNCLEAN: i8 = 1;
 /// Nobody moves a partition to a single copy: a bit that rots there is nobody's fault.
 const REPLICAS_MIN: usize = 2;
 const REPLICAS_MAX: usize = 3;
@@ -22,7 +28,9 @@ pub(super) async fn run(mut client: Client) {
         let (topic, partitions) = *pick(&client.env, &TOPICS);
         let partition = i32::try_from(client.env.rng.below(partitions.unsigned_abs().into())).unwrap_or(0);
         match client.env.rng.below(6) {
-            0 => elect(&mut client, topic, partition).await,
+            0 => {
+                elect(&mut client, topic, partition, PREFERRED).await;
+            }
             1 => reassign(&mut client, topic, partition, None).await,
             _ => {
                 let target = draw_replicas(&client);
@@ -62,15 +70,35 @@ async fn reassign(client: &mut Client, topic: &str, partition: i32, target: Opti
     }
 }
 
-async fn elect(client: &mut Client, topic: &str, partition: i32) {
+/// Elects whoever lives, asking until it is done: `skerry cluster elect --unclean`.
+pub async fn elect_unclean(env: &Env, shared: &Arc<Shared>, name: &str, partition: &str) {
+    let mut client = Client::new(env, name.to_owned(), shared);
+    let Some((topic, number)) = partition.rsplit_once('-') else {
+        return;
+    };
+    let number = number.parse().unwrap_or(0);
+    while !elect(&mut client, topic, number, UNCLEAN).await {
+        client.pause(200).await;
+    }
+}
+
+/// True where it is done.
+async fn elect(client: &mut Client, topic: &str, partition: i32, election: i8) -> bool {
     let wanted = TopicPartitions::default()
         .with_topic(topic_name(topic))
         .with_partitions(vec![partition]);
     let request = ElectLeadersRequest::default()
-        .with_election_type(PREFERRED)
+        .with_election_type(election)
         .with_topic_partitions(Some(vec![wanted]))
         .with_timeout_ms(TIMEOUT_MS);
-    if client.call(To::Anyone, &request).await.is_err() {
-        client.ask_another();
+    match client.call(To::Anyone, &request).await {
+        Ok(answer) => {
+            let mut results = answer.replica_election_results.iter();
+            results.any(|topic| topic.partition_result.iter().any(|found| found.error_code == 0))
+        }
+        Err(_) => {
+            client.ask_another();
+            false
+        }
     }
 }

@@ -1,26 +1,44 @@
 //! What goes beyond what a cluster can bear, and how a person recovers from it.
 //!
-//! What may happen then: the record that no copy has whole any more, and what a person has to give up with it, is lost.
-//! What must not: that nobody is told of it; that anybody is served other bytes as if they were the record (clients
-//! compare its sum, and the world takes a record that passes it and is another for a broken promise, as ever); that
-//! replicas differ, or that the partition does not come back once the person has done what the manual says. Every other
-//! partition keeps every promise.
+//! What may happen then: the record that no copy has whole any more, what a person has to give up with it, and what a copy
+//! lacks that a person chooses where no complete one can be opened, is lost. What must not: that nobody is told of it; that
+//! anybody is served other bytes as if they were the record (clients compare its sum, and the world takes a record that
+//! passes it and is another for a broken promise, as ever); that replicas differ, or that the partition does not come back
+//! once the person has done what the manual says. Every other partition, and everything before the loss, keeps every
+//! promise.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use skerry_checker::history::Note;
+use skerry_env::Env;
 use skerry_types::reached;
 
 use super::World;
 use super::disks::ALL_COPIES;
+use super::faults::Action;
 use crate::oracle::RottenPlace;
 use crate::rot::{self, Rot};
-use crate::workload;
+use crate::workload::{self, Shared};
 
 /// By then the cluster has told of what it has lost: a round of the scrub, and a reader's look.
 const TOLD_WITHIN_MS: u64 = 20_000;
 /// By then the person's command is done.
 const RECOVERED_WITHIN_MS: u64 = 30_000;
+/// Long after the load has ended.
+const AWAY_MS: u64 = 120_000;
+
+/// What is planned beyond the contract, and what came of it.
+#[derive(Default)]
+pub(super) struct Beyond {
+    /// Partitions that may have to be recovered by a person.
+    concerned: BTreeSet<String>,
+    /// The partition whose in-sync copies are to be lost.
+    loses: Option<String>,
+    /// The node that is away meanwhile.
+    away: Option<usize>,
+}
 
 impl World<'_> {
     /// A bit of the same record rots in every copy. Where some copy does not have it on its disk, nothing happens: what
@@ -42,6 +60,7 @@ impl World<'_> {
             copies.push((node, copy));
         }
         reached("no-copy-is-whole");
+        self.beyond.concerned.insert(place.partition.clone());
         for (node, copy) in copies {
             let name = self.nodes[node].name.clone();
             let harm = copy.bit(&rng);
@@ -66,9 +85,188 @@ impl World<'_> {
         }
     }
 
-    /// Waits until the cluster tells of what is lost, and then deletes the records up to it, as the manual says. False
-    /// when a promise was broken.
+    /// See `Fault::InSyncCopiesLost`. The first partition counts.
+    pub(super) fn plan_to_lose(&mut self, partition: &str) {
+        self.beyond.loses.get_or_insert_with(|| partition.to_owned());
+    }
+
+    /// Everything is healed: a replica that does not lead goes away, and the load goes on without it.
+    pub(super) fn begin_to_lose(&mut self) {
+        let Some(partition) = self.beyond.loses.clone() else {
+            return;
+        };
+        let watcher = self.watcher.as_ref();
+        let place = watcher.and_then(|watcher| watcher.place(&self.brokers(), &partition));
+        let away = place.and_then(|place| {
+            let others = |id: &&i32| place.in_sync.iter().any(|member| member != *id);
+            usize::try_from(place.followers.iter().rev().find(others)? - 1).ok()
+        });
+        let Some(away) = away.filter(|node| self.nodes[*node].is_up()) else {
+            self.beyond.loses = None;
+            return;
+        };
+        self.trace.event(
+            "world",
+            format_args!(
+                "{} goes away, and {partition} goes on without it",
+                self.nodes[away].name
+            ),
+        );
+        self.crash(away, false, AWAY_MS);
+        self.beyond.away = Some(away);
+    }
+
+    /// The load has ended: every copy that was in sync is damaged where recovery looks, and the one that was away comes
+    /// back. Where somebody's copy cannot be damaged so, nothing happens: the others could take it from there.
+    fn lose_in_sync_copies(&mut self) {
+        let (Some(partition), Some(away)) = (self.beyond.loses.take(), self.beyond.away.take()) else {
+            return;
+        };
+        let starts = self
+            .agenda
+            .iter()
+            .find(|(_, action)| matches!(action, Action::Start(node) if *node == away));
+        if let Some(key) = starts.map(|(key, _)| *key) {
+            self.agenda.remove(&key);
+            self.plan(self.now_ms, Action::Start(away));
+        }
+        let watcher = self.watcher.as_ref();
+        let Some(place) = watcher.and_then(|watcher| watcher.place(&self.brokers(), &partition)) else {
+            return;
+        };
+        let rng = self.draws_of(ALL_COPIES);
+        let mut copies = Vec::new();
+        for id in place.in_sync.iter().chain(&place.eligible) {
+            let Some(node) = usize::try_from(id - 1).ok().filter(|node| *node != away) else {
+                return;
+            };
+            let disk = &self.nodes[node].host.disk;
+            let Some(copy) = rot::choose(disk, &rng, false, |name| name == partition) else {
+                return;
+            };
+            copies.push((node, copy));
+        }
+        if copies.is_empty() {
+            return;
+        }
+        reached("in-sync-copies-damaged");
+        for (node, copy) in copies {
+            self.crash(node, false, 100);
+            let harm = copy.bit(&rng);
+            self.harm(node, &copy, harm, false, "a bit has rotted");
+            if let Some(rot) = self.rotten.last_mut() {
+                rot.is_lost = true;
+            }
+        }
+        self.beyond.concerned.insert(partition);
+    }
+
+    /// Waits until the cluster tells of what is lost, and does what the manual says: where no copy that may lead can be
+    /// opened, another one is elected; where a record is lost in all copies, the records up to it are deleted. False when a
+    /// promise was broken.
     pub(super) fn recover_what_is_lost(&mut self) -> bool {
+        self.lose_in_sync_copies();
+        for partition in self.beyond.concerned.clone() {
+            if !self.choose_another_copy(&partition) {
+                return false;
+            }
+        }
+        self.delete_what_is_lost()
+    }
+
+    /// True where somebody leads the partition, or does after a person has chosen a copy.
+    fn choose_another_copy(&mut self, partition: &str) -> bool {
+        let by = self.now_ms + TOLD_WITHIN_MS;
+        if !self.step_until(by, |world| world.is_led(partition) || world.is_stuck(partition)) {
+            return false;
+        }
+        if self.is_led(partition) {
+            return true;
+        }
+        if !self.is_stuck(partition) {
+            let message = format!(
+                "nobody serves {partition}, and {TOLD_WITHIN_MS} ms after everything healed the metadata does not say why"
+            );
+            self.violations.add(&self.trace, "offline-not-told", message);
+            return false;
+        }
+        if !self.has_another_copy(partition) {
+            self.give_back(partition);
+            return true;
+        }
+        reached("person-elects");
+        if let Some(watcher) = &mut self.watcher {
+            watcher.give_up(partition);
+        }
+        let message = format!(
+            "somebody reads that no copy of {partition} that may lead can be opened, and elects another one"
+        );
+        let name = partition.to_owned();
+        let elected = self.as_operator("elector", &message, move |boot, shared| async move {
+            workload::elect_unclean(&boot, &shared, "elector", &name).await;
+        });
+        let by = self.now_ms + RECOVERED_WITHIN_MS;
+        if !self.step_until(by, |world| {
+            elected.load(Ordering::Relaxed) && world.is_led(partition)
+        }) {
+            return false;
+        }
+        if !self.is_led(partition) {
+            let message = format!("nobody leads {partition}, though a person has chosen another copy");
+            self.violations.add(&self.trace, "not-recovered", message);
+            return false;
+        }
+        // What the chosen copy lacks altogether needs no deletion.
+        let end = self.end_of(partition);
+        self.rotten
+            .retain(|rot| rot.partition != partition || rot.is_quiet && rot.base < end);
+        true
+    }
+
+    /// Every copy of a partition that a person could choose is damaged where it cannot be opened: the person takes their
+    /// bytes from elsewhere.
+    fn give_back(&mut self, partition: &str) {
+        let lost = std::mem::take(&mut self.rotten);
+        let (lost, others) = lost.into_iter().partition(|rot| rot.partition == partition);
+        self.rotten = others;
+        self.trace.event(
+            "world",
+            format_args!("no copy of {partition} can be opened: disks give the record back"),
+        );
+        for rot in lost {
+            if rot.is_there(&self.nodes[rot.node].host.disk) {
+                self.nodes[rot.node].host.disk.undo(&rot.harm);
+                if self.nodes[rot.node].is_up() {
+                    self.crash(rot.node, false, 100);
+                }
+            }
+        }
+    }
+
+    /// Runs a person's command on a host of its own; true in the end.
+    fn as_operator<F>(
+        &mut self,
+        name: &'static str,
+        why: &str,
+        work: impl FnOnce(Env, Arc<Shared>) -> F + 'static,
+    ) -> Arc<AtomicBool>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.trace.event("world", format_args!("{why}"));
+        let host = self.new_host(name);
+        let (shared, done) = (self.shared.clone(), Arc::new(AtomicBool::new(false)));
+        let told = done.clone();
+        self.sim.client(name, async move {
+            work(host.boot(), shared).await;
+            told.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        self.links.add(name, &mut self.sim);
+        done
+    }
+
+    fn delete_what_is_lost(&mut self) -> bool {
         let Some((partition, before)) = self.lost() else {
             return true;
         };
@@ -84,25 +282,12 @@ impl World<'_> {
             self.violations.add(&self.trace, "silent-loss", message);
             return false;
         }
-        if self.mend_what_is_offline(&partition) {
-            return true;
-        }
-        self.trace.event(
-            "world",
-            format_args!(
-                "somebody reads of the damage, and deletes the records of {partition} before {before}"
-            ),
-        );
-        let host = self.new_host("operator");
-        let (shared, done) = (self.shared.clone(), Arc::new(AtomicBool::new(false)));
-        let told = done.clone();
+        let message =
+            format!("somebody reads of the damage, and deletes the records of {partition} before {before}");
         let name = partition.clone();
-        self.sim.client("operator", async move {
-            workload::delete_before(&host.boot(), &shared, &host.name, &name, before).await;
-            told.store(true, Ordering::Relaxed);
-            Ok(())
+        let done = self.as_operator("operator", &message, move |boot, shared| async move {
+            workload::delete_before(&boot, &shared, "operator", &name, before).await;
         });
-        self.links.add("operator", &mut self.sim);
         let by = self.now_ms + RECOVERED_WITHIN_MS;
         if !self.step_until(by, |_| done.load(Ordering::Relaxed)) {
             return false;
@@ -115,35 +300,65 @@ impl World<'_> {
         true
     }
 
-    /// Where the copy that leads met the damage at its start, it is offline: nothing can be deleted from it, and nobody
-    /// else may be elected, because it leads (see "Open" in the README). Then the device gives it back.
-    fn mend_what_is_offline(&mut self, partition: &str) -> bool {
-        let leader = self
+    /// Every copy is the same again: what was committed and is gone is known now, and promised no more.
+    pub(super) fn tell_losses(&mut self) {
+        let losses = self.watcher.as_mut().map(|watcher| watcher.take_losses());
+        for (key, from) in losses.unwrap_or_default() {
+            reached("committed-records-given-up");
+            *self.felt.entry("committed records given up").or_default() += 1;
+            self.trace.event(
+                "world",
+                format_args!("what {key} held from {from} on is lost, as a person has decided"),
+            );
+            self.shared.note(Note::Lost { key, from });
+        }
+    }
+
+    /// Who leads the partition by the newest metadata serves it.
+    fn is_led(&self, partition: &str) -> bool {
+        let brokers = self.brokers();
+        let place = self
             .watcher
             .as_ref()
-            .and_then(|watcher| watcher.place(&self.brokers(), partition)?.leader);
-        let Some(node) = leader.and_then(|id| usize::try_from(id - 1).ok()) else {
+            .and_then(|watcher| watcher.place(&brokers, partition));
+        let leader = place.and_then(|place| usize::try_from(place.leader? - 1).ok());
+        let broker = leader.and_then(|node| brokers.get(node)?.as_ref());
+        broker.is_some_and(|broker| {
+            let mut all = broker.partitions().all().into_iter();
+            all.any(|found| found.name().to_string() == partition && found.is_led())
+        })
+    }
+
+    /// Nobody leads it, though every broker of it takes part: the metadata says whose copies cannot be opened.
+    fn is_stuck(&self, partition: &str) -> bool {
+        let Some(watcher) = &self.watcher else {
             return false;
         };
-        let is_offline = self.brokers()[node].as_ref().is_some_and(|broker| {
-            let mut all = broker.partitions().all().into_iter();
-            all.any(|found| found.name().to_string() == partition && found.offline().is_some())
-        });
-        if !is_offline {
+        let place = watcher.place(&self.brokers(), partition);
+        let (offline, all_take_part) = watcher.offline_copies(partition);
+        place.is_some_and(|place| place.leader.is_none()) && all_take_part && !offline.is_empty()
+    }
+
+    /// Somebody has a copy that can be opened.
+    fn has_another_copy(&self, partition: &str) -> bool {
+        let Some(watcher) = &self.watcher else {
             return false;
-        }
-        for rot in self.rotten.iter_mut().filter(|rot| rot.partition == partition) {
-            rot.is_lost = false;
-            if rot.node == node {
-                self.nodes[node].host.disk.undo(&rot.harm);
-            }
-        }
-        self.trace.event(
-            "world",
-            format_args!("the copy of {partition} that leads is offline: its disk gives the record back"),
-        );
-        self.crash(node, false, 100);
-        true
+        };
+        let (offline, _) = watcher.offline_copies(partition);
+        let place = watcher.place(&self.brokers(), partition);
+        place.is_some_and(|place| place.followers.iter().any(|id| !offline.contains(id)))
+    }
+
+    /// Where the copy that leads ends.
+    fn end_of(&self, partition: &str) -> i64 {
+        let brokers = self.brokers();
+        let all = brokers
+            .iter()
+            .flatten()
+            .flat_map(|broker| broker.partitions().all());
+        let led = all.filter(|found| found.name().to_string() == partition && found.is_led());
+        let ends = led.filter_map(|found| found.look().map(|look| look.log_end.get()));
+        ends.max().unwrap_or(0)
     }
 
     /// A partition with a record that no copy has whole, and the offset after that record.

@@ -221,7 +221,7 @@ impl World<'_> {
         rot::choose(&self.nodes[index].host.disk, rng, is_quiet, may)
     }
 
-    fn harm(&mut self, index: usize, place: &Place, harm: Harm, is_quiet: bool, what: &str) {
+    pub(super) fn harm(&mut self, index: usize, place: &Place, harm: Harm, is_quiet: bool, what: &str) {
         let node = &self.nodes[index];
         let at = format!("byte {} of {}", harm.position, harm.path.display());
         let Some(rot) = Rot::inflict(index, place, harm, is_quiet, &node.host.disk) else {

@@ -201,6 +201,7 @@ impl World<'_> {
             | Fault::Ring { .. }
             | Fault::NoClients { .. }
             | Fault::Swizzle { .. }
+            | Fault::InSyncCopiesLost { .. }
             | Fault::RollingRestart { .. } => {}
             Fault::DiskStall { .. }
             | Fault::SlowDisk { .. }
@@ -247,6 +248,7 @@ impl World<'_> {
             self.restart_what_has_failed(index, "disk has failed");
         }
         self.heal_rot();
+        self.begin_to_lose();
     }
 
     pub(super) fn heal_node(&mut self, index: usize) {

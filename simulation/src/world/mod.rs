@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use skerry_env::Rng;
 use turmoil::{Builder, Sim};
 
+use self::beyond::Beyond;
 use self::checks::Checks;
 use self::faults::Action;
 use self::nodes::Node;
@@ -98,6 +99,7 @@ struct World<'a> {
     /// Where somebody will look.
     story: Option<Teller>,
     checks: Checks,
+    beyond: Beyond,
 }
 
 /// Where a panic of this process is written down: a panic of any simulated task is a violation.
@@ -222,6 +224,7 @@ impl<'a> World<'a> {
             felt: BTreeMap::new(),
             story: None,
             checks: Checks::new(scenario),
+            beyond: Beyond::default(),
         }
     }
 
@@ -270,11 +273,11 @@ impl<'a> World<'a> {
         }
         self.shared.set_phase(Phase::Audit);
         self.tell_phase("audit");
-        if !self.recover_what_is_lost()
-            || !self.becomes_whole()
-            || !self.audit("probe", false)
-            || !self.becomes_whole()
-        {
+        if !self.recover_what_is_lost() || !self.becomes_whole() {
+            return;
+        }
+        self.tell_losses();
+        if !self.audit("probe", false) || !self.becomes_whole() {
             return;
         }
         let power = self.scenario.ends_with_power_cut;

@@ -56,6 +56,7 @@ impl World<'_> {
     pub(super) fn trouble_all(&mut self, hit: &[usize], fault: &Fault) -> bool {
         match *fault {
             Fault::RollingRestart { down_ms, pause_ms } => self.roll(None, hit.to_vec(), down_ms, pause_ms),
+            Fault::InSyncCopiesLost { ref partition } => self.plan_to_lose(partition),
             _ => return false,
         }
         true
