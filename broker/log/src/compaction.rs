@@ -22,7 +22,9 @@ use crate::config::LogConfig;
 use crate::errors::ChangeError;
 use crate::index::{AbortedTxn, IndexEntry};
 use crate::log::Generation;
-use crate::segment::{FileKind, Place, SEGMENT_BYTES_MAX, Segment, SegmentSizes, file_name, header_at};
+use crate::segment::{
+    FileKind, Place, SEGMENT_BYTES_MAX, Segment, SegmentSizes, checked_header_at, file_name,
+};
 use crate::walk::{Walk, plausible_size};
 
 /// What an entry of the key map costs beyond the key.
@@ -647,7 +649,7 @@ fn remove_replaced(place: &Place, base: Offset, len: u64) -> io::Result<()> {
         .disk()
         .open(&swap_path(place, base, FileKind::Log), OpenMode::Read)?;
     let (mut position, mut next) = (0, base.next());
-    while let Some(header) = header_at(&*file, position, len)? {
+    while let Some(header) = checked_header_at(&*file, position, len)? {
         let Ok(size) = plausible_size(&header, base, base, len - position) else {
             break;
         };

@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use skerry_env::disk::{DynDisk, File, OpenMode, read_exact_at};
 use skerry_types::{Offset, WallMs, is_planted};
 
-use crate::batch::BatchHeader;
+use crate::batch::{Batch, BatchHeader};
 use crate::config::LogConfig;
 use crate::files::{FileCache, FileKey};
 use crate::index::{AbortedTxn, IndexEntry, OffsetEntry, SparseIndex, TimeEntry, floor_in_file};
@@ -447,4 +448,30 @@ pub(crate) fn header_at(file: &dyn File, position: u64, size: u64) -> io::Result
     }
     read_exact_at(file, &mut raw, position)?;
     Ok(BatchHeader::read(&raw))
+}
+
+/// As [`header_at`], for who removes something by what it says: a head is under the sum of its batch, and what fails that
+/// is read once more, since a bit may turn over on its way from the device. Of a batch that is damaged, the head as it is.
+pub(crate) fn checked_header_at(
+    file: &dyn File,
+    position: u64,
+    size: u64,
+) -> io::Result<Option<BatchHeader>> {
+    let mut found = None;
+    for _ in 0..2 {
+        found = header_at(file, position, size)?;
+        let Some(header) = &found else { break };
+        let length = header
+            .size_bytes()
+            .filter(|length| *length as u64 <= size - position);
+        let Some(length) = length else { continue };
+        let mut bytes = BytesMut::zeroed(length);
+        read_exact_at(file, &mut bytes, position)?;
+        let bytes = bytes.freeze();
+        let batch = BatchHeader::read(&bytes).map(|header| Batch { header, bytes });
+        if let Some(batch) = batch.filter(Batch::crc_is_good) {
+            return Ok(Some(batch.header));
+        }
+    }
+    Ok(found)
 }

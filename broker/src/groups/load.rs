@@ -140,7 +140,7 @@ impl Loader {
             any_replica: false,
         };
         let plan = self.log.read(&spec)?.plan;
-        let read = self.env.tasks.run_blocking(move || plan.run()).await;
+        let read = self.env.tasks.run_blocking(move || plan.run_checked()).await;
         read.map_err(|error| {
             self.log.suspect(from, &error);
             LoadError::Log(error.to_string())

@@ -4,8 +4,9 @@
     reason = "the command line is no part of the simulated world"
 )]
 
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -27,6 +28,16 @@ pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
 pub(super) fn remove(path: &Path) {
     // A left-over in the temporary directory harms nobody.
     let _ = std::fs::remove_file(path);
+}
+
+/// Reads what a child says while it says it: a pipe holds as little as 4 KiB where its user has many.
+pub(super) fn listen(mut to: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut heard = Vec::new();
+        // What came before an error counts.
+        let _ = to.read_to_end(&mut heard);
+        String::from_utf8_lossy(&heard).into_owned()
+    })
 }
 
 pub(super) fn now() -> Instant {

@@ -1,8 +1,8 @@
 //! Children: one process for each simulation.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,6 +17,8 @@ const POLL: Duration = Duration::from_millis(5);
 
 struct Running {
     child: Child,
+    output: Option<JoinHandle<String>>,
+    errors: Option<JoinHandle<String>>,
     seed: u64,
     since: Instant,
 }
@@ -57,8 +59,10 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let child = command.spawn().context("cannot start a child")?;
+    let mut child = command.spawn().context("cannot start a child")?;
     Ok(Running {
+        output: child.stdout.take().map(files::listen),
+        errors: child.stderr.take().map(files::listen),
         child,
         seed: args.seed,
         since: files::now(),
@@ -139,20 +143,13 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
             )))
         }
         Some(status) => {
-            let mut output = String::new();
-            if let Some(stdout) = &mut running.child.stdout {
-                stdout.read_to_string(&mut output)?;
-            }
+            let (output, errors) = (heard(running.output.take()), heard(running.errors.take()));
             if let Some(result) = output
                 .lines()
                 .last()
                 .and_then(|line| serde_json::from_str(line).ok())
             {
                 return Ok(Some(result));
-            }
-            let mut errors = String::new();
-            if let Some(stderr) = &mut running.child.stderr {
-                stderr.read_to_string(&mut errors)?;
             }
             // A panic while a panic unwinds ends the process at once: its words are on the standard error.
             let panic = errors.lines().find_map(|line| line.strip_prefix(PANIC_PREFIX));
@@ -165,6 +162,13 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
             Ok(Some(result))
         }
     }
+}
+
+/// All that was said, now that nobody says any more.
+fn heard(listener: Option<JoinHandle<String>>) -> String {
+    listener
+        .and_then(|listener| listener.join().ok())
+        .unwrap_or_default()
 }
 
 /// As many as there are processors.

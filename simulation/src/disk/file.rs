@@ -58,7 +58,12 @@ impl File for SimFile {
                 .troubles
                 .before_read(self.id, &(start..start + read), trouble)?;
             if holds_records(&self.path) {
-                state.troubles.after_read(self.id, &mut buf[..read], start, flips);
+                let flipped = state.troubles.after_read(self.id, &mut buf[..read], start, flips);
+                if let Some(at) = flipped {
+                    let place =
+                        format_args!("disk: a read of {} returns byte {at} wrong", self.path.display());
+                    state.trace.event(&state.host, place);
+                }
             }
             Ok(read)
         })

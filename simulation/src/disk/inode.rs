@@ -77,6 +77,8 @@ pub(super) struct FileNode {
     pub(super) live: Vec<u8>,
     /// What the device is known to hold.
     pub(super) durable: Vec<u8>,
+    /// What it would hold if no place of it had gone bad, since one has.
+    pub(super) pristine: Option<Vec<u8>>,
     pub(super) pending: Vec<FileOp>,
     /// A sync failed and the kernel marked the pages clean: what the cache still shows is not what the device holds.
     pub(super) cache_lies: bool,
@@ -93,12 +95,35 @@ impl FileNode {
         self.pending.push(FileOp::SetLen(len));
     }
 
+    /// The device's bytes as they were written, also where they have gone bad since: what whoever synced them can know.
+    pub(super) fn as_synced(&self) -> &[u8] {
+        self.pristine.as_ref().unwrap_or(&self.durable)
+    }
+
+    fn put(&mut self, position: usize, bytes: &[u8]) {
+        for image in [Some(&mut self.durable), self.pristine.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            place(image, position, bytes);
+        }
+    }
+
+    fn end_at(&mut self, len: usize) {
+        for image in [Some(&mut self.durable), self.pristine.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            image.resize(len, 0);
+        }
+    }
+
     /// `fsync` that succeeded.
     pub(super) fn sync(&mut self) {
-        for op in self.pending.drain(..) {
+        for op in std::mem::take(&mut self.pending) {
             match op {
-                FileOp::Write { position, bytes } => place(&mut self.durable, position, &bytes),
-                FileOp::SetLen(len) => self.durable.resize(len, 0),
+                FileOp::Write { position, bytes } => self.put(position, &bytes),
+                FileOp::SetLen(len) => self.end_at(len),
             }
         }
     }
@@ -138,17 +163,17 @@ impl FileNode {
             match op {
                 FileOp::SetLen(len) => {
                     if unkindness.keeps_everything || rng.chance(1, 2) {
-                        self.durable.resize(len, 0);
+                        self.end_at(len);
                     }
                 }
                 FileOp::Write { position, bytes } if unkindness.keeps_everything => {
-                    place(&mut self.durable, position, &bytes);
+                    self.put(position, &bytes);
                     report.applied += bytes.len().div_ceil(SECTOR_BYTES) as u64;
                 }
                 FileOp::Write { position, bytes } => {
                     // The file's new length may be known to the device although the bytes are not.
                     if position + bytes.len() > self.durable.len() && rng.chance(1, 2) {
-                        self.durable.resize(position + bytes.len(), 0);
+                        self.end_at(position + bytes.len());
                     }
                     for sector in sectors(position, bytes.len()) {
                         let part = &bytes[sector.start - position..sector.end - position];
@@ -173,18 +198,18 @@ impl FileNode {
             report.torn += 1;
             let at = usize::try_from(rng.below(part.len() as u64)).unwrap_or(0);
             if rng.chance(1, 2) {
-                place(&mut self.durable, start, &part[..at]);
+                self.put(start, &part[..at]);
             } else {
-                place(&mut self.durable, start + at, &part[at..]);
+                self.put(start + at, &part[at..]);
             }
         } else if drawn < cut.torn_of_100 + cut.garbage_of_100 {
             report.garbage += 1;
             let mut garbage = vec![0; part.len()];
             rng.fill(&mut garbage);
-            place(&mut self.durable, start, &garbage);
+            self.put(start, &garbage);
         } else if rng.below(100) < cut.applied_of_100 {
             report.applied += 1;
-            place(&mut self.durable, start, part);
+            self.put(start, part);
         } else {
             report.dropped += 1;
         }

@@ -37,11 +37,12 @@ impl SimDisk {
                 if file.durable.get(range.clone()).is_some_and(|bytes| file.live.get(range) == Some(bytes)))
     }
 
-    /// Shows a file's bytes as the device has them; `None` where the name is not durable.
+    /// Shows a file's bytes as they are durable; `None` where the name is not. A place that has gone bad since is shown as it
+    /// was written: no disk, and nobody who synced it, can promise more, and reads show what has become of it.
     pub fn with_durable<T>(&self, path: &Path, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let state = self.0.lock();
         match state.inodes.get(&state.resolve_durable(path)?)? {
-            Inode::File(file) => Some(look(&file.durable)),
+            Inode::File(file) => Some(look(file.as_synced())),
             Inode::Dir(_) => None,
         }
     }

@@ -20,8 +20,8 @@ pub struct Trouble {
     pub write_fails_one_in: u64,
     /// One of so many reads fails (EIO), and the bytes are good.
     pub read_fails_one_in: u64,
-    /// One of so many reads of records returns one bit turned over, and the device's bytes are good. What is read
-    /// right after that is read well: nobody could tell such a device from a rotten one.
+    /// One of so many reads of records returns one bit turned over, and the device's bytes are good. The next read of
+    /// that place is right, whatever is read in between: else nobody could tell such a device from a rotten one.
     pub read_flips_one_in: u64,
     /// Bytes written in a second; a sync waits for those before it.
     pub bytes_per_second: u64,
@@ -79,7 +79,8 @@ pub(super) struct Troubles {
     bad: Vec<(InodeId, Sector)>,
     /// The time that the device still needs for what was written.
     owed: Duration,
-    last_read_flipped: bool,
+    /// Where a bit was read wrong, and nobody has looked again.
+    misread: Vec<(InodeId, usize)>,
     write_failures: u64,
     read_failures: u64,
     flips: u64,
@@ -91,7 +92,7 @@ impl Troubles {
             rng: Rng::seeded(0),
             bad: Vec::new(),
             owed: Duration::ZERO,
-            last_read_flipped: false,
+            misread: Vec::new(),
             write_failures: 0,
             read_failures: 0,
             flips: 0,
@@ -141,14 +142,14 @@ impl Troubles {
         Ok(())
     }
 
-    /// Puts what is read in the place of what was written at `start`.
+    /// Puts what is read in the place of what was written at `start`. The place in the file of a bit that is read wrong.
     pub(super) fn after_read(
         &mut self,
         id: InodeId,
         bytes: &mut [u8],
         start: usize,
         flips: Option<(u64, &[u8])>,
-    ) {
+    ) -> Option<usize> {
         for (other, bad) in &self.bad {
             if let Sector::Anothers(from, anothers) = bad
                 && *other == id
@@ -160,20 +161,24 @@ impl Troubles {
                 }
             }
         }
-        let Some((one_in, whole)) = flips.filter(|_| !bytes.is_empty()) else {
-            return;
-        };
-        self.last_read_flipped = !self.last_read_flipped && draw(&self.rng, one_in);
-        if !self.last_read_flipped {
-            return;
+        let (one_in, whole) = flips.filter(|_| !bytes.is_empty())?;
+        let read = start..start + bytes.len();
+        let known = self.misread.len();
+        self.misread
+            .retain(|(other, at)| *other != id || !read.contains(at));
+        if self.misread.len() < known || !draw(&self.rng, one_in) {
+            return None;
         }
         let at = usize::try_from(self.rng.below(bytes.len() as u64)).unwrap_or(0);
         let bit = self.rng.below(8);
         // What is under no sum (base offset, leader epoch) is not told from what was written: by nobody, in Kafka either.
-        if is_summed(whole, start + at) {
-            self.flips += 1;
-            bytes[at] ^= 1 << bit;
+        if !is_summed(whole, start + at) {
+            return None;
         }
+        self.flips += 1;
+        bytes[at] ^= 1 << bit;
+        self.misread.push((id, start + at));
+        Some(start + at)
     }
 }
 
@@ -213,6 +218,7 @@ impl State {
         if range.end > file.durable.len() || range.end > file.live.len() {
             return None;
         }
+        file.pristine.get_or_insert_with(|| file.durable.clone());
         for image in [&mut file.durable, &mut file.live] {
             for (byte, mask) in image[range.clone()].iter_mut().zip(&harm.mask) {
                 *byte ^= mask;

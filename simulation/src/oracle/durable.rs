@@ -103,10 +103,18 @@ impl DurableLogs {
         if *first >= high_watermark {
             return Ok(());
         }
-        let start = self.seen.get(path).map_or(0, |(_, at)| *at);
+        let seen = self.seen.get(path).copied();
         let end = self.with_file(path, |bytes| {
+            // It may have been cut since.
+            let is_there = |at| {
+                let rest = bytes.get(at..)?;
+                Some((record::first(rest)?.base, at))
+            };
+            let start = seen
+                .filter(|(_, at)| is_there(*at) == seen)
+                .map_or(0, |(_, at)| at);
             let mut end = *first;
-            for batch in record::batches(bytes.get(start..).unwrap_or_default()) {
+            for batch in record::batches(&bytes[start..]) {
                 end = end.max(batch.end());
                 if end >= high_watermark {
                     break;

@@ -438,7 +438,7 @@ impl Segment {
         let size = u64::from(self.size);
         while u64::from(position) < size {
             let odd = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-            let header = crate::segment::header_at(&*file, u64::from(position), size)?
+            let header = crate::segment::checked_header_at(&*file, u64::from(position), size)?
                 .ok_or_else(|| odd(format!("segment {} ends within a head", self.base)))?;
             let batch_size =
                 plausible_size(&header, self.base, self.base, size - u64::from(position)).map_err(odd)?;

@@ -259,11 +259,19 @@ impl ReadPlan {
         })
     }
 
-    /// As [`Self::run`], and does what a read leaves to its reader: compares each batch with its sum.
+    /// As [`Self::run`], and does what a read leaves to its reader: compares each batch with its sum. What looks damaged
+    /// is read once more: a bit may have turned over on its way from the device.
     ///
     /// # Errors
     /// Where the file fails or is damaged.
     pub fn run_checked(&self) -> Result<Bytes, ReadError> {
+        match self.read_checked() {
+            Err(error) if error.is_damage() => self.read_checked(),
+            read => read,
+        }
+    }
+
+    fn read_checked(&self) -> Result<Bytes, ReadError> {
         match self.read(false)? {
             Found::Batches(piece) => piece.check(),
             Found::Nothing | Found::WouldWait => Ok(Bytes::new()),

@@ -61,6 +61,9 @@ struct State {
     changes: u64,
     /// Changes of names that still work.
     renames_left: Option<u64>,
+    /// Reads of records until one returns a wrong bit.
+    misread_in: Option<(u64, Misread)>,
+    misreads: u64,
 }
 
 impl State {
@@ -113,6 +116,17 @@ impl PowerDisk {
 
     pub fn resume(&self) {
         self.0.lock().renames_left = None;
+    }
+
+    /// After so many reads of records one returns a wrong bit, of what a batch's sum covers.
+    pub fn misread_in(&self, reads: u64, what: Misread) {
+        let mut state = self.0.lock();
+        (state.misread_in, state.misreads) = (Some((reads, what)), 0);
+    }
+
+    /// How many reads have returned a wrong bit since.
+    pub fn misreads(&self) -> u64 {
+        self.0.lock().misreads
     }
 
     pub fn syncs(&self) -> u64 {
@@ -255,15 +269,78 @@ struct Handle {
     state: Arc<Mutex<State>>,
     inode: Inode,
     writable: bool,
+    holds_records: bool,
+}
+
+/// Which bit a read returns wrong.
+#[derive(Clone, Copy, Debug)]
+pub enum Misread {
+    /// Any.
+    Any,
+    /// This one of what a batch's head says of its last offset.
+    LastOffset(u32),
+}
+
+impl State {
+    fn misread(&mut self, inode: Inode, buf: &mut [u8], start: usize) {
+        let Some((left, what)) = &mut self.misread_in else {
+            return;
+        };
+        let lies = batches_of(&self.inodes[inode].now);
+        let read = start..start + buf.len();
+        let wrong: Vec<usize> = match what {
+            Misread::Any => {
+                let summed = |at: &usize| {
+                    lies.iter()
+                        .any(|batch| (batch.start + 17..batch.end).contains(at))
+                };
+                read.filter(summed).collect()
+            }
+            Misread::LastOffset(bit) => {
+                let places = lies.iter().map(|batch| batch.start + 26 - *bit as usize / 8);
+                places.filter(|place| read.contains(place)).collect()
+            }
+        };
+        if wrong.is_empty() {
+            return;
+        }
+        if *left > 0 {
+            *left -= 1;
+            return;
+        }
+        let mut dice = Dice::new(start as u64 + 1);
+        let at = wrong[dice.below(wrong.len() as u64) as usize];
+        let bit = match what {
+            Misread::Any => dice.below(8) as u32,
+            Misread::LastOffset(bit) => *bit % 8,
+        };
+        buf[at - start] ^= 1 << bit;
+        self.misread_in = None;
+        self.misreads += 1;
+    }
+}
+
+/// Where the batches of a file lie.
+fn batches_of(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let (mut found, mut begin) = (Vec::new(), 0);
+    while let Some(length) = bytes.get(begin + 8..begin + 12) {
+        let end = begin + 12 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        found.push(begin..end);
+        begin = end;
+    }
+    found
 }
 
 impl File for Handle {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let bytes = &state.inodes[self.inode].now;
         let start = bytes.len().min(position as usize);
         let len = buf.len().min(bytes.len() - start);
         buf[..len].copy_from_slice(&bytes[start..start + len]);
+        if self.holds_records {
+            state.misread(self.inode, &mut buf[..len], start);
+        }
         Ok(len)
     }
 
@@ -347,6 +424,7 @@ impl Disk for PowerDisk {
             state: self.0.clone(),
             inode,
             writable: mode != OpenMode::Read,
+            holds_records: path.extension().is_some_and(|extension| extension == "log"),
         }))
     }
 

@@ -337,13 +337,17 @@ impl Opening {
             };
             let file = segment.file(FileKind::Log)?;
             let mut here = 0;
-            while let Some(header) = crate::segment::header_at(&*file, here, end)? {
+            let size_of = |header: &_, here| plausible_size(header, segment.base, segment.base, end - here);
+            while let Some(mut header) = crate::segment::header_at(&*file, here, end)? {
+                if size_of(&header, here).is_err() {
+                    // A bit may have turned over on its way from the device.
+                    header = crate::segment::header_at(&*file, here, end)?.unwrap_or(header);
+                }
                 // What is missing here would be told to nobody: followers are cut by these epochs.
-                let size =
-                    plausible_size(&header, segment.base, segment.base, end - here).map_err(|why| {
-                        let why = format!("segment {} is damaged at byte {here}: {why}", segment.base);
-                        io::Error::new(io::ErrorKind::InvalidData, why)
-                    })?;
+                let size = size_of(&header, here).map_err(|why| {
+                    let why = format!("segment {} is damaged at byte {here}: {why}", segment.base);
+                    io::Error::new(io::ErrorKind::InvalidData, why)
+                })?;
                 epochs.assign(header.leader_epoch(), header.base_offset());
                 here += size as u64;
             }
