@@ -53,6 +53,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "recovery-begins-at-an-index-entry" "recovery begins in the middle of a segment"
     Any "damage-below-the-recovery-point" "recovery finds damage where everything was durable, and cuts nothing"
     Any "damage-read" "a reader meets damage"
+    Any "read-right-the-second-time" "a read returned a wrong bit, and is done again"
     Several "no-copy-is-whole" "the same record has rotted in every copy (beyond the contract)"
     Several "in-sync-copies-damaged" "all copies in sync turn out damaged, and another one is behind (beyond the contract)"
     Several "offline-copy-told" "a broker tells that it cannot open its copy"

@@ -292,4 +292,22 @@ pub const PLANTS: &[Planted] = &[
         20,
         "what the checkpoints say of a deleted topic is believed of the next one of its name",
     ),
+    in_scenario(
+        "misread-taken-for-a-tear",
+        "read-flips",
+        10,
+        "recovery cuts the log where one read was wrong",
+    ),
+    in_scenario(
+        "groups-loaded-without-sums",
+        "read-flips",
+        10,
+        "what is read of the groups' logs is not compared with its sums",
+    ),
+    in_scenario(
+        "second-look-reads-one-batch",
+        "bad-sector",
+        10,
+        "a read that failed is looked at again in its first batch alone",
+    ),
 ];

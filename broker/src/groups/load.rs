@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use skerry_env::Env;
 use skerry_log::batch::Batches;
-use skerry_types::{LeaderEpoch, Offset};
+use skerry_types::{LeaderEpoch, Offset, is_planted};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -140,7 +140,11 @@ impl Loader {
             any_replica: false,
         };
         let plan = self.log.read(&spec)?.plan;
-        let read = self.env.tasks.run_blocking(move || plan.run_checked()).await;
+        let read = move || match is_planted("groups-loaded-without-sums") {
+            true => plan.run(),
+            false => plan.run_checked(),
+        };
+        let read = self.env.tasks.run_blocking(read).await;
         read.map_err(|error| {
             self.log.suspect(from, &error);
             LoadError::Log(error.to_string())

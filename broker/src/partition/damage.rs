@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use skerry_log::{ReadError, ReadPlan};
-use skerry_types::Offset;
+use skerry_types::{Offset, is_planted};
 
 use super::{Partition, State, Storage};
 
@@ -38,6 +38,7 @@ impl Partition {
         }
         match error.offset() {
             Some(offset) => self.suspect_at(offset),
+            None if is_planted("second-look-reads-one-batch") => self.add_suspicion(from, 1),
             None => self.add_suspicion(from, STRETCH_BYTES),
         }
     }

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 33] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 36] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -96,6 +96,9 @@ pub(super) const SCENARIOS: [(&str, &str); 33] = scenarios![
     "long-outage",
     "old-high-watermark",
     "membership-squeeze",
+    "read-flips",
+    "misdirected-write",
+    "bad-sector",
 ];
 
 /// The scenario that the arguments name.

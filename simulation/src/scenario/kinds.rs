@@ -168,22 +168,11 @@ impl Kinds {
     }
 }
 
-/// What seeds draw where nothing else is said.
-const DRAWN: &str = "drawn";
-
-/// Faults whose checks still cry wolf: only who names them, or says `all`, gets them. README, "Open".
-const IN_DOUBT: [&str; 2] = ["misdirected-write", "read-flips"];
-
-fn drawn() -> impl Iterator<Item = &'static str> {
-    let names = KINDS.iter().map(|kind| kind.name);
-    names.filter(|name| !IN_DOUBT.contains(name))
-}
-
 impl Default for Kinds {
     fn default() -> Self {
         Self {
-            written: DRAWN.to_owned(),
-            names: drawn().collect(),
+            written: "all".to_owned(),
+            names: KINDS.iter().map(|kind| kind.name).collect(),
         }
     }
 }
@@ -203,14 +192,10 @@ impl FromStr for Kinds {
             let group = Group::ALL.into_iter().find(|group| group.name() == word);
             let of_group = |kind: &&Kind| group == Some(kind.group) || kind.name == word || word == "all";
             let before = names.len();
-            if word == DRAWN {
-                names.extend(drawn());
-                continue;
-            }
             names.extend(KINDS.iter().filter(of_group).map(|kind| kind.name));
             if names.len() == before && group.is_none() && word != "none" && !names.contains(word) {
                 return Err(format!(
-                    "{word:?} is no kind of fault; there are drawn (what is drawn where nothing is said), all, none, and\n{}",
+                    "{word:?} is no kind of fault; there are all, none, and\n{}",
                     list()
                 ));
             }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_env::disk::File;
-use skerry_types::{Offset, is_planted, reached};
+use skerry_types::{Offset, is_planted, reached, sometimes};
 
 use super::{Log, gaps_until};
 use crate::batch::{BatchHeader, Batches};
@@ -266,7 +266,11 @@ impl ReadPlan {
     /// Where the file fails or is damaged.
     pub fn run_checked(&self) -> Result<Bytes, ReadError> {
         match self.read_checked() {
-            Err(error) if error.is_damage() => self.read_checked(),
+            Err(error) if error.is_damage() => {
+                let again = self.read_checked();
+                sometimes("read-right-the-second-time", again.is_ok());
+                again
+            }
             read => read,
         }
     }
