@@ -144,6 +144,17 @@ impl Broker {
         self.visible.load_full()
     }
 
+    /// The metadata for a request that would change it. Where what this broker knows `refuses` it, the quorum is asked:
+    /// what was acknowledged elsewhere a moment ago may not have come here yet. In Kafka the controller judges such
+    /// requests. Without a majority it stays with what is known.
+    pub async fn newest_image_if(&self, refuses: impl Fn(&Image) -> bool) -> Arc<Image> {
+        let image = self.image();
+        if !refuses(&image) {
+            return image;
+        }
+        self.quorum.read().await.unwrap_or(image)
+    }
+
     /// The metadata's version, as ApiVersions tells it.
     pub fn metadata_version(&self) -> i64 {
         i64::try_from(self.image().index()).unwrap_or(i64::MAX)

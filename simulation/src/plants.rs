@@ -63,6 +63,12 @@ pub const PLANTS: &[Planted] = &[
         20,
         "an entry of an index names the place behind its batch",
     ),
+    in_scenario(
+        "quorum-without-pings",
+        "lost-snapshot",
+        20,
+        "who owes an answer is not asked whether it is still there",
+    ),
     in_cluster(
         "deaf-broker-is-not-fenced",
         100,

@@ -59,6 +59,11 @@ pub fn own_number(me: BrokerId, name: &str) -> Result<BrokerId, ApiError> {
     )))
 }
 
+/// True where one of those named is a topic that is not in `image`.
+pub fn has_unknown_topic<'a>(image: &Image, mut named: impl Iterator<Item = (i8, &'a str)>) -> bool {
+    named.any(|(kind, name)| kind == TOPIC && image.topic(name).is_none())
+}
+
 /// The resource whose configuration a request wants to change.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use skerry_env::{Env, Tasks};
 use skerry_proto::quorum::quorum_client::QuorumClient;
 use skerry_proto::quorum::{self as proto, snapshot_chunk::Part};
-use skerry_types::Instant;
+use skerry_types::{Instant, is_planted};
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Response, Status};
@@ -132,7 +132,11 @@ pub(super) fn client_of(env: &Env, addr: &str) -> Client {
     });
     // The connector knows the address: the URI only names the protocol.
     let channel = Endpoint::from_static("http://quorum.skerry")
-        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_interval(if is_planted("quorum-without-pings") {
+            Duration::from_secs(3_600)
+        } else {
+            PING_EVERY
+        })
         .keep_alive_timeout(PING_TIMEOUT)
         .connect_with_connector_lazy(connector);
     QuorumClient::new(channel)

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 36] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 37] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -94,6 +94,7 @@ pub(super) const SCENARIOS: [(&str, &str); 36] = scenarios![
     "fsync-of-leaders",
     "recreated-topics",
     "long-outage",
+    "lost-snapshot",
     "old-high-watermark",
     "membership-squeeze",
     "read-flips",

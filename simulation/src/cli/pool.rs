@@ -13,6 +13,8 @@ use super::{OneArgs, files};
 
 /// A simulation that takes longer than this of real time turns in a circle.
 const LASTS_AT_MOST: Duration = Duration::from_secs(180);
+/// And so much more for each simulated second that was asked for: where others keep the processors busy, too.
+const LASTS_AT_MOST_FOR_EACH: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
 struct Running {
@@ -21,6 +23,7 @@ struct Running {
     errors: Option<JoinHandle<String>>,
     seed: u64,
     since: Instant,
+    at_most: Duration,
 }
 
 /// How a child's surroundings differ from its parent's, to prove that they do not matter.
@@ -59,6 +62,8 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    let seconds = u32::try_from(args.choice.seconds.unwrap_or(0)).unwrap_or(u32::MAX);
+    let at_most = LASTS_AT_MOST.saturating_add(LASTS_AT_MOST_FOR_EACH.saturating_mul(seconds));
     let mut child = command.spawn().context("cannot start a child")?;
     Ok(Running {
         output: child.stdout.take().map(files::listen),
@@ -66,6 +71,7 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
         child,
         seed: args.seed,
         since: files::now(),
+        at_most,
     })
 }
 
@@ -132,14 +138,14 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
         ..Result::default()
     };
     match running.child.try_wait().context("cannot wait for a child")? {
-        None if running.since.elapsed() < LASTS_AT_MOST => Ok(None),
+        None if running.since.elapsed() < running.at_most => Ok(None),
         None => {
             // Ours alone, by its handle.
             let _ = running.child.kill();
             let _ = running.child.wait();
             Ok(Some(failed(
                 "runs-for-ever",
-                format!("no end after {LASTS_AT_MOST:?} of real time"),
+                format!("no end after {:?} of real time", running.at_most),
             )))
         }
         Some(status) => {

@@ -26,7 +26,11 @@ async fn handle(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let broker = &context.broker;
-    let image = broker.image();
+    let is_unknown = |image: &Image| {
+        let mut topics = request.topics.iter();
+        topics.any(|topic| image.topic(&topic.name).is_none())
+    };
+    let image = broker.newest_image_if(is_unknown).await;
     let caller = context.caller();
     let mut seen = BTreeSet::new();
     let repeated: BTreeSet<&str> = request

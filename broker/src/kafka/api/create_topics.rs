@@ -29,16 +29,11 @@ const DEFAULT: i32 = -1;
 
 async fn handle(context: Context, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let broker = &context.broker;
-    let mut image = broker.image();
-    // A topic whose deletion was acknowledged elsewhere may still be known here: nobody is told that it exists for that.
-    if request
-        .topics
-        .iter()
-        .any(|topic| image.topic(&topic.name).is_some())
-        && let Ok(newest) = broker.quorum().read().await
-    {
-        image = newest;
-    }
+    let exists = |image: &Image| {
+        let mut topics = request.topics.iter();
+        topics.any(|topic| image.topic(&topic.name).is_some())
+    };
+    let image = broker.newest_image_if(exists).await;
     let layers = topics::layers(broker, &image);
     let settings = broker.settings().broker();
     let judge = Judge {

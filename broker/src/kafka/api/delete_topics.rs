@@ -27,8 +27,12 @@ struct Named {
 
 async fn handle(context: Context, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let broker = &context.broker;
-    let image = broker.image();
     let named = named(&request);
+    let is_unknown = |image: &Image| {
+        let mut found = find_all(image, &named).into_iter();
+        found.any(|found| found.is_err())
+    };
+    let image = broker.newest_image_if(is_unknown).await;
     let enabled = broker.settings().broker().delete_topic_enable;
     let found = find_all(&image, &named);
     let caller = context.caller();

@@ -28,12 +28,13 @@ async fn handle(
     _version: i16,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let image = context.broker.image();
     let named = request
         .resources
         .iter()
         .map(|resource| (resource.resource_type, resource.resource_name.as_str()));
-    let repeated = resources::repeated(named);
+    let is_unknown = |image: &Image| resources::has_unknown_topic(image, named.clone());
+    let image = context.broker.newest_image_if(is_unknown).await;
+    let repeated = resources::repeated(named.clone());
     let responses = request.resources.iter().map(|resource| {
         let is_repeated = repeated.contains(&(resource.resource_type, resource.resource_name.as_str()));
         let (context, image, validate_only) = (&context, &image, request.validate_only);
