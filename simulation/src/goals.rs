@@ -123,6 +123,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "copy-does-not-count" "a copy that is lost, or lost what was not flushed, is not eligible"
     Several "leaving-broker-relieved" "a broker that stops hands its partitions over first"
     Several "given-up-move-keeps-a-copy" "a reassignment is given up, and a copy that it made is needed"
+    Any "metadata-log-not-durable" "a sync of the quorum's log fails"
     Several "metadata-log-cut" "a voter takes back what was never committed"
     Any "metadata-log-purged" "entries below a snapshot are removed"
     Any "metadata-snapshot-made" "a snapshot of the metadata is made"

@@ -316,4 +316,10 @@ pub const PLANTS: &[Planted] = &[
         10,
         "a read that failed is looked at again in its first batch alone",
     ),
+    in_scenario(
+        "metadata-sync-failure-ignored",
+        "metadata-sync-fails",
+        5,
+        "a sync of the quorum's log has failed, and votes and entries count all the same",
+    ),
 ];

@@ -65,6 +65,7 @@ async fn flush_all(store: Arc<Store>, tasks: Tasks, mut queue: mpsc::UnboundedRe
         if failure.is_none() {
             let store = Arc::clone(&store);
             if let Err(error) = tasks.run_blocking(move || store.sync()).await {
+                reached("metadata-log-not-durable");
                 tracing::error!(%error, "the metadata log cannot be made durable");
                 failure = Some((error.kind(), error.to_string()));
             }

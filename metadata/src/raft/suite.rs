@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::entry::RaftEntry as _;
@@ -9,6 +10,8 @@ use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{RaftLogReader as _, StorageError};
 use skerry_env::{Env, TaskHandle};
+use skerry_metadata_state::{Command as Change, FEATURE_LEVEL};
+use skerry_types::{BrokerId, Uuid};
 use tokio::sync::watch;
 
 use super::log::{Flusher, LogStore};
@@ -18,6 +21,7 @@ use super::snapshot::{PIECE_BYTES, Snapshots};
 use super::store::Store;
 use super::types::{Entry, LeaderId, LogId, Runtime, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use crate::wal::{WalMark, cut_unsynced_wal};
+use crate::{ProposeError, Quorum, QuorumConfig, Role};
 
 struct Builder;
 
@@ -135,6 +139,85 @@ async fn power_loss_takes_what_was_not_synced_and_nothing_else() {
     assert_eq!(kept, [entry(0), entry(1), entry(2)]);
     drop((log, machine));
     task.join().await;
+}
+
+/// The device refuses one sync and is well again (the kernel takes the pages for clean, and the next sync succeeds and
+/// writes nothing): no vote and no entry counts any more until the next start, which finds what was durable before.
+#[tokio::test]
+async fn nothing_is_promised_after_a_sync_that_failed() {
+    for entry_first in [false, true] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mark = WalMark::default();
+        let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
+        Runtime::scope(1, async {
+            log.save_vote(&Vote::new(1, 1)).await.expect("saved");
+            log.blocking_append([entry(0)]).await.expect("durable");
+            mark.let_syncs_fail(true);
+            if entry_first {
+                log.blocking_append([entry(1)]).await.expect_err("not durable");
+            } else {
+                log.save_vote(&Vote::new(2, 1)).await.expect_err("not durable");
+            }
+            mark.let_syncs_fail(false);
+            let refused = [
+                log.save_vote(&Vote::new(2, 1)).await.expect_err("refused"),
+                log.blocking_append([entry(1)]).await.expect_err("refused"),
+            ];
+            for error in refused {
+                let why = error.to_string();
+                assert!(why.contains("takes no more writes"), "{why}");
+                assert!(why.contains("Input/output error"), "{why}");
+            }
+        })
+        .await;
+        assert_eq!(mark.sync_failures(), 1, "a sync is not tried again");
+        drop((log, machine));
+        task.join().await;
+        cut_unsynced_wal(&dir.path().join("raft"), &mark).expect("cut");
+
+        let (mut log, machine, task) = open(dir.path(), Some(mark));
+        assert_eq!(log.read_vote().await.expect("read"), Some(Vote::new(1, 1)));
+        let kept = log.try_get_log_entries(..).await.expect("read");
+        assert_eq!(kept, [entry(0)]);
+        drop((log, machine));
+        task.join().await;
+    }
+}
+
+/// A quorum whose store has failed stops, says why, and acknowledges nothing.
+#[tokio::test]
+async fn a_quorum_stops_at_a_sync_that_failed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mark = WalMark::default();
+    let mut config = QuorumConfig::single(BrokerId(1), dir.path(), "127.0.91.1:0");
+    config.wal_mark = Some(mark.clone());
+    let env = Env::os();
+    let quorum = Quorum::start(env.clone(), config, |_, _| {})
+        .await
+        .expect("starts");
+    let change = || Change::InitCluster {
+        cluster_id: Uuid([1; 16]),
+        feature_level: FEATURE_LEVEL,
+    };
+    mark.let_syncs_fail(true);
+    let asked = quorum.propose(change()).await;
+    assert!(matches!(asked, Err(ProposeError::Stopped(_))), "{asked:?}");
+    mark.let_syncs_fail(false);
+    let asked = quorum.propose(change()).await;
+    assert!(matches!(asked, Err(ProposeError::Stopped(_))), "{asked:?}");
+    let deadline = env.clock.now() + Duration::from_secs(20);
+    while quorum.status().role != Role::Stopped {
+        assert!(env.clock.now() < deadline, "it goes on");
+        env.clock.sleep(Duration::from_millis(10)).await;
+    }
+    let trouble = quorum.trouble().map(|trouble| trouble.to_string());
+    assert!(
+        trouble
+            .as_ref()
+            .is_some_and(|why| why.contains("Input/output error")),
+        "{trouble:?}"
+    );
+    quorum.shutdown().await;
 }
 
 fn pieces(store: &Store, generation: u64) -> usize {

@@ -100,6 +100,7 @@ pub(super) const SCENARIOS: [(&str, &str); 37] = scenarios![
     "read-flips",
     "misdirected-write",
     "bad-sector",
+    "metadata-sync-fails",
 ];
 
 /// The scenario that the arguments name.

@@ -16,6 +16,8 @@ pub(crate) mod shadow;
 mod tests;
 #[cfg(test)]
 mod tests_of_logs;
+#[cfg(test)]
+mod tests_of_recovery;
 mod usage;
 mod walk;
 

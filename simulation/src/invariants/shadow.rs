@@ -96,29 +96,50 @@ impl Shadow {
         }
         // A second power cut, right after what the first recovery has done.
         for time in ["after a power cut", "after another one"] {
-            let disk = copy.attach();
-            match Checkpoints::read(&*disk) {
-                Ok(checkpoints) => {
-                    let files = FileCache::new(disk, FILES);
-                    for (name, text, look) in &looks {
-                        let case = Case {
-                            subject,
-                            copy,
-                            text,
-                            look,
-                            who: format!("{text} on {}, {time}", subject.name),
-                        };
-                        let end = case.recover(&files, checkpoints.of(name), found);
-                        let before = end.and_then(|end| ends.insert(text.clone(), end));
-                        if end < before {
-                            let message = format!("{}, ends at {end:?}; before it {before:?}", case.who);
-                            found.push(("recovery-not-durable", message));
-                        }
-                    }
-                }
-                Err(why) => found.push(("does-not-recover", format!("{} {time}: {why}", subject.name))),
-            }
+            let who = format!("{}, {time}", subject.name);
+            recover_all(subject.disk, copy, &who, &looks, &mut ends, found);
             copy.cut_power();
+        }
+    }
+}
+
+/// A partition, as a folder too, and what its node knows of it.
+pub(super) type Known = (TopicPartition, String, Look);
+
+/// Opens what is on `copy` as a start would, and compares it with `disk`, of which it was a copy. `ends`: where the logs
+/// ended when they were opened before.
+pub(super) fn recover_all(
+    disk: &SimDisk,
+    copy: &SimDisk,
+    who: &str,
+    looks: &[Known],
+    ends: &mut BTreeMap<String, i64>,
+    found: &mut Found,
+) {
+    let attached = copy.attach();
+    let checkpoints = match Checkpoints::read(&*attached) {
+        Ok(checkpoints) => checkpoints,
+        Err(why) => {
+            found.push(("does-not-recover", format!("{who}: {why}")));
+            return;
+        }
+    };
+    let files = FileCache::new(attached, FILES);
+    for (name, text, look) in looks {
+        let case = Case {
+            disk,
+            copy,
+            text,
+            look,
+            who: format!("{text} on {who}"),
+        };
+        let Some(end) = case.recover(&files, checkpoints.of(name), found) else {
+            continue;
+        };
+        let before = ends.insert(text.clone(), end);
+        if before.is_some_and(|before| end < before) {
+            let message = format!("{}, ends at {end}; before it {before:?}", case.who);
+            found.push(("recovery-not-durable", message));
         }
     }
 }
@@ -154,7 +175,7 @@ fn log_dir() -> PathBuf {
 
 /// One partition of the copy.
 struct Case<'a> {
-    subject: &'a Subject<'a>,
+    disk: &'a SimDisk,
     copy: &'a SimDisk,
     text: &'a str,
     look: &'a Look,
@@ -192,7 +213,7 @@ impl Case<'_> {
         walk::check_offsets(&self.who, &walked, (start, end), found);
         // Beyond, a cut that no sync has covered may be undone.
         let common = (start.max(self.look.log_start.get()), durable);
-        let before = walk::batches(self.subject.disk, self.text, common);
+        let before = walk::batches(self.disk, self.text, common);
         let after = walked
             .iter()
             .filter(|batch| batch.end > common.0 && batch.base < common.1);
