@@ -74,8 +74,8 @@ fn known(end: i64, durable: i64) -> Known {
 }
 
 /// Two power cuts with a recovery after each, as [`super::shadow::Shadow::look`] does it, with `between` after the first.
-fn cut_and_recover(disk: &SimDisk, known: Known, between: impl Fn(&SimDisk)) -> Found {
-    let copy = disk.after_power_cut(Rng::seeded(5));
+fn cut_and_recover(seed: u64, disk: &SimDisk, known: Known, between: impl Fn(&SimDisk)) -> Found {
+    let copy = disk.after_power_cut(Rng::seeded(seed));
     let (mut ends, mut found) = (BTreeMap::new(), Found::new());
     let looks = [known];
     recover_all(disk, &copy, "n1", &looks, &mut ends, &mut found);
@@ -89,7 +89,7 @@ fn cut_and_recover(disk: &SimDisk, known: Known, between: impl Fn(&SimDisk)) -> 
 fn what_was_durable_survives_two_power_cuts() {
     for (durable, point) in [(6, 0), (6, 4), (6, 6), (3, 3)] {
         let disk = disk(6, durable, point);
-        let found = cut_and_recover(&disk, known(6, i64::from(durable)), |_| {});
+        let found = cut_and_recover(5, &disk, known(6, i64::from(durable)), |_| {});
         assert!(
             found.is_empty(),
             "{durable} durable, checkpoint {point}: {found:?}"
@@ -100,9 +100,9 @@ fn what_was_durable_survives_two_power_cuts() {
 /// Planted bug 1's kin: the node takes for durable what no sync has covered.
 #[test]
 fn a_recovery_that_lacks_what_was_durable_is_noticed() {
-    let lost = (0..20).any(|_| {
+    let lost = (0..20).any(|seed| {
         let disk = disk(40, 3, 3);
-        let found = cut_and_recover(&disk, known(40, 40), |_| {});
+        let found = cut_and_recover(seed, &disk, known(40, 40), |_| {});
         checks(&found).contains(&"recovery-loses-durable")
     });
     assert!(lost);
@@ -145,7 +145,7 @@ fn a_log_that_does_not_open_is_noticed() {
         sector: Sector::Good,
     };
     assert!(disk.harm(&harm));
-    let found = cut_and_recover(&disk, known(6, 6), |_| {});
+    let found = cut_and_recover(5, &disk, known(6, 6), |_| {});
     assert_eq!(checks(&found), ["does-not-recover"; 2], "{found:?}");
 }
 
@@ -153,7 +153,7 @@ fn a_log_that_does_not_open_is_noticed() {
 #[test]
 fn a_recovery_that_was_not_durable_is_noticed() {
     let disk = disk(6, 6, 0);
-    let found = cut_and_recover(&disk, known(6, 2), |copy| {
+    let found = cut_and_recover(5, &disk, known(6, 2), |copy| {
         let attached = copy.attach();
         let path = segment::path(&dir(), 0);
         let file = attached
