@@ -7,7 +7,7 @@
 mod durable;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -105,6 +105,15 @@ impl Rotten {
         let places = rotting.places.iter();
         let quiet = places.filter(|place| place.is_quiet && place.partition == partition);
         quiet.map(|place| place.node.clone()).collect()
+    }
+
+    /// How many copies of that partition have gone bad.
+    #[must_use]
+    pub fn copies(&self, partition: &str) -> usize {
+        let rotting = self.0.lock();
+        let places = rotting.places.iter();
+        let nodes = places.filter(|place| place.partition == partition);
+        nodes.map(|place| &place.node).collect::<BTreeSet<_>>().len()
     }
 
     /// True for a partition with a record of which no copy is whole.
@@ -331,6 +340,13 @@ impl WireOracle {
         }
     }
 
+    /// On so many disks is what is acknowledged. A node may have confirmed a record, and given its copy up for what went bad
+    /// in it, before the leader answers: it stood still, or the message was late.
+    fn copies_of_new_records(&self, partition: &PartitionName) -> usize {
+        let lost = self.rotten.copies(&partition.to_string());
+        self.disks.copies.saturating_sub(lost).max(1)
+    }
+
     fn judge(&self, inner: &mut Inner, asked: &Asked, frame: Bytes) {
         let key = asked.api;
         let add = |check, message| self.violations.add(&self.trace, check, message);
@@ -358,7 +374,7 @@ impl WireOracle {
                     }
                     let looked =
                         |logs: &mut DurableLogs| logs.has_batch(&answer.partition, answer.base, batch.crc);
-                    if let Err(why) = inner.copies(self.disks.copies, looked) {
+                    if let Err(why) = inner.copies(self.copies_of_new_records(&answer.partition), looked) {
                         add(
                             "acknowledged-before-durable",
                             format!(
