@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 37] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 38] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
