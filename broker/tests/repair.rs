@@ -161,6 +161,49 @@ async fn the_last_copy_cannot_be_opened_and_a_person_chooses_another_one() {
     whole_again(&cluster, &[1, 2], 15).await;
 }
 
+/// KIP-704: where no copy can be opened, a person's choice goes on from what can be read of one.
+#[tokio::test]
+async fn no_copy_can_be_opened_and_a_person_goes_on_from_what_is_left() {
+    let mut cluster = Cluster::start("127.0.86", 3, &OFTEN).await;
+    cluster.create("t", &[1, 2], &[]).await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    cluster
+        .until("checkpoints cover it", |cluster| {
+            [1, 2].into_iter().all(|id| {
+                let path = cluster.node_dir(id).join("log/recovery-point-offset-checkpoint");
+                let bytes = read_file(&*Env::os().disk, &path, 4096)
+                    .unwrap()
+                    .unwrap_or_default();
+                String::from_utf8_lossy(&bytes).contains("t 0 20")
+            })
+        })
+        .await;
+    for id in [1, 2] {
+        cluster.kill(id);
+        cluster.flip(id, "t", 17, PAYLOAD);
+    }
+    cluster.restart_together(&[1, 2]).await;
+    let partition = |cluster: &Cluster| cluster.image(3).topic("t").unwrap().partitions[0].clone();
+    cluster
+        .until("nobody leads, and nothing is thrown away", |cluster| {
+            let known = partition(cluster);
+            known.leader.is_none() && known.offline.len() == 2
+        })
+        .await;
+    let election = ElectLeader {
+        topic: cluster.image(3).topic("t").unwrap().id,
+        partition: PartitionIndex(0),
+        election: Election::Unclean,
+    };
+    let chosen = cluster.propose(Command::ElectLeader(election)).await;
+    chosen.accepted().expect("a person may");
+    whole_again(&cluster, &[1, 2], 17).await;
+    assert_eq!(partition(&cluster).offline, []);
+    let leader = cluster.leader(3, "t").unwrap();
+    cluster.produce_many(leader, "t", 5, 100).await;
+    whole_again(&cluster, &[1, 2], 22).await;
+}
+
 #[tokio::test]
 async fn the_last_copy_is_served_as_it_is_until_another_one_is_there() {
     let mut cluster = Cluster::start("127.0.84", 3, &OFTEN).await;

@@ -203,6 +203,29 @@ pub(crate) fn same_on(disk: &SimDisk, place: &Place) -> Option<Place> {
     })
 }
 
+/// A checkpoint on this disk says that more of a partition is durable than there is.
+pub(crate) fn claims_more(disk: &SimDisk, partition: &str) -> bool {
+    let points = recovery_points(disk).into_iter();
+    let mut points = points.filter(|(name, _)| name == partition);
+    let Some((_, recovery_point)) = points.next() else {
+        return false;
+    };
+    let segments = |dir: &PathBuf| disk.durable_names(dir, segment::base);
+    let dir = disk.find_dir(partition);
+    let base = dir.as_ref().and_then(|dir| {
+        let bases = segments(dir).into_iter();
+        bases.filter(|base| *base < recovery_point).max()
+    });
+    let (Some(dir), Some(base)) = (dir, base) else {
+        return false;
+    };
+    let end = disk.with_durable(&segment::path(&dir, base), |bytes| {
+        let whole = record::batches(bytes).take_while(record::Batch::is_whole);
+        whole.last().map_or(base, |batch| batch.end())
+    });
+    end.is_some_and(|end| end < recovery_point)
+}
+
 /// Where the whole batches below a partition's recovery point lie, in the segment of the last of them.
 fn batches_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option<(PathBuf, Vec<Found>)> {
     let dir = disk.find_dir(partition)?;

@@ -4,11 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use skerry_log::{PartitionIdentity, Recovered};
+use skerry_log::{PartitionIdentity, Recovered, Shutdown};
 use skerry_metadata_state::Image;
 use skerry_types::{Offset, PartitionIndex, TopicPartition};
 
-use super::{Opening, Partitions};
+use super::{HIGH_WATERMARKS, Opening, Partitions, RECOVERY_POINTS};
 use crate::broker::Broker;
 use crate::partition::Partition;
 
@@ -66,6 +66,46 @@ impl Partitions {
         partition.come_back(log.map_err(io::Error::other)?);
         self.replication.on_assigned(partition);
         Ok(aside)
+    }
+
+    /// Opens a copy up to where it is damaged, and cuts off what is behind. Gives where it ends now.
+    ///
+    /// # Errors
+    /// The disk's, or of a log of which nothing can be opened.
+    pub async fn open_what_is_left(&self, partition: &Arc<Partition>) -> io::Result<Offset> {
+        let name = partition.name().clone();
+        // Nothing counts as durable any more: recovery walks all of it, and cuts where it cannot go on.
+        self.forget_recovery_point(&name).await?;
+        let opening = Opening {
+            files: self.files.clone(),
+            env: self.env.clone(),
+            dir: self.log_dir.join(name.to_string()),
+            identity: PartitionIdentity {
+                topic: name.topic.clone(),
+                partition: name.partition,
+                topic_id: partition.topic_id(),
+            },
+            settings: partition.settings(),
+            recovered: self.recovered(&name),
+            shutdown: Shutdown::Unclean,
+        };
+        let log = self.env.tasks.run_blocking(move || opening.run()).await;
+        let log = log.map_err(io::Error::other)?;
+        let end = log.log_end();
+        partition.come_back(log);
+        self.replication.on_assigned(partition);
+        Ok(end)
+    }
+
+    /// Nothing is known to be durable of it any more.
+    async fn forget_recovery_point(&self, name: &TopicPartition) -> io::Result<()> {
+        {
+            let mut checkpoints = self.checkpoints.lock();
+            checkpoints.recovery_points.remove(name);
+            checkpoints.high_watermarks.remove(name);
+        }
+        self.write(RECOVERY_POINTS).await?;
+        self.write(HIGH_WATERMARKS).await
     }
 
     /// A damaged copy that an earlier start has set aside.

@@ -29,7 +29,7 @@ use crate::replication::Replication;
 use crate::settings::Settings;
 use crate::standing::Standing;
 use aside::ASIDE_SUFFIX;
-use opening::Opening;
+use opening::{Opening, missing};
 
 /// Logs that are opened or closed at a time: that waits for the disk, not for the processor.
 const OPENED_AT_ONCE: usize = 8;
@@ -441,10 +441,17 @@ impl Partitions {
                 "what the checkpoints say of an earlier {name} stays: {error}"
             )),
         };
+        let high_watermark = self.checkpoints.lock().high_watermarks.get(&name).copied();
+        let metadata = topic.partition(index);
+        let counts = metadata
+            .is_some_and(|metadata| metadata.isr.contains(&self.me) || metadata.elr.contains(&self.me));
+        let log = log.and_then(|log| match missing(&log, high_watermark, &settings, counts) {
+            Some(why) => Err(why),
+            None => Ok(log),
+        });
         if let Err(why) = &log {
             tracing::error!(partition = %name, why, "the partition is offline");
         }
-        let high_watermark = self.checkpoints.lock().high_watermarks.get(&name).copied();
         Partition::new(
             name,
             topic.id,

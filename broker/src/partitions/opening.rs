@@ -6,7 +6,9 @@ use std::sync::Arc;
 use skerry_env::Env;
 use skerry_log::{FileCache, Log, OpenError, PartitionIdentity, Recovered, RecoveryReport, Shutdown};
 
-use crate::partition::PartitionSettings;
+use skerry_types::{Offset, reached};
+
+use crate::partition::{Durability, PartitionSettings};
 
 /// Everything that opening a log takes, for a thread that may block.
 pub(super) struct Opening {
@@ -52,6 +54,27 @@ impl Opening {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Why a copy that counts is no good: what it had acknowledged is not there, though no record of it is damaged. A disk
+/// that said of writes that they were done, and had not done them, leaves such a log.
+pub(super) fn missing(
+    log: &Log,
+    high_watermark: Option<Offset>,
+    settings: &PartitionSettings,
+    counts: bool,
+) -> Option<String> {
+    let known = high_watermark?;
+    let promised = settings.durability == Durability::BeforeAcknowledgement && counts;
+    if !promised || log.log_end() >= known {
+        return None;
+    }
+    reached("acknowledged-records-missing");
+    Some(format!(
+        "the log ends at offset {}, and what was acknowledged up to {known} was on this disk: the disk has not kept \
+         what it had synced",
+        log.log_end()
+    ))
 }
 
 fn tell(name: &str, report: &RecoveryReport) {

@@ -6,7 +6,7 @@
 //! follows the leader. Where no other copy may lead, nothing is touched: this one is all there is, and what can be read
 //! of it is served. If it cannot even be opened, the metadata is told (`ReplicaOffline`), so that nobody waits for a
 //! leader that cannot lead, and a person can choose another copy (`skerry cluster elect --unclean`): then this one is
-//! made again from that. What was set aside is removed when the new copy is in sync.
+//! made again from that. Where no copy can be opened, the person's choice is to go on from what can be read of one. What was set aside is removed when the new copy is in sync.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -143,6 +143,9 @@ async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Do
             // Others may be about to tell the same of theirs: nothing is thrown away before they had the time.
             return Done::Refused(format!("it cannot be opened: {why}"));
         }
+        if !is_open && leads_offline(&broker.image(), partition, broker.id()) {
+            return open_what_is_left(broker, partition, &why).await;
+        }
         let others = if is_open { Others::Known } else { Others::Alive };
         return repair(broker, partition, &why, others).await;
     }
@@ -235,6 +238,29 @@ fn refusal(image: &Image, metadata: &metadata::Partition, me: BrokerId, others: 
         Some("no other one can take over now".to_owned())
     } else {
         None
+    }
+}
+
+/// A person has chosen this copy, though it cannot be opened: there is no other.
+fn leads_offline(image: &Image, partition: &Partition, me: BrokerId) -> bool {
+    let topic = image.topic_by_id(partition.topic_id());
+    let metadata = topic.and_then(|topic| topic.partition(partition.name().partition));
+    metadata.is_some_and(|metadata| metadata.leader == Some(me) && metadata.offline.contains(&me))
+}
+
+/// Goes on from what can be read of this copy (KIP-704).
+async fn open_what_is_left(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str) -> Done {
+    let name = partition.name();
+    match broker.partitions().open_what_is_left(partition).await {
+        Ok(end) => {
+            reached("damaged-copy-cut");
+            tracing::error!(partition = %name, why, %end, "a person has chosen this copy: what is behind the damage is lost");
+            Done::Repaired
+        }
+        Err(error) => {
+            tracing::error!(partition = %name, why, %error, "a person has chosen this copy, and nothing of it can be opened");
+            Done::Failed
+        }
     }
 }
 

@@ -105,7 +105,9 @@ impl Image {
             ),
             (are_replicas(offline), "offline without a replica"),
             (
-                offline.iter().all(|member| !isr.contains(member)),
+                // But for the one that a person has chosen, until it has opened what is left.
+                isr.iter().all(|member| !offline.contains(member))
+                    || (isr.len() == 1 && leader.as_ref() == isr.first()),
                 "offline and in sync",
             ),
             (are_replicas(elr), "eligible without a replica"),

@@ -212,6 +212,15 @@ fn a_person_gives_up_the_last_copy_where_it_cannot_be_opened() {
          lost t 1
          offline t 2
          elect-unclean t
+         show t
+         isr t 1 1,2
+         offline t 1
+         fence 2
+         unfence 2
+         show t
+         fence 1
+         unfence 1
+         show t
          online t 2
          fence 1
          register 1 b
@@ -245,25 +254,40 @@ fn a_person_gives_up_the_last_copy_where_it_cannot_be_opened() {
             9: lost t 1 -> refused: broker 1 has the last copy that may lead
             10: offline t 2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 3 }
                  changed t-0
-            11: elect-unclean t -> refused: no replica can lead
-            12: online t 2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 4 }
+            11: elect-unclean t -> PartitionChanged { leader_epoch: 1, partition_epoch: 4 }
                  changed t-0
-            13: fence 1 -> Done
+               t-0: replicas [1 2] isr [1] offline [1 2] leader 1 epoch 1 version 4
+            12: isr t 1 1,2 -> refused: broker 1 cannot be in sync
+            13: offline t 1 -> PartitionChanged { leader_epoch: 1, partition_epoch: 4 }
+            14: fence 2 -> Done
+                 broker 2
+            15: unfence 2 -> Done
+                 broker 2
+               t-0: replicas [1 2] isr [1] offline [1 2] leader 1 epoch 1 version 4
+            16: fence 1 -> Done
                  broker 1
-            14: register 1 b -> BrokerRegistered { epoch: 14 }
+                 changed t-0
+            17: unfence 1 -> Done
                  broker 1
-            15: unfence 1 -> Done
+               t-0: replicas [1 2] isr [] offline [1 2] elr [1] leader nobody epoch 1 version 5
+            18: online t 2 -> PartitionChanged { leader_epoch: 1, partition_epoch: 6 }
+                 changed t-0
+            19: fence 1 -> Done
                  broker 1
-               t-0: replicas [1 2] isr [] offline [1] elr [1] leader nobody epoch 0 version 4
-            16: elect-unclean t -> PartitionChanged { leader_epoch: 1, partition_epoch: 5 }
+            20: register 1 b -> BrokerRegistered { epoch: 20 }
+                 broker 1
+            21: unfence 1 -> Done
+                 broker 1
+               t-0: replicas [1 2] isr [] offline [1] elr [1] leader nobody epoch 1 version 6
+            22: elect-unclean t -> PartitionChanged { leader_epoch: 2, partition_epoch: 7 }
                  changed t-0
-               t-0: replicas [1 2] isr [2] offline [1] leader 2 epoch 1 version 5
-            17: lost t 1 -> PartitionChanged { leader_epoch: 2, partition_epoch: 6 }
+               t-0: replicas [1 2] isr [2] offline [1] leader 2 epoch 2 version 7
+            23: lost t 1 -> PartitionChanged { leader_epoch: 3, partition_epoch: 8 }
                  changed t-0
-               t-0: replicas [1 2] isr [2] leader 2 epoch 2 version 6
-            18: isr t 2 2,1 -> PartitionChanged { leader_epoch: 2, partition_epoch: 7 }
+               t-0: replicas [1 2] isr [2] leader 2 epoch 3 version 8
+            24: isr t 2 2,1 -> PartitionChanged { leader_epoch: 3, partition_epoch: 9 }
                  changed t-0
-               t-0: replicas [1 2] isr [1 2] leader 2 epoch 2 version 7
+               t-0: replicas [1 2] isr [1 2] leader 2 epoch 3 version 9
         "#]],
     );
 }

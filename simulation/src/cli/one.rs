@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 38] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 39] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -83,6 +83,7 @@ pub(super) const SCENARIOS: [(&str, &str); 38] = scenarios![
     "lost-copy",
     "rot-of-all-copies",
     "in-sync-copies-lost",
+    "lying-syncs",
     "stale-leader",
     "made-again",
     "jumping-clock",

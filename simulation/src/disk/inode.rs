@@ -82,6 +82,8 @@ pub(super) struct FileNode {
     pub(super) pending: Vec<FileOp>,
     /// A sync failed and the kernel marked the pages clean: what the cache still shows is not what the device holds.
     pub(super) cache_lies: bool,
+    /// The device holds so much of it, whatever it has said of later syncs.
+    pub(super) really: Option<usize>,
 }
 
 impl FileNode {

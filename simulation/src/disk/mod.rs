@@ -14,6 +14,7 @@
 mod external;
 mod file;
 mod inode;
+mod lies;
 mod oracle;
 mod shadow;
 #[cfg(test)]
@@ -108,6 +109,8 @@ struct State {
     sync_failures: u64,
     full_refusals: u64,
     troubles: Troubles,
+    /// Syncs of records under this folder are not done.
+    lies_about: Option<PathBuf>,
     /// One more than there are open files.
     handles: Arc<()>,
 }
@@ -140,6 +143,7 @@ impl SimDisk {
             sync_failures: 0,
             full_refusals: 0,
             troubles: Troubles::new(),
+            lies_about: None,
             handles: Arc::default(),
         };
         Self(Arc::new(Mutex::new(state)))
@@ -191,7 +195,11 @@ impl SimDisk {
         let mut ties = BTreeMap::new();
         for inode in state.inodes.values_mut() {
             report.add(match inode {
-                Inode::File(file) => file.cut_power(&state.rng, unkindness),
+                Inode::File(file) => {
+                    let settled = file.cut_power(&state.rng, unkindness);
+                    file.lose_what_was_lied_about(&state.rng);
+                    settled
+                }
                 Inode::Dir(dir) => dir.cut_power(&state.rng, unkindness, &mut ties),
             });
         }
@@ -536,7 +544,12 @@ impl Disk for Attachment {
             None => self.with(Some(OpKind::Name), "create", path, |state| {
                 let (parent, name) = split(path)?;
                 state.dir_mut(parent)?;
-                let id = state.add_inode(Inode::File(FileNode::default()));
+                let really = lies::is_concerned(state.lies_about.as_ref(), path).then_some(0);
+                let file = FileNode {
+                    really,
+                    ..FileNode::default()
+                };
+                let id = state.add_inode(Inode::File(file));
                 state.dir_mut(parent)?.change(name, Some(id), None);
                 Ok(id)
             })?,

@@ -17,6 +17,8 @@ impl SimDisk {
             shadow.next_inode = state.next_inode;
             shadow.next_tie = state.next_tie;
         }
+        // What devices lie about nobody can know before it happens.
+        copy.tell_the_truth();
         copy.cut_power();
         copy
     }

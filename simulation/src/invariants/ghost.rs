@@ -1,6 +1,6 @@
 //! One partition of the cluster: everything that was ever committed, and each replica beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skerry::broker::Broker;
@@ -60,6 +60,8 @@ pub(super) struct Ghost {
     /// Beyond the contract: committed records may be gone, and who leads next tells which. Then from where on.
     pub(super) gives_up: bool,
     pub(super) lost_from: Option<i64>,
+    /// Whose copies were called offline since.
+    pub(super) was_offline: BTreeSet<i32>,
     /// Who leads and has changed since [`Self::check_leads`], and what it was before.
     pub(super) led: Vec<(usize, Option<Look>)>,
     /// What the trace was told last.
@@ -92,6 +94,7 @@ impl Ghost {
             waits_for_disks: true,
             gives_up: false,
             lost_from: None,
+            was_offline: BTreeSet::new(),
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
             rotten: Vec::new(),
@@ -102,6 +105,8 @@ impl Ghost {
     /// There is newer metadata.
     pub(super) fn place(&mut self, partition: Option<Partition>) {
         if let Some(partition) = &partition {
+            self.was_offline
+                .extend(partition.offline.iter().map(|id| id.get()));
             self.sizes
                 .insert(partition.partition_epoch.get(), partition.isr.len());
             while self.sizes.len() > SIZES_MAX {

@@ -270,6 +270,7 @@ impl Watcher {
     pub(crate) fn give_up(&mut self, partition: &str) {
         if let Some(ghost) = self.ghosts.get_mut(partition) {
             ghost.gives_up = true;
+            ghost.was_offline.clear();
         }
     }
 
@@ -281,6 +282,12 @@ impl Watcher {
             losses.extend(ghost.lost_from.take().map(|from| (name.clone(), from)));
         }
         losses
+    }
+
+    /// The metadata has called that copy offline since the partition was given up.
+    pub(crate) fn was_offline(&self, partition: &str, id: i32) -> bool {
+        let ghost = self.ghosts.get(partition);
+        ghost.is_some_and(|ghost| ghost.was_offline.contains(&id))
     }
 
     /// Whose copies of a partition cannot be opened, by the newest metadata, and whether all of its brokers take part.

@@ -111,6 +111,9 @@ fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
         return fault;
     }
     match kind {
+        "lying-syncs" => Fault::LyingSyncs {
+            partition: draw_partition(rng),
+        },
         "in-sync-copies-lost" => Fault::InSyncCopiesLost {
             partition: draw_partition(rng),
         },

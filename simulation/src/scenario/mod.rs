@@ -290,6 +290,9 @@ pub enum Fault {
     /// then every copy that was in sync turns out to be damaged. A person elects the one that was away
     /// (`skerry cluster elect --unclean`): what it lacks is lost.
     InSyncCopiesLost { partition: String },
+    /// Beyond what a cluster can bear: after the faults all disks say of syncs of the partition's records that they are done,
+    /// and do not do them; when the load has ended the power of all goes.
+    LyingSyncs { partition: String },
     /// Writes fail (EIO), and a part of them is written; at the end a person restarts the broker.
     WriteFails { one_in: u64, for_ms: u64 },
     /// Reads fail (EIO), and the bytes are good.
@@ -377,6 +380,7 @@ impl Fault {
             Self::MisdirectedWrite => "misdirected-write",
             Self::RotOfAllCopies => "rot-of-all-copies",
             Self::InSyncCopiesLost { .. } => "in-sync-copies-lost",
+            Self::LyingSyncs { .. } => "lying-syncs",
             Self::WriteFails { .. } => "write-fails",
             Self::ReadFails { .. } => "read-fails",
             Self::ReadFlips { .. } => "read-flips",

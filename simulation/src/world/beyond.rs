@@ -1,13 +1,14 @@
 //! What goes beyond what a cluster can bear, and how a person recovers from it.
 //!
 //! What may happen then: the record that no copy has whole any more, what a person has to give up with it, and what a copy
-//! lacks that a person chooses where no complete one can be opened, is lost. What must not: that nobody is told of it; that
+//! lacks that a person chooses where no complete one can be opened, is lost; and what all disks have lied about. What must not: that nobody is told of it; that
 //! anybody is served other bytes as if they were the record (clients compare its sum, and the world takes a record that
 //! passes it and is another for a broken promise, as ever); that replicas differ, or that the partition does not come back
 //! once the person has done what the manual says. Every other partition, and everything before the loss, keeps every
 //! promise.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +20,7 @@ use super::World;
 use super::disks::ALL_COPIES;
 use super::faults::Action;
 use crate::oracle::RottenPlace;
+use crate::process::DATA_DIR;
 use crate::rot::{self, Rot};
 use crate::workload::{self, Shared};
 
@@ -38,6 +40,8 @@ pub(super) struct Beyond {
     loses: Option<String>,
     /// The node that is away meanwhile.
     away: Option<usize>,
+    /// The partition about which disks lie.
+    lies_about: Option<String>,
 }
 
 impl World<'_> {
@@ -90,8 +94,26 @@ impl World<'_> {
         self.beyond.loses.get_or_insert_with(|| partition.to_owned());
     }
 
-    /// Everything is healed: a replica that does not lead goes away, and the load goes on without it.
+    /// See `Fault::LyingSyncs`. The first partition counts.
+    pub(super) fn plan_to_lie(&mut self, partition: &str) {
+        self.beyond.lies_about.get_or_insert_with(|| partition.to_owned());
+    }
+
+    /// Everything is healed, and the load goes on.
     pub(super) fn begin_to_lose(&mut self) {
+        if let Some(partition) = &self.beyond.lies_about {
+            let dir = Path::new(DATA_DIR).join("log").join(partition);
+            self.trace
+                .event("world", format_args!("disks lie about the syncs of {partition}"));
+            for node in &self.nodes {
+                node.host.disk.lie_about(&dir);
+            }
+        }
+        self.send_one_away();
+    }
+
+    /// A replica that does not lead goes away, and the load goes on without it.
+    fn send_one_away(&mut self) {
         let Some(partition) = self.beyond.loses.clone() else {
             return;
         };
@@ -114,6 +136,53 @@ impl World<'_> {
         );
         self.crash(away, false, AWAY_MS);
         self.beyond.away = Some(away);
+    }
+
+    /// The load has ended: the power of all goes, and with it what disks have lied about. False when a promise was broken:
+    /// whoever has it in writing that it had more must say so.
+    fn lose_what_was_lied_about(&mut self) -> bool {
+        let Some(partition) = self.beyond.lies_about.take() else {
+            return true;
+        };
+        if let Some(watcher) = &mut self.watcher {
+            watcher.give_up(&partition);
+        }
+        let watcher = self.watcher.as_ref();
+        let place = watcher.and_then(|watcher| watcher.place(&self.brokers(), &partition));
+        for node in 0..self.nodes.len() {
+            self.crash(node, true, 50);
+            self.nodes[node].host.disk.tell_the_truth();
+        }
+        reached("disks-lied");
+        let replicas = place
+            .iter()
+            .flat_map(|place| place.leader.iter().chain(&place.followers));
+        let knowing = replicas.copied().filter(|id| {
+            let node = usize::try_from(id - 1).ok().and_then(|node| self.nodes.get(node));
+            node.is_some_and(|node| rot::claims_more(&node.host.disk, &partition))
+        });
+        let knowing: Vec<i32> = knowing.collect();
+        self.beyond.concerned.insert(partition.clone());
+        let by = self.now_ms + TOLD_WITHIN_MS;
+        for id in knowing {
+            reached("a-checkpoint-knows-of-more");
+            let tells = |world: &Self| {
+                let watcher = world.watcher.as_ref();
+                watcher.is_some_and(|watcher| watcher.was_offline(&partition, id))
+            };
+            if !self.step_until(by, tells) {
+                return false;
+            }
+            if !tells(self) {
+                let message = format!(
+                    "the disk of n{id} has lost what a checkpoint of {partition} says is durable, and {TOLD_WITHIN_MS} ms \
+                     later it has not told that it cannot open its copy"
+                );
+                self.violations.add(&self.trace, "silent-loss", message);
+                return false;
+            }
+        }
+        true
     }
 
     /// The load has ended: every copy that was in sync is damaged where recovery looks, and the one that was away comes
@@ -166,6 +235,9 @@ impl World<'_> {
     /// promise was broken.
     pub(super) fn recover_what_is_lost(&mut self) -> bool {
         self.lose_in_sync_copies();
+        if !self.lose_what_was_lied_about() {
+            return false;
+        }
         for partition in self.beyond.concerned.clone() {
             if !self.choose_another_copy(&partition) {
                 return false;
@@ -189,10 +261,6 @@ impl World<'_> {
             );
             self.violations.add(&self.trace, "offline-not-told", message);
             return false;
-        }
-        if !self.has_another_copy(partition) {
-            self.give_back(partition);
-            return true;
         }
         reached("person-elects");
         if let Some(watcher) = &mut self.watcher {
@@ -221,26 +289,6 @@ impl World<'_> {
         self.rotten
             .retain(|rot| rot.partition != partition || rot.is_quiet && rot.base < end);
         true
-    }
-
-    /// Every copy of a partition that a person could choose is damaged where it cannot be opened: the person takes their
-    /// bytes from elsewhere.
-    fn give_back(&mut self, partition: &str) {
-        let lost = std::mem::take(&mut self.rotten);
-        let (lost, others) = lost.into_iter().partition(|rot| rot.partition == partition);
-        self.rotten = others;
-        self.trace.event(
-            "world",
-            format_args!("no copy of {partition} can be opened: disks give the record back"),
-        );
-        for rot in lost {
-            if rot.is_there(&self.nodes[rot.node].host.disk) {
-                self.nodes[rot.node].host.disk.undo(&rot.harm);
-                if self.nodes[rot.node].is_up() {
-                    self.crash(rot.node, false, 100);
-                }
-            }
-        }
     }
 
     /// Runs a person's command on a host of its own; true in the end.
@@ -306,10 +354,8 @@ impl World<'_> {
         for (key, from) in losses.unwrap_or_default() {
             reached("committed-records-given-up");
             *self.felt.entry("committed records given up").or_default() += 1;
-            self.trace.event(
-                "world",
-                format_args!("what {key} held from {from} on is lost, as a person has decided"),
-            );
+            self.trace
+                .event("world", format_args!("what {key} held from {from} on is lost"));
             self.shared.note(Note::Lost { key, from });
         }
     }
@@ -337,16 +383,6 @@ impl World<'_> {
         let place = watcher.place(&self.brokers(), partition);
         let (offline, all_take_part) = watcher.offline_copies(partition);
         place.is_some_and(|place| place.leader.is_none()) && all_take_part && !offline.is_empty()
-    }
-
-    /// Somebody has a copy that can be opened.
-    fn has_another_copy(&self, partition: &str) -> bool {
-        let Some(watcher) = &self.watcher else {
-            return false;
-        };
-        let (offline, _) = watcher.offline_copies(partition);
-        let place = watcher.place(&self.brokers(), partition);
-        place.is_some_and(|place| place.followers.iter().any(|id| !offline.contains(id)))
     }
 
     /// Where the copy that leads ends.

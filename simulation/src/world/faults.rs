@@ -202,6 +202,7 @@ impl World<'_> {
             | Fault::NoClients { .. }
             | Fault::Swizzle { .. }
             | Fault::InSyncCopiesLost { .. }
+            | Fault::LyingSyncs { .. }
             | Fault::RollingRestart { .. } => {}
             Fault::DiskStall { .. }
             | Fault::SlowDisk { .. }

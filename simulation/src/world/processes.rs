@@ -57,6 +57,7 @@ impl World<'_> {
         match *fault {
             Fault::RollingRestart { down_ms, pause_ms } => self.roll(None, hit.to_vec(), down_ms, pause_ms),
             Fault::InSyncCopiesLost { ref partition } => self.plan_to_lose(partition),
+            Fault::LyingSyncs { ref partition } => self.plan_to_lie(partition),
             _ => return false,
         }
         true

@@ -115,12 +115,18 @@ impl Change<'_> {
             Election::Preferred if !partition.isr.contains(&preferred) => {
                 return Err(Refusal::PreferredLeaderNotAvailable);
             }
-            Election::Unclean if partition.leader.is_some() => return Err(Refusal::ElectionNotNeeded),
+            Election::Unclean
+                if partition
+                    .leader
+                    .is_some_and(|leader| !partition.offline.contains(&leader)) =>
+            {
+                return Err(Refusal::ElectionNotNeeded);
+            }
             Election::Unclean
                 if !partition
                     .replicas
                     .iter()
-                    .any(|&replica| self.image.is_able(partition, replica)) =>
+                    .any(|&replica| self.image.is_active(replica)) =>
             {
                 return Err(Refusal::EligibleLeadersNotAvailable);
             }
@@ -130,7 +136,7 @@ impl Change<'_> {
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
             match request.election {
                 Election::Preferred => partition.leader = Some(preferred),
-                Election::Unclean => rules.elect_unclean(partition),
+                Election::Unclean => rules.elect_unclean(partition, true),
             }
         }))
     }
@@ -173,6 +179,9 @@ impl Change<'_> {
         }
         let name = Arc::clone(&topic.name);
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
+            if partition.offline.contains(&broker) == request.is_offline {
+                return;
+            }
             let was = std::mem::take(&mut partition.offline);
             let is_offline = |one: &BrokerId| match *one == broker {
                 true => request.is_offline,

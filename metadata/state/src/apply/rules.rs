@@ -127,13 +127,14 @@ impl<'a> Rules<'a> {
             self.set_isr(partition, vec![leader]);
             partition.leader = Some(leader);
         } else if self.unclean {
-            self.elect_unclean(partition);
+            self.elect_unclean(partition, false);
         }
     }
 
     /// Takes an eligible replica, else any that is able; one that a reassignment adds comes last, for it may have
-    /// nothing yet.
-    pub(super) fn elect_unclean(&self, partition: &mut Partition) {
+    /// nothing yet. A person may choose even a copy that cannot be opened, where there is no other: its broker goes on
+    /// from what can be read of it, and says so by being online again (KIP-704).
+    pub(super) fn elect_unclean(&self, partition: &mut Partition, by_a_person: bool) {
         reached("unclean-election");
         let mut able: Vec<BrokerId> = partition
             .replicas
@@ -141,6 +142,13 @@ impl<'a> Rules<'a> {
             .copied()
             .filter(|&replica| self.image.is_able(partition, replica))
             .collect();
+        let is_any = !able.is_empty();
+        if !is_any && by_a_person {
+            let replicas = partition.replicas.iter().copied();
+            able = replicas
+                .filter(|replica| self.image.is_active(*replica))
+                .collect();
+        }
         able.sort_by_key(|replica| {
             (
                 !partition.elr.contains(replica),
@@ -148,7 +156,7 @@ impl<'a> Rules<'a> {
             )
         });
         let Some(&leader) = able.first() else { return };
-        if !partition.elr.contains(&leader) {
+        if !is_any || !partition.elr.contains(&leader) {
             // What the others had and this one lacks is lost by this very decision: nobody else is eligible.
             partition.elr.clear();
         }

@@ -109,6 +109,8 @@ struct Copies {
     pending: Option<ChangePartition>,
     /// The disk with the last copy that might lead was wiped.
     wiped_out: bool,
+    /// Whom a person has elected last.
+    chosen: Option<BrokerId>,
 }
 
 pub struct World {
@@ -398,6 +400,9 @@ impl World {
         };
         let accepted = self.apply(&Command::ElectLeader(request)).accepted().is_ok();
         let leader = self.partition(number).leader;
+        if accepted && election == Election::Unclean {
+            self.copies[number].chosen = leader;
+        }
         if accepted
             && election == Election::Unclean
             && let Some(leader) = leader.filter(|leader| !eligible.contains(leader))
@@ -458,8 +463,8 @@ impl World {
             );
             if let Some(leader) = partition.leader {
                 assert!(
-                    !partition.offline.contains(&leader),
-                    "an offline copy leads: {partition:?}"
+                    !partition.offline.contains(&leader) || self.copies[number].chosen == Some(leader),
+                    "an offline copy leads, and nobody has chosen it: {partition:?}"
                 );
                 let known = self.leaders.insert((number, partition.leader_epoch), leader);
                 assert!(
