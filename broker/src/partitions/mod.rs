@@ -629,8 +629,12 @@ impl Partitions {
         lowered: &[(TopicPartition, Offset)],
         raised: &[(TopicPartition, Offset)],
     ) -> io::Result<()> {
-        {
+        let claims_more = {
             let mut checkpoints = self.checkpoints.lock();
+            let high_watermarks = &checkpoints.high_watermarks;
+            let claims_more = lowered
+                .iter()
+                .any(|(name, limit)| high_watermarks.get(name).is_some_and(|known| known > limit));
             for (_, offsets) in checkpoints.files() {
                 for (name, limit) in lowered {
                     if let Some(offset) = offsets.get_mut(name) {
@@ -640,6 +644,11 @@ impl Partitions {
             }
             let starts = raised.iter().cloned();
             checkpoints.log_starts.extend(starts);
+            claims_more
+        };
+        // What was given up is not missed at the next start.
+        if claims_more {
+            self.write(HIGH_WATERMARKS).await?;
         }
         if !lowered.is_empty() {
             self.write(RECOVERY_POINTS).await?;

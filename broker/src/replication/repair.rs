@@ -139,6 +139,9 @@ async fn look_and_repair(broker: &Arc<Broker>, partition: &Arc<Partition>) -> Do
         // A log that takes no more can still be read: others may catch up from here.
         let is_open = partition.is_open() || broker.image().feature_level() < REPLICAS_OFFLINE_LEVEL;
         if !is_open && !partition.is_called_offline() {
+            if broker.partitions().registration(&broker.image()).is_none() {
+                return Done::Nothing;
+            }
             tell_offline(broker, partition, true).await;
             // Others may be about to tell the same of theirs: nothing is thrown away before they had the time.
             return Done::Refused(format!("it cannot be opened: {why}"));
