@@ -284,6 +284,40 @@ proptest! {
     }
 }
 
+/// The checkpoint of leader epochs does not fit, and the log from which it would be made again is damaged below the recovery
+/// point, where the walk does not look: epochs that are left out would cut followers at the wrong place. The log does not
+/// open, and stays as it is.
+#[test]
+fn leader_epochs_are_not_rebuilt_without_what_damage_hides() {
+    let (disk, batches, point) = sample(3, false);
+    let recovered = Recovered {
+        recovery_point: point,
+        ..Recovered::default()
+    };
+    let known: Vec<_> = {
+        let (log, _) = try_open(&disk.fork(), &config(), Shutdown::Unclean, recovered).unwrap();
+        log.epoch_starts().collect()
+    };
+    assert_eq!(known.len(), 4);
+    disk.put(&dir().join("leader-epoch-checkpoint"), b"0\n0\n".to_vec());
+    let (log, _) = try_open(&disk.fork(), &config(), Shutdown::Unclean, recovered).unwrap();
+    assert_eq!(
+        log.epoch_starts().collect::<Vec<_>>(),
+        known,
+        "rebuilt from the batches"
+    );
+    // The length of the second batch of the first segment: where its third one begins, nobody knows.
+    let path = dir().join("00000000000000000000.log");
+    let mut bytes = disk.read(&path).unwrap();
+    bytes[batches[0].len() + 8] ^= 0x40;
+    disk.put(&path, bytes);
+    let before = disk.files();
+    let opened = try_open(&disk, &config(), Shutdown::Unclean, recovered)
+        .map(|(log, _)| log.epoch_starts().collect::<Vec<_>>());
+    assert!(matches!(opened, Err(OpenError::Io { .. })), "{opened:?}");
+    assert_eq!(disk.files(), before, "a log that cannot be opened stays as it is");
+}
+
 #[test]
 fn the_planted_bug_is_found() {
     assert!(finds(
