@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
-use skerry_metadata_state::{Command, Image};
+use skerry_metadata_state::{Command, Image, Refusal};
 use skerry_types::{TopicId, Uuid};
 
 use crate::gate::{Operation, Resource};
 use crate::kafka::dispatch::{Context, api};
 use crate::kafka::wire::{self, ApiError};
-use crate::topics;
+use crate::topics::{self, ChangeError};
 
 api!(DeleteTopics, 1..=6, DeleteTopicsRequest, handle);
 
@@ -57,7 +57,9 @@ async fn handle(context: Context, version: i16, request: DeleteTopicsRequest) ->
         async move {
             let deleted = match found {
                 Ok((name, id)) => match topics::change(broker, Command::DeleteTopic { topic: id }).await {
-                    Ok(_) => Ok((name, id)),
+                    // It was there a moment ago. The quorum is asked again where its answer was lost, and then what it
+                    // did first is what it refuses now; whoever it was, the topic is gone.
+                    Ok(_) | Err(ChangeError::Refused(Refusal::UnknownTopic)) => Ok((name, id)),
                     Err(error) => Err(error.into()),
                 },
                 Err(error) => Err(error),
