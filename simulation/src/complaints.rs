@@ -10,7 +10,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 /// What a node may say when its disk has failed, was full, has misread or has rotted; the messages alone. Each other line of
 /// level ERROR is a mistake of ours, whatever the disks do.
-const OF_DISKS: [&str; 16] = [
+const OF_DISKS: [&str; 18] = [
     "the log takes no more writes",
     "cannot make records durable: the log takes no more writes",
     "the partition is offline",
@@ -25,6 +25,8 @@ const OF_DISKS: [&str; 16] = [
     "cannot read the groups of a partition; trying again",
     "this copy is damaged",
     "cannot make a damaged copy again",
+    "a person has chosen this copy: what is behind the damage is lost",
+    "a person has chosen this copy, and nothing of it can be opened",
     "the metadata log cannot be made durable",
     "a write failed, which is final until the next start",
 ];
