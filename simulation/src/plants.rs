@@ -280,6 +280,17 @@ pub const PLANTS: &[Planted] = &[
         10,
         "a reassignment that is given up takes copies that min.insync.replicas counts on",
     ),
+    in_cluster(
+        "wiped-voter-keeps-its-vote",
+        60,
+        "a voter that has lost its disk answers as if it had it",
+    ),
+    in_cluster(
+        "silent-node-votes",
+        150,
+        "a node gets a vote that was heard a moment ago, and whose disk is lost since",
+    ),
+    in_cluster("wrong-disk-taken", 60, "a node takes the disk of another one"),
     in_scenario(
         "crc-not-checked",
         "damaged-batches",

@@ -10,6 +10,7 @@ mod consume;
 mod crowd;
 mod group;
 mod malformed;
+mod members;
 mod moves;
 mod produce;
 mod reborn;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 pub use self::admin::delete_before;
 pub use self::audit::{audit, serves};
+pub use self::members::replace_voter;
 pub use self::moves::elect_unclean;
 use crate::env::Corrupted;
 use crate::oracle::{Rotten, Violations};
@@ -74,6 +76,8 @@ pub struct Cluster {
     pub write_to: Vec<String>,
     /// Producers pack their batches.
     pub packed: bool,
+    /// Disks may be lost: `min.insync.replicas` is set for every topic, the groups' too.
+    pub loses_disks: bool,
 }
 
 /// What all clients of a simulation share.

@@ -9,6 +9,7 @@ mod checks;
 mod clocks;
 mod disks;
 mod faults;
+mod lost;
 mod network;
 mod nodes;
 mod processes;
@@ -93,6 +94,9 @@ struct World<'a> {
     /// Places of disks that have gone bad, and were not seen to be good again.
     rotten: Vec<Rot>,
     is_healed: bool,
+    /// A disk that was lost, the last one.
+    lost: Option<lost::Lost>,
+    operators: u64,
     faults: BTreeMap<&'static str, u64>,
     /// What faults did, where the world can tell.
     felt: BTreeMap<&'static str, u64>,
@@ -177,6 +181,7 @@ impl<'a> World<'a> {
             flush_messages: scenario.flush_messages,
             write_to: scenario.write_to.clone(),
             packed: scenario.packed,
+            loses_disks: scenario.faults.iter().any(|timed| timed.kind() == "wiped-disk"),
         };
         let net = NetControl::new("world", None, trace.clone());
         let shared = Shared::new(
@@ -220,6 +225,8 @@ impl<'a> World<'a> {
             now_ms: 0,
             rotten: Vec::new(),
             is_healed: false,
+            lost: None,
+            operators: 0,
             faults: BTreeMap::new(),
             felt: BTreeMap::new(),
             story: None,
@@ -361,7 +368,9 @@ impl<'a> World<'a> {
 
     fn what_is_missing(&self) -> Option<String> {
         let missing = self.watcher.as_ref()?.what_is_missing(&self.brokers());
-        missing.or_else(|| self.quiet_rot())
+        missing
+            .or_else(|| self.disk_is_missed())
+            .or_else(|| self.quiet_rot())
     }
 
     /// Every copy of a partition is the same now.
@@ -527,6 +536,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
             dies_by_power: None,
             again_at_start: None,
             after_stop_ms: 0,
+            is_swapped: false,
         });
     }
     nodes
