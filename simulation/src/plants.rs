@@ -280,17 +280,24 @@ pub const PLANTS: &[Planted] = &[
         10,
         "a reassignment that is given up takes copies that min.insync.replicas counts on",
     ),
-    in_cluster(
+    in_scenario(
         "wiped-voter-keeps-its-vote",
-        60,
+        "wiped-voter",
+        3,
         "a voter that has lost its disk answers as if it had it",
     ),
-    in_cluster(
+    in_scenario(
         "silent-node-votes",
-        150,
+        "wiped-voter",
+        20,
         "a node gets a vote that was heard a moment ago, and whose disk is lost since",
     ),
-    in_cluster("wrong-disk-taken", 60, "a node takes the disk of another one"),
+    in_scenario(
+        "removed-voter-stays-away",
+        "removed-voter",
+        10,
+        "a voter that was removed while it was cut off never asks whether it is a member",
+    ),
     in_scenario(
         "crc-not-checked",
         "damaged-batches",

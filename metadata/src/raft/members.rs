@@ -52,12 +52,11 @@ fn decide(
     asked_ago: Duration,
     dead_after: Duration,
 ) -> Result<Steps, ChangeRefused> {
-    let alive = |id: BrokerId| {
-        status
-            .member(id)
-            .and_then(|member| member.last_contact)
-            .is_some_and(|ago| ago < dead_after)
+    let heard = |id: BrokerId, silence_max: Duration| {
+        let contact = status.member(id).and_then(|member| member.last_contact);
+        contact.is_some_and(|ago| ago <= silence_max)
     };
+    let alive = |id: BrokerId| heard(id, dead_after);
     let majority_lives = |voters: &BTreeSet<BrokerId>| {
         let alive = voters.iter().filter(|id| alive(**id)).count();
         let needed = voters.len() / 2 + 1;
@@ -87,8 +86,7 @@ fn decide(
             } else {
                 asked_ago
             };
-            let answers = member.last_contact.is_some_and(|ago| ago <= silence_max);
-            if entries_behind > CAUGHT_UP_ENTRIES || !answers {
+            if entries_behind > CAUGHT_UP_ENTRIES || !heard(id, silence_max) {
                 return Err(ChangeRefused::NotCaughtUp {
                     node: id,
                     entries_behind,

@@ -138,6 +138,8 @@ pub enum WorkerKind {
     Reborn,
     /// Changes settings that logs act on.
     Tuning,
+    /// Takes votes away and gives them back, and asks to forget brokers that must not be forgotten.
+    Members,
 }
 
 impl WorkerKind {
@@ -163,6 +165,7 @@ impl WorkerKind {
             Self::ZombieProducer => "zombie",
             Self::Reborn => "reborn",
             Self::Tuning => "tuning",
+            Self::Members => "members",
         }
     }
 }

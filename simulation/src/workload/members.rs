@@ -2,11 +2,12 @@
 //! members is what operators are left with when something else fails meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::{
-    AddRaftVoterRequest, AddRaftVoterResponse, DescribeQuorumRequest, RemoveRaftVoterRequest,
-    RemoveRaftVoterResponse,
+    AddRaftVoterRequest, AddRaftVoterResponse, BrokerId, DescribeQuorumRequest, RemoveRaftVoterRequest,
+    RemoveRaftVoterResponse, UnregisterBrokerRequest,
 };
 use skerry_client::ResponseError;
 use skerry_env::Env;
@@ -17,12 +18,55 @@ use super::{Client, Shared, To, topic_name};
 const TIMEOUT_MS: i32 = 2_000;
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// Takes the vote of one voter after the other, and gives it back, whatever happens meanwhile. Now and then it asks for a
+/// broker to be forgotten that has replicas.
+pub(super) async fn run(mut client: Client) {
+    while !client.is_stopping() {
+        client.pause(2_000).await;
+        if client.env.rng.chance(1, 4) {
+            forget(&mut client).await;
+            continue;
+        }
+        let voters = u64::from(client.shared.cluster.voters);
+        if client.is_stopping() || voters < 3 || !client.shared.begin_change_of_members() {
+            continue;
+        }
+        let node = 1 + i32::try_from(client.env.rng.below(voters)).unwrap_or(0);
+        if change(&mut client, Change::Remove(node, Uuid::nil())).await {
+            client.pause(1_500).await;
+            change(&mut client, Change::Add(node, Uuid::nil())).await;
+            client.shared.votes_moved.fetch_add(1, Ordering::Relaxed);
+        }
+        client.shared.end_change_of_members();
+    }
+}
+
+/// Of a broker that takes part, or has replicas, nothing must be forgotten.
+async fn forget(client: &mut Client) {
+    let nodes = client.shared.cluster.addrs.len() as u64;
+    let node = 1 + i32::try_from(client.env.rng.below(nodes)).unwrap_or(0);
+    let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(node));
+    client.ask_another();
+    let answer = client.call(To::Anyone, &request).await;
+    let error = answer
+        .ok()
+        .map(|answer| ResponseError::try_from_code(answer.error_code));
+    client
+        .shared
+        .trace
+        .event(&client.name, format_args!("forget {node}: {error:?}"));
+}
+
 /// What the README tells an operator to do where a voter has lost its disk. Who is hasty does not look whether the machine is
 /// back, and names no directory: the cluster must not give the vote to the disk that is lost.
 pub async fn replace_voter(env: &Env, shared: &Arc<Shared>, name: &str, node: i32, is_hasty: bool) {
     let mut client = Client::new(env, name.to_owned(), shared);
-    client.pause(300).await;
-    let lost = directory(&mut client, node).await;
+    let lost = if is_hasty {
+        Uuid::nil()
+    } else {
+        client.pause(300).await;
+        directory(&mut client, node).await
+    };
     change(&mut client, Change::Remove(node, lost)).await;
     let new = if is_hasty {
         Uuid::nil()
@@ -66,8 +110,9 @@ enum Change {
     Remove(i32, Uuid),
 }
 
-/// Tries until it is so; false where the time is over before.
-async fn change(client: &mut Client, change: Change) {
+/// Tries until it is so. False where a vote stays that could not be taken: the load is over, and what must be there for it is
+/// not.
+async fn change(client: &mut Client, change: Change) -> bool {
     loop {
         client.ask_another();
         let code = match change {
@@ -98,7 +143,10 @@ async fn change(client: &mut Client, change: Change) {
             // An earlier try was carried out, and its answer lost.
             (Some(None), _)
             | (Some(Some(ResponseError::DuplicateVoter)), Change::Add(..))
-            | (Some(Some(ResponseError::VoterNotFound)), Change::Remove(..)) => return,
+            | (Some(Some(ResponseError::VoterNotFound)), Change::Remove(..)) => return true,
+            (Some(Some(ResponseError::InvalidRequest)), Change::Remove(..)) if client.is_stopping() => {
+                return false;
+            }
             _ => client.pause(300).await,
         }
     }

@@ -80,15 +80,30 @@ impl World<'_> {
         if let Some(missing) = self.disk_is_missed() {
             return Err(missing);
         }
-        let serves = |node: &super::Node| node.process.state() == State::Serving && !node.is_swapped;
-        if let Some(node) = self.nodes.iter().find(|node| !serves(node)) {
-            return Err(format!("{} does not serve", node.name));
+        let node = &self.nodes[index];
+        if node.process.state() != State::Serving || self.nodes.iter().any(|node| node.is_swapped) {
+            return Err("it does not serve".to_owned());
         }
         let is_bad = |rot: &crate::rot::Rot| rot.is_there(&self.nodes[rot.node].host.disk);
         if let Some(rot) = self.rotten.iter().find(|rot| is_bad(rot)) {
             return Err(format!("{} has rotted", rot.partition));
         }
-        watcher.may_lose(index)
+        watcher.may_lose(index)?;
+        // While the voters change, a majority of them need not be a majority of those that there were.
+        if !self.shared.begin_change_of_members() {
+            return Err("somebody changes the voters".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Notices that a lost disk is made up for.
+    pub(super) fn forget_lost_disk(&mut self) {
+        if self.lost.is_some() && self.disk_is_missed().is_none() {
+            let name = &self.nodes[self.lost.take().map_or(0, |lost| lost.node)].name;
+            self.trace
+                .event(name, format_args!("the disk that it lost is made up for"));
+            self.shared.end_change_of_members();
+        }
     }
 
     /// What of a disk that was lost is not made up for.

@@ -181,6 +181,10 @@ impl<'a> World<'a> {
             flush_messages: scenario.flush_messages,
             write_to: scenario.write_to.clone(),
             packed: scenario.packed,
+            voters: match scenario.voters {
+                0 => scenario.nodes,
+                voters => voters,
+            },
             loses_disks: scenario.faults.iter().any(|timed| timed.kind() == "wiped-disk"),
         };
         let net = NetControl::new("world", None, trace.clone());
@@ -396,6 +400,7 @@ impl<'a> World<'a> {
             self.watch();
             self.check_now_and_then();
             self.mend_last_copies();
+            self.forget_lost_disk();
             if !self.violations.is_empty() {
                 return false;
             }
@@ -471,6 +476,10 @@ impl<'a> World<'a> {
                 let mut seen = self.watcher.map(|watcher| watcher.seen).unwrap_or_default();
                 seen.extend(self.felt);
                 seen.extend(self.shared.corrupted.counts());
+                let moved = self.shared.votes_moved();
+                if moved > 0 {
+                    seen.insert("votes taken and given back", moved);
+                }
                 seen
             },
             story: self.story.map(|story| story.end(self.now_ms * 1_000, &history)),
