@@ -287,12 +287,6 @@ pub const PLANTS: &[Planted] = &[
         "a voter that has lost its disk answers as if it had it",
     ),
     in_scenario(
-        "silent-node-votes",
-        "wiped-voter",
-        20,
-        "a node gets a vote that was heard a moment ago, and whose disk is lost since",
-    ),
-    in_scenario(
         "removed-voter-stays-away",
         "removed-voter",
         10,

@@ -10,7 +10,7 @@ use skerry_proto::quorum as proto;
 use skerry_proto::quorum::change_members_reply::Result as Reply;
 use skerry_proto::quorum::change_members_request::Change as Wire;
 use skerry_proto::quorum::change_refused::Reason;
-use skerry_types::{BrokerId, Uuid, is_planted, reached};
+use skerry_types::{BrokerId, Uuid, reached};
 use tonic::Status;
 
 use super::ask::{Answer, Ask, AskError, elsewhere, forwarded, not_leader};
@@ -81,12 +81,7 @@ fn decide(
             let entries_behind = status.entries_behind(member).unwrap_or(status.last_log_index);
             // Who was heard a moment ago may be a disk that is gone since: it would have the vote, and what has come in its
             // place none. A question names the directory that it is for, so that nobody else answers it.
-            let silence_max = if is_planted("silent-node-votes") {
-                dead_after
-            } else {
-                asked_ago
-            };
-            if entries_behind > CAUGHT_UP_ENTRIES || !heard(id, silence_max) {
+            if entries_behind > CAUGHT_UP_ENTRIES || !heard(id, asked_ago) {
                 return Err(ChangeRefused::NotCaughtUp {
                     node: id,
                     entries_behind,
