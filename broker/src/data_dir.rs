@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use skerry_env::Env;
 use skerry_env::disk::{DirLock, read_file, replace_file};
-use skerry_types::{BrokerId, Uuid};
+use skerry_types::{BrokerId, Uuid, reached};
 
 use crate::node::StartError;
 
@@ -69,6 +69,7 @@ impl DataDir {
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| damaged("it has no node.id"))?;
         if owner != node_id.get() {
+            reached("disk-of-another-node-refused");
             return Err(StartError::WrongNode {
                 dir: self.dir.clone(),
                 found: owner,

@@ -44,6 +44,12 @@ impl WalMark {
         self.0.lock().durable
     }
 
+    /// The disk is lost: nothing of it is durable.
+    pub fn forget(&self) {
+        let mut marked = self.0.lock();
+        (marked.lens, marked.durable) = (BTreeMap::new(), Durable::default());
+    }
+
     /// Remembers the lengths as they are now, right after a sync, and what is in the store.
     pub(crate) fn record(&self, dir: &Path, durable: Durable) -> io::Result<()> {
         let lens = wal_files(dir)?;

@@ -82,6 +82,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "log-begins-elsewhere" "a replica gives up all that it has, and begins at the leader's start"
     Several "log-cut-while-it-was-flushed" "while a sync is on its way"
 
+    Any "folder-of-a-deleted-topic" "a topic was deleted and made again while a node was down or starting: its folder is still there"
     Any "partition-of-an-earlier-name" "a topic is made under a name that the checkpoints still know of an earlier one"
 
     // Leaders and followers.
@@ -128,6 +129,9 @@ pub const GOALS: &[Goal] = goals! {
     Several "leaving-broker-relieved" "a broker that stops hands its partitions over first"
     Several "given-up-move-keeps-a-copy" "a reassignment is given up, and a copy that it made is needed"
     Any "metadata-log-not-durable" "a sync of the quorum's log fails"
+    Several "asked-for-a-lost-disk" "a node that has lost its disk is asked as if it had it, and refuses"
+    Several "another-directory-refused" "a node with another disk wants to join, and the old disk votes or was just heard"
+    Several "disk-of-another-node-refused" "a disk is in the wrong machine"
     Several "metadata-log-cut" "a voter takes back what was never committed"
     Any "metadata-log-purged" "entries below a snapshot are removed"
     Any "metadata-snapshot-made" "a snapshot of the metadata is made"

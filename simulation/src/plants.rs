@@ -281,6 +281,18 @@ pub const PLANTS: &[Planted] = &[
         "a reassignment that is given up takes copies that min.insync.replicas counts on",
     ),
     in_scenario(
+        "wiped-voter-keeps-its-vote",
+        "wiped-voter",
+        3,
+        "a voter that has lost its disk answers as if it had it",
+    ),
+    in_scenario(
+        "removed-voter-stays-away",
+        "removed-voter",
+        10,
+        "a voter that was removed while it was cut off never asks whether it is a member",
+    ),
+    in_scenario(
         "crc-not-checked",
         "damaged-batches",
         3,

@@ -10,6 +10,7 @@ use skerry::node::{self, Hooks};
 use skerry_metadata::{WalMark, cut_unsynced_wal};
 use tokio::sync::Notify;
 
+use crate::disk::SimDisk;
 use crate::env::Host;
 
 pub(crate) const DATA_DIR: &str = "/data";
@@ -44,6 +45,8 @@ pub(crate) struct Process {
     snapshot_every_entries: u64,
     state: Arc<Mutex<State>>,
     stop: Arc<Mutex<Arc<Notify>>>,
+    /// The disk that somebody has put in instead of its own.
+    wrong_disk: Arc<Mutex<Option<SimDisk>>>,
 }
 
 impl Process {
@@ -57,7 +60,13 @@ impl Process {
             snapshot_every_entries,
             state: Arc::new(Mutex::new(State::Down)),
             stop: Arc::default(),
+            wrong_disk: Arc::default(),
         }
+    }
+
+    /// Gives the machine another disk, or its own again. The next start finds it.
+    pub(crate) fn put_in(&self, disk: Option<SimDisk>) {
+        *self.wrong_disk.lock() = disk;
     }
 
     pub(crate) fn state(&self) -> State {
@@ -105,7 +114,11 @@ impl Process {
             wal_mark: Some(self.wal_mark.clone()),
             snapshot_every_entries: Some(self.snapshot_every_entries),
         };
-        let mut node = match node::start_with(self.host.boot(), config, hooks).await {
+        let mut host = self.host.clone();
+        if let Some(disk) = self.wrong_disk.lock().clone() {
+            host.disk = disk;
+        }
+        let mut node = match node::start_with(host.boot(), config, hooks).await {
             Ok(node) => node,
             Err(error) => return self.set_state(State::Exited(format!("does not start: {error}"))),
         };

@@ -30,7 +30,10 @@ enum VotersCommand {
     /// Let a node vote that has joined the cluster
     #[command(after_help = "Example, replacing node 3 whose machine is lost by node 4:\n  \
         skerry start --node-id 4 …            on the new machine; it joins by itself\n  \
-        skerry cluster voters add 4\n  skerry cluster voters remove 3")]
+        skerry cluster voters add 4\n  skerry cluster voters remove 3\n\nExample, node 3 has lost its disk:\n  \
+        skerry cluster voters remove 3        the vote of the lost disk\n  \
+        skerry start --node-id 3 …            on the empty disk; it joins as a learner\n  \
+        skerry cluster voters add 3           refused until it answers")]
     Add(VoterArgs),
     /// Take a node's vote away, whether it lives or not
     Remove(VoterArgs),

@@ -436,7 +436,7 @@ impl Partitions {
             shutdown: self.shutdown_was,
         };
         let log = match self.drop_leftovers(&name).await {
-            Ok(()) => self.env.tasks.run_blocking(move || opening.run()).await,
+            Ok(()) => self.open_log(topic.id, opening).await,
             Err(error) => Err(format!(
                 "what the checkpoints say of an earlier {name} stays: {error}"
             )),

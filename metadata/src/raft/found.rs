@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{RaftMetrics, ServerState};
 use skerry_proto::quorum as proto;
-use skerry_types::Uuid;
+use skerry_types::{Uuid, is_planted};
 
 use super::ask::AskError;
 use super::members::Change;
@@ -23,6 +23,8 @@ const AGAIN_MAX: Duration = Duration::from_millis(640);
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// A node that waits says so this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+/// A node that has heard no leader for so long asks whether it is a member.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
 
 /// What an empty voter learns from another one.
 enum Found {
@@ -63,6 +65,7 @@ impl Node {
                 node.found().await;
             }
             node.enter().await;
+            node.stay().await;
         });
         Ok(())
     }
@@ -195,12 +198,7 @@ impl Node {
                     return;
                 }
             }
-            let join = Change::Join {
-                id,
-                member: me.clone(),
-                cluster_id: self.publisher().image().cluster_id().unwrap_or(Uuid::ZERO),
-            };
-            let reason = match self.ask(&join).await {
+            let reason = match self.ask(&self.joining()).await {
                 Ok(Ok(())) => None,
                 Ok(Err(ChangeRefused::InProgress)) => None,
                 Ok(Err(refused)) => Some(refused.to_string()),
@@ -214,6 +212,33 @@ impl Node {
                     }
                 })
                 .await;
+        }
+    }
+
+    /// Comes back where it was removed and could not hear so: nobody sends that entry to who is no member, and its own log
+    /// says for ever that it is one. Ends with openraft.
+    async fn stay(&self) {
+        loop {
+            self.env().clock.sleep(FORGOTTEN_AFTER).await;
+            let status = self.status();
+            let hears = status.leader_contact.is_some_and(|ago| ago < FORGOTTEN_AFTER);
+            if hears || is_planted("removed-voter-stays-away") {
+                continue;
+            }
+            match self.ask(&self.joining()).await {
+                Err(AskError::Stopped(_)) => return,
+                Ok(Err(refused)) => tracing::debug!(%refused, "this node hears no leader"),
+                // It is a member, or is one again.
+                Ok(Ok(())) | Err(AskError::Timeout(_)) => {}
+            }
+        }
+    }
+
+    fn joining(&self) -> Change {
+        Change::Join {
+            id: self.raft_id(),
+            member: self.member(),
+            cluster_id: self.publisher().image().cluster_id().unwrap_or(Uuid::ZERO),
         }
     }
 

@@ -10,7 +10,7 @@ use skerry_proto::quorum as proto;
 use skerry_proto::quorum::change_members_reply::Result as Reply;
 use skerry_proto::quorum::change_members_request::Change as Wire;
 use skerry_proto::quorum::change_refused::Reason;
-use skerry_types::{BrokerId, Uuid};
+use skerry_types::{BrokerId, Uuid, reached};
 use tonic::Status;
 
 use super::ask::{Answer, Ask, AskError, elsewhere, forwarded, not_leader};
@@ -44,19 +44,19 @@ pub(super) enum Change {
 /// What to ask openraft for.
 type Steps = Vec<ChangeMembers<u64, Member>>;
 
-/// Decides on `change`, by what the leader knows. No step: everything is as wanted already.
+/// Decides on `change`, which was asked for so long ago, by what the leader knows. No step: everything is as wanted already.
 fn decide(
     change: &Change,
     status: &QuorumStatus,
     cluster_id: Uuid,
+    asked_ago: Duration,
     dead_after: Duration,
 ) -> Result<Steps, ChangeRefused> {
-    let alive = |id: BrokerId| {
-        status
-            .member(id)
-            .and_then(|member| member.last_contact)
-            .is_some_and(|ago| ago < dead_after)
+    let heard = |id: BrokerId, silence_max: Duration| {
+        let contact = status.member(id).and_then(|member| member.last_contact);
+        contact.is_some_and(|ago| ago <= silence_max)
     };
+    let alive = |id: BrokerId| heard(id, dead_after);
     let majority_lives = |voters: &BTreeSet<BrokerId>| {
         let alive = voters.iter().filter(|id| alive(**id)).count();
         let needed = voters.len() / 2 + 1;
@@ -79,7 +79,9 @@ fn decide(
                 return Err(ChangeRefused::AlreadyAVoter(id));
             }
             let entries_behind = status.entries_behind(member).unwrap_or(status.last_log_index);
-            if entries_behind > CAUGHT_UP_ENTRIES || !alive(id) {
+            // Who was heard a moment ago may be a disk that is gone since: it would have the vote, and what has come in its
+            // place none. A question names the directory that it is for, so that nobody else answers it.
+            if entries_behind > CAUGHT_UP_ENTRIES || !heard(id, asked_ago) {
                 return Err(ChangeRefused::NotCaughtUp {
                     node: id,
                     entries_behind,
@@ -129,6 +131,7 @@ fn join(
     if known.directory != member.directory && !known.directory.is_zero() {
         // A voter's promises went with its disk; and two that live under one number are a mistake.
         if known.voter || alive {
+            reached("another-directory-refused");
             return Err(ChangeRefused::OtherDirectory(id));
         }
         // Away and back, so that replication begins again at the beginning.
@@ -176,7 +179,8 @@ impl Node {
             return Ok(Answer::Done(Err(ChangeRefused::InProgress)));
         };
         let dead_after = self.config().timings.lease * DEAD_AFTER_LEASES;
-        let patient_until = self.env().clock.now() + dead_after;
+        let asked_at = self.env().clock.now();
+        let patient_until = asked_at + dead_after;
         let steps = loop {
             let status = self.status();
             if status.leader != Some(status.node_id) {
@@ -185,7 +189,8 @@ impl Node {
                 });
             }
             let ours = self.publisher().image().cluster_id().unwrap_or(Uuid::ZERO);
-            let refused = match decide(change, &status, ours, dead_after) {
+            let asked_ago = self.env().clock.now().since(asked_at);
+            let refused = match decide(change, &status, ours, asked_ago, dead_after) {
                 Ok(steps) => break steps,
                 Err(refused) => refused,
             };
@@ -396,7 +401,11 @@ mod tests {
                     note: String::new(),
                     voter: head.ends_with('v'),
                     matched_index: Some(10_000 - behind),
-                    last_contact: (!note.starts_with("dead")).then_some(Duration::ZERO),
+                    last_contact: match note {
+                        "dead)" => None,
+                        "late)" => Some(LEASE / 2),
+                        _ => Some(Duration::ZERO),
+                    },
                 }
             })
             .collect();
@@ -416,7 +425,12 @@ mod tests {
     }
 
     fn check(members: &str, change: &Change) -> String {
-        match decide(change, &status(members), Uuid([1; 16]), LEASE) {
+        check_after(members, change, LEASE)
+    }
+
+    /// So long after it was asked for. Who is `late` has answered a question of half a lease ago.
+    fn check_after(members: &str, change: &Change, asked_ago: Duration) -> String {
+        match decide(change, &status(members), Uuid([1; 16]), asked_ago, LEASE) {
             Ok(steps) if steps.is_empty() => "nothing to do".to_owned(),
             Ok(steps) => steps
                 .iter()
@@ -447,6 +461,17 @@ mod tests {
         );
         // A dead voter is replaced: the new one first.
         assert_eq!(check("1v 2v 3v(dead) 4", &add), "AddVoterIds([4])");
+    }
+
+    /// Its disk may be gone, and another one on its way under the same number: that one could not get the vote any more.
+    #[test]
+    fn only_who_has_answered_since_gets_a_vote() {
+        let add = Change::AddVoter(4);
+        let after = |asked_ago| check_after("1v 2v 3v 4(late)", &add, asked_ago);
+        let refused = "node 4 has not caught up: 0 entries behind, or silent";
+        assert_eq!(after(Duration::ZERO), refused);
+        assert_eq!(after(LEASE / 4), refused);
+        assert_eq!(after(LEASE), "AddVoterIds([4])");
     }
 
     #[test]

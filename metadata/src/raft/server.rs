@@ -13,6 +13,7 @@ use skerry_env::{Clock, Conn, Listener};
 use skerry_metadata_state::Command;
 use skerry_proto::quorum::quorum_server::{Quorum, QuorumServer};
 use skerry_proto::quorum::{self as proto, propose_reply, read_index_reply, snapshot_chunk::Part};
+use skerry_types::{is_planted, reached};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::codegen::http;
 use tonic::transport::server::Connected;
@@ -54,7 +55,9 @@ impl Service {
             )));
         }
         let directory = convert::read_uuid(&to.directory)?;
-        if !directory.is_zero() && directory != self.node.directory() {
+        let is_ours = directory == self.node.directory() || is_planted("wiped-voter-keeps-its-vote");
+        if !directory.is_zero() && !is_ours {
+            reached("asked-for-a-lost-disk");
             return Err(Status::failed_precondition(format!(
                 "node {id} has another data directory than the quorum knows"
             )));

@@ -270,3 +270,33 @@ async fn two_voters_without_disks_do_not_found_a_second_cluster() {
         assert_eq!((status.leader, status.term, status.last_log_index), (None, 0, 0));
     }
 }
+
+/// Nobody sends the news of its removal to who is no member, and its own log says for ever that it is one: whoever was away
+/// when its vote was taken and its number forgotten asks for itself when it is back, and needs no restart.
+#[tokio::test]
+async fn a_node_that_was_removed_while_it_was_cut_off_comes_back_as_a_learner() {
+    let world = World::of_voters(3).await;
+    let away = world.follower().await;
+    for other in (1..=3).filter(|id| *id != away) {
+        world.links.cut(away, other);
+    }
+    let leader = world.leader().await;
+    remove(&world, leader, away).await;
+    let forgotten = world
+        .on(leader, move |quorum| async move {
+            quorum.remove_learner(BrokerId(away)).await
+        })
+        .await;
+    forgotten.unwrap();
+    assert!(world.node(leader).status().member(BrokerId(away)).is_none());
+    // It still takes itself for a voter.
+    assert!(voters(&world.node(away)).contains(&away));
+    world.links.heal();
+    until("it knows that it does not vote, and follows", || {
+        let status = world.node(away).status();
+        status.role == Role::Learner && !voters(&world.node(away)).contains(&away)
+    })
+    .await;
+    add(&world, leader, away).await;
+    until("it votes again", || voters(&world.node(away)).contains(&away)).await;
+}

@@ -42,6 +42,12 @@ impl ExternalDir {
         self.root.join(relative)
     }
 
+    /// What was in it is gone with the disk.
+    pub(super) fn lose(&mut self) {
+        self.remove();
+        self.made = false;
+    }
+
     /// What cannot be removed stays in memory until the next start of the machine: nobody reads it.
     pub(super) fn remove(&mut self) {
         if self.made {

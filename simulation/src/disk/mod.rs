@@ -15,6 +15,7 @@ mod external;
 mod file;
 mod inode;
 mod lies;
+mod lost;
 mod oracle;
 mod shadow;
 #[cfg(test)]

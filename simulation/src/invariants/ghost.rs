@@ -50,6 +50,8 @@ pub(super) struct Ghost {
     pub(super) replicas: Vec<Replica>,
     /// The node in whose copy a bit has rotted, which it need not know yet.
     pub(super) rotten: Vec<usize>,
+    /// Nodes that have lost their disk, and of which the cluster does not know it yet.
+    pub(super) lost: Vec<usize>,
     /// What the newest metadata says, and what the metadata before it said.
     pub(super) placed: Option<Partition>,
     pub(super) placed_before: Option<Partition>,
@@ -98,6 +100,7 @@ impl Ghost {
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
             rotten: Vec::new(),
+            lost: Vec::new(),
             told: None,
         }
     }
@@ -372,9 +375,10 @@ impl Ghost {
         }
     }
 
-    /// After a failed sync, or with a place that has gone bad, a node has to say itself that its copy is no good.
+    /// After a failed sync, or with a place that has gone bad, a node has to say itself that its copy is no good. That a
+    /// disk is lost nobody can know before the node has come back with another one.
     fn is_excused(&self, node: usize, disks: &[SimDisk]) -> bool {
-        disks[node].has_failed() || self.rotten.contains(&node)
+        disks[node].has_failed() || self.lost.contains(&node) || self.rotten.contains(&node)
     }
 
     /// Up to where a replica is on its disk, and has not cut it; where nobody waits for disks, up to where it is

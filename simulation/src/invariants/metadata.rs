@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skerry::broker::Broker;
 use skerry_metadata::{Durable, QuorumStatus, Role, WalMark};
 use skerry_metadata_state::{Image, Partition};
-use skerry_types::BrokerId;
+use skerry_types::{BrokerId, Uuid};
 
 use super::{Found, id_of, place_of};
 
@@ -51,8 +51,17 @@ pub(super) struct QuorumWatch {
     committed: u64,
     /// Who voted when that was.
     voters: Vec<BrokerId>,
+    /// What was on disks that are lost, and by which directory the quorum knew them.
+    lost: BTreeMap<usize, LostVote>,
     /// Nodes that hear nobody: since when, and in which term they were when all that was on its way had come.
     deaf: BTreeMap<usize, (u64, Option<u64>)>,
+}
+
+/// A voter's disk that is lost.
+struct LostVote {
+    durable: Durable,
+    /// While the quorum knows the node by this directory, nobody may take part in it under its number.
+    directory: Option<Uuid>,
 }
 
 impl MetadataWatch {
@@ -133,6 +142,7 @@ impl MetadataWatch {
             let durable: Vec<Durable> = marks.iter().map(WalMark::durable).collect();
             self.quorum.look(&news, &durable, found);
         }
+        self.quorum.check_lost(brokers, marks, found);
         moved
     }
 
@@ -172,6 +182,50 @@ impl QuorumWatch {
         &self.voters
     }
 
+    /// A disk is lost, with this on it. True where its node votes.
+    pub(super) fn on_lost(&mut self, node: usize, durable: Durable, brokers: &[Option<Arc<Broker>>]) -> bool {
+        let id = id_of(node);
+        let statuses = brokers.iter().flatten().map(|broker| broker.quorum().status());
+        let newest = statuses.max_by_key(|status| (status.committed_index, status.term));
+        let member = newest.as_ref().and_then(|status| status.member(id));
+        let directory = member
+            .filter(|member| member.voter)
+            .map(|member| member.directory);
+        self.lost.insert(node, LostVote { durable, directory });
+        self.voters.contains(&id)
+    }
+
+    /// Who has lost its disk takes no part under the number of the old one: it would vote twice in a term, and confirm
+    /// entries that it has no more.
+    fn check_lost(&mut self, brokers: &[Option<Arc<Broker>>], marks: &[WalMark], found: &mut Found) {
+        for (node, lost) in &mut self.lost {
+            let Some(directory) = lost.directory else {
+                continue;
+            };
+            let is_another = |broker: &Arc<Broker>| {
+                let status = broker.quorum().status();
+                let member = status.member(id_of(*node));
+                member.is_none_or(|member| !member.voter || member.directory != directory)
+            };
+            let mut others = brokers.iter().enumerate().filter(|(place, _)| place != node);
+            if others.any(|(_, broker)| broker.as_ref().is_some_and(is_another)) {
+                lost.directory = None;
+                continue;
+            }
+            let durable = marks.get(*node).map(WalMark::durable).unwrap_or_default();
+            if durable != Durable::default() {
+                found.push((
+                    "lost-vote-counts",
+                    format!(
+                        "n{} has lost its disk, and takes part in the quorum as if it had it: {durable:?}",
+                        node + 1
+                    ),
+                ));
+                lost.directory = None;
+            }
+        }
+    }
+
     /// `news` is what some of the nodes have come to know, `durable` what all nodes have on their disks.
     pub(super) fn look(&mut self, news: &[QuorumStatus], durable: &[Durable], found: &mut Found) {
         let before = self.committed;
@@ -200,8 +254,12 @@ impl QuorumWatch {
         let voters = newest.map(|status| status.voters().map(|member| member.id).collect());
         let voted_before = std::mem::replace(&mut self.voters, voters.unwrap_or_default());
         let has = |id: &&BrokerId| {
-            let own = place_of(**id).and_then(|node| durable.get(node));
-            own.is_some_and(|own| own.last_index >= self.committed)
+            let node = place_of(**id);
+            let own = node.and_then(|node| durable.get(node));
+            // It was there when the node said so, and the disk was lost since.
+            let lost = node.and_then(|node| Some(&self.lost.get(&node)?.durable));
+            let mut both = own.into_iter().chain(lost);
+            both.any(|own| own.last_index >= self.committed)
         };
         let copies = |voters: &[BrokerId]| voters.iter().filter(has).count();
         // It was committed at some moment between two looks, and so was a change of the voters.

@@ -26,9 +26,9 @@ use std::sync::Arc;
 
 use skerry::broker::Broker;
 use skerry::partition::Part;
-use skerry_metadata::WalMark;
+use skerry_metadata::{Durable, WalMark};
 use skerry_metadata_state::Image;
-use skerry_types::{BrokerId, PartitionIndex, sometimes};
+use skerry_types::{BrokerId, PartitionIndex, Uuid, sometimes};
 
 use self::ghost::{Ghost, Replica};
 use self::metadata::MetadataWatch;
@@ -60,6 +60,8 @@ pub(crate) struct Watcher {
     trace: Trace,
     violations: Violations,
     metadata: MetadataWatch,
+    /// Nodes that have lost their disk, and the directory that was on it: until the cluster knows of another one.
+    lost: BTreeMap<usize, Uuid>,
     ghosts: BTreeMap<String, Ghost>,
     /// What was seen to happen, by kind.
     pub(crate) seen: BTreeMap<&'static str, u64>,
@@ -85,6 +87,7 @@ impl Watcher {
                 .map(|name| (name.clone(), Ghost::new(name, disks.len())))
                 .collect(),
             metadata: MetadataWatch::default(),
+            lost: BTreeMap::new(),
             names,
             disks,
             rotten,
@@ -108,6 +111,67 @@ impl Watcher {
         self.metadata.on_crash(node);
     }
 
+    /// A node's disk is lost, on which this of the quorum was durable. True where the node votes.
+    pub(crate) fn on_lost(&mut self, node: usize, durable: Durable, brokers: &[Option<Arc<Broker>>]) -> bool {
+        let image = self.metadata.newest();
+        if let Some(broker) = image.as_ref().and_then(|image| image.broker(id_of(node))) {
+            self.lost.insert(node, broker.directory);
+        }
+        self.metadata.quorum.on_lost(node, durable, brokers)
+    }
+
+    /// Whether everything that this node holds is promised by another copy that may be elected, and by as many as
+    /// `min.insync.replicas` takes: one of them may be lost then.
+    pub(crate) fn may_lose(&self, node: usize) -> Result<(), String> {
+        let id = id_of(node);
+        let image = self.metadata.newest().ok_or("there is no metadata")?;
+        let voters = self.metadata.quorum.voters();
+        if voters.contains(&id) && voters.len() < 3 {
+            return Err("its vote is needed".to_owned());
+        }
+        for topic in image.topics() {
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                if !partition.replicas.contains(&id) {
+                    continue;
+                }
+                let mut complete = partition.isr.iter().chain(&partition.elr);
+                if image.min_insync_replicas(topic, partition) < 2 {
+                    return Err(format!("{}-{number} is promised by one copy", topic.name));
+                }
+                if complete.all(|member| *member == id) {
+                    return Err(format!("nobody else has all of {}-{number}", topic.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What of a disk that this node has lost is not made up for.
+    pub(crate) fn is_missed(&self, node: usize) -> Option<String> {
+        let (id, name) = (id_of(node), &self.names[node]);
+        if self.lost.contains_key(&node) {
+            return Some(format!("nobody has noticed that {name} has lost its disk"));
+        }
+        let image = self.metadata.newest()?;
+        for topic in image.topics() {
+            let out = |partition: &skerry_metadata_state::Partition| {
+                partition.replicas.contains(&id) && !partition.isr.contains(&id)
+            };
+            if let Some(number) = topic.partitions.iter().position(|partition| out(partition)) {
+                return Some(format!("{name} has not got {}-{number} back", topic.name));
+            }
+        }
+        None
+    }
+
+    /// The cluster knows of another directory: from then on nothing is excused by the disk that is lost.
+    fn forget_lost(&mut self, image: &Image) {
+        self.lost.retain(|node, directory| {
+            let broker = image.broker(id_of(*node));
+            broker.is_some_and(|broker| broker.directory == *directory)
+        });
+    }
+
     /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now.
     pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>], deaf: &[bool], now_ms: u64) {
         let mut found = Found::new();
@@ -123,9 +187,14 @@ impl Watcher {
             let quorum = &mut self.metadata.quorum;
             quorum.look_at_deaf(node, term, now_ms, &mut found);
         }
+        for ghost in self.ghosts.values_mut() {
+            ghost.lost = self.lost.keys().copied().collect();
+        }
         let moved = self.metadata.look(brokers, &self.marks, &mut found);
         if let Some(image) = self.metadata.newest().filter(|_| moved) {
+            self.forget_lost(&image);
             for ghost in self.ghosts.values_mut() {
+                ghost.lost = self.lost.keys().copied().collect();
                 ghost.place(partition_of(&image, &ghost.name));
             }
         }

@@ -149,10 +149,34 @@ struct Conn {
 struct Inner {
     conns: BTreeMap<u64, Conn>,
     names: BTreeMap<[u8; 16], String>,
-    logs: DurableLogs,
+    own: Copies,
     /// Those of the other nodes.
-    others: Vec<DurableLogs>,
+    others: Vec<Copies>,
     answers_checked: u64,
+}
+
+/// What one node has on its disk.
+struct Copies {
+    now: DurableLogs,
+    /// What it had on disks that it has lost: what was promised upon these was promised rightly.
+    lost: Vec<DurableLogs>,
+}
+
+impl Copies {
+    fn of(disk: &SimDisk, written_counts: bool) -> Self {
+        Self {
+            now: DurableLogs::new(disk.clone(), written_counts),
+            lost: Vec::new(),
+        }
+    }
+
+    fn look<E>(&mut self, look: &mut impl FnMut(&mut DurableLogs) -> Result<(), E>) -> Result<(), E> {
+        let looked = look(&mut self.now);
+        if looked.is_err() && self.lost.iter_mut().any(|lost| look(lost).is_ok()) {
+            return Ok(());
+        }
+        looked
+    }
 }
 
 /// The tap on the broker's Kafka listener.
@@ -193,11 +217,11 @@ impl WireOracle {
         let inner = Inner {
             conns: BTreeMap::new(),
             names: BTreeMap::new(),
-            logs: DurableLogs::new(disks.own.clone(), disks.written_counts),
+            own: Copies::of(&disks.own, disks.written_counts),
             others: disks
                 .others
                 .iter()
-                .map(|disk| DurableLogs::new(disk.clone(), disks.written_counts))
+                .map(|disk| Copies::of(disk, disks.written_counts))
                 .collect(),
             answers_checked: 0,
         };
@@ -216,6 +240,26 @@ impl WireOracle {
     #[must_use]
     pub fn answers_checked(&self) -> u64 {
         self.inner.lock().answers_checked
+    }
+
+    /// One of the disks was lost, and this was on it.
+    pub fn on_lost(&self, disk: &SimDisk, lost: &SimDisk) {
+        let mut inner = self.inner.lock();
+        let copies = if disk.is(&self.disks.own) {
+            Some(&mut inner.own)
+        } else {
+            let place = self.disks.others.iter().position(|other| other.is(disk));
+            place.and_then(|place| inner.others.get_mut(place))
+        };
+        if let Some(copies) = copies {
+            *copies = Copies {
+                now: DurableLogs::new(disk.clone(), self.disks.written_counts),
+                lost: std::mem::take(&mut copies.lost),
+            };
+            copies
+                .lost
+                .push(DurableLogs::new(lost.clone(), self.disks.written_counts));
+        }
     }
 
     /// The process died: nobody waits for an answer any more.
@@ -300,8 +344,8 @@ impl Inner {
     ) -> Result<(), String> {
         let mut found = 0;
         let mut reasons = Vec::new();
-        for logs in std::iter::once(&mut self.logs).chain(&mut self.others) {
-            match look(logs) {
+        for copies in std::iter::once(&mut self.own).chain(&mut self.others) {
+            match copies.look(&mut look) {
                 Ok(()) => found += 1,
                 Err(why) => reasons.push(why),
             }
@@ -428,7 +472,7 @@ impl WireOracle {
                         .find(|commit| commit.topic == topic && commit.partition == partition);
                     let Some(commit) = asked else { continue };
                     inner.answers_checked += 1;
-                    if !inner.logs.has_commit(commit) {
+                    if !inner.own.now.has_commit(commit) {
                         add(
                             "commit-before-durable",
                             format!(

@@ -6,6 +6,7 @@ use super::{
     CLIENT_HOSTS, Fault, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload,
     below, draw_fault, draw_snapshots, draw_workload, is_packed, patterns, regime,
 };
+use crate::trace::fnv_of;
 use crate::workload::TOPICS;
 
 /// By then the cluster has found itself and the topics are made, unless the seed wants it otherwise.
@@ -64,6 +65,13 @@ fn draw_workload_of_several(seed: u64) -> Workload {
         workload.workers.push(Worker {
             host: CLIENT_HOSTS[below(rng, 2)].to_owned(),
             kind: WorkerKind::Moves,
+        });
+    }
+    let rng = &Rng::seeded(seed ^ fnv_of(b"members"));
+    if rng.chance(1, 4) {
+        workload.workers.push(Worker {
+            host: CLIENT_HOSTS[below(rng, 2)].to_owned(),
+            kind: WorkerKind::Members,
         });
     }
     workload

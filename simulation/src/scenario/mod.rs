@@ -138,6 +138,8 @@ pub enum WorkerKind {
     Reborn,
     /// Changes settings that logs act on.
     Tuning,
+    /// Takes votes away and gives them back, and asks to forget brokers that must not be forgotten.
+    Members,
 }
 
 impl WorkerKind {
@@ -163,6 +165,7 @@ impl WorkerKind {
             Self::ZombieProducer => "zombie",
             Self::Reborn => "reborn",
             Self::Tuning => "tuning",
+            Self::Members => "members",
         }
     }
 }
@@ -319,6 +322,11 @@ pub enum Fault {
         one_in: u64,
         for_ms: u64,
     },
+    /// The power goes, and the disk with it: the node begins anew under its old number, and an operator gives the vote of the
+    /// old disk to the new one. Only where whatever was promised is on other disks as well.
+    WipedDisk { down_ms: u64 },
+    /// Somebody puts the disks of this node and of another one into the wrong machines, and later back. Neither starts.
+    SwappedDisks { host: String, for_ms: u64 },
     /// Those hit and these client hosts hear each other, and so do all the others; nobody hears the other side.
     Split {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -390,6 +398,8 @@ impl Fault {
             Self::Bridge { .. } => "bridge",
             Self::Pause { .. } => "pause",
             Self::CorruptBatches { .. } => "corrupt-batches",
+            Self::WipedDisk { .. } => "wiped-disk",
+            Self::SwappedDisks { .. } => "swapped-disks",
             Self::Split { .. } => "split",
             Self::Ring { .. } => "ring",
             Self::NoClients { .. } => "no-clients",

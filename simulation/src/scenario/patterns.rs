@@ -86,6 +86,10 @@ fn draw_network(kind: &str, nodes: u32, rng: &Rng) -> Option<Fault> {
             one_in: [2, 8, 40][below(rng, 3)],
             for_ms: draw_for_ms(rng),
         },
+        "swapped-disks" => Fault::SwappedDisks {
+            host: format!("n{}", 1 + rng.below(nodes.into())),
+            for_ms: draw_for_ms(rng),
+        },
         "ring" => Fault::Ring {
             for_ms: draw_for_ms(rng),
         },
@@ -120,6 +124,9 @@ fn draw_process(kind: &str, rng: &Rng) -> Option<Fault> {
             } else {
                 SESSION_MS / 2 + rng.below(SESSION_MS * 3 / 2)
             },
+        },
+        "wiped-disk" => Fault::WipedDisk {
+            down_ms: 10 + rng.below(800),
         },
         "crash-loop" => Fault::CrashLoop {
             times: 2 + u32::try_from(rng.below(4)).unwrap_or(0),

@@ -26,10 +26,19 @@ const GROWN_PARTITIONS_MAX: i32 = 8;
 /// A topic's setting that changes nothing that the other checks look at.
 pub(super) const SETTING: &str = "max.compaction.lag.ms";
 const TOPIC: i8 = 2;
+/// With an empty name: of every broker.
+const BROKER: i8 = 4;
 
 /// Makes the topics that live as long as the simulation: those that nobody has made yet, until they are there or the time
 /// is over.
 pub(super) async fn set_up(client: &mut Client, is_over: impl Fn(&Client) -> bool) {
+    if client.shared.cluster.loses_disks {
+        let value = client.shared.cluster.min_in_sync.to_string();
+        while !set_min_in_sync(client, (BROKER, ""), &value).await && !is_over(client) {
+            client.ask_another();
+            client.pause(200).await;
+        }
+    }
     let made = client.shared.made.load(Ordering::Relaxed);
     for (topic, partitions) in TOPICS.into_iter().skip(made) {
         // Segments that roll by time are the only small ones that Kafka's limits allow.
@@ -307,24 +316,24 @@ pub async fn delete_before(env: &Env, shared: &Arc<Shared>, name: &str, partitio
     // deleted.
     while !delete_records(&mut client, (topic, number), before).await {
         client.forget(topic);
-        set_min_in_sync(&mut client, topic, "1").await;
+        set_min_in_sync(&mut client, (TOPIC, topic), "1").await;
         client.pause(200).await;
     }
-    while !set_min_in_sync(&mut client, topic, &usual).await {
+    while !set_min_in_sync(&mut client, (TOPIC, topic), &usual).await {
         client.ask_another();
         client.pause(200).await;
     }
 }
 
 /// True where it is done.
-async fn set_min_in_sync(client: &mut Client, topic: &str, value: &str) -> bool {
+async fn set_min_in_sync(client: &mut Client, (kind, name): (i8, &str), value: &str) -> bool {
     let change = AlterableConfig::default()
         .with_name(text("min.insync.replicas"))
         .with_config_operation(0)
         .with_value(Some(text(value)));
     let resource = AlterConfigsResource::default()
-        .with_resource_type(TOPIC)
-        .with_resource_name(text(topic))
+        .with_resource_type(kind)
+        .with_resource_name(text(name))
         .with_configs(vec![change]);
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     match client.call(To::Anyone, &request).await {

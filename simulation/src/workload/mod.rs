@@ -10,6 +10,7 @@ mod consume;
 mod crowd;
 mod group;
 mod malformed;
+mod members;
 mod moves;
 mod produce;
 mod reborn;
@@ -17,7 +18,7 @@ mod zombie;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 pub use self::admin::delete_before;
 pub use self::audit::{audit, serves};
+pub use self::members::replace_voter;
 pub use self::moves::elect_unclean;
 use crate::env::Corrupted;
 use crate::oracle::{Rotten, Violations};
@@ -74,6 +76,10 @@ pub struct Cluster {
     pub write_to: Vec<String>,
     /// Producers pack their batches.
     pub packed: bool,
+    /// So many of the first nodes vote, unless somebody changes it.
+    pub voters: u32,
+    /// Disks may be lost: `min.insync.replicas` is set for every topic, the groups' too.
+    pub loses_disks: bool,
 }
 
 /// What all clients of a simulation share.
@@ -90,6 +96,9 @@ pub struct Shared {
     pub rotten: Rotten,
     /// What was damaged on its way.
     pub corrupted: Corrupted,
+    /// Somebody changes the voters, or has to replace one: one at a time.
+    members_change: AtomicBool,
+    votes_moved: AtomicU64,
     phase: AtomicU8,
     /// Workers that have not ended.
     workers: AtomicUsize,
@@ -118,6 +127,8 @@ impl Shared {
             trace,
             rotten,
             corrupted,
+            members_change: AtomicBool::new(false),
+            votes_moved: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Faults as u8),
             workers: AtomicUsize::new(0),
             next_producer: AtomicU32::new(0),
@@ -125,6 +136,23 @@ impl Shared {
             grown: AtomicI32::new(0),
             made: AtomicUsize::new(0),
         })
+    }
+
+    /// False where somebody changes the voters already.
+    #[must_use]
+    pub fn begin_change_of_members(&self) -> bool {
+        !self.members_change.swap(true, Ordering::Relaxed)
+    }
+
+    /// The voters are as they should be.
+    pub fn end_change_of_members(&self) {
+        self.members_change.store(false, Ordering::Relaxed);
+    }
+
+    /// How often a vote was taken and given back.
+    #[must_use]
+    pub fn votes_moved(&self) -> u64 {
+        self.votes_moved.load(Ordering::Relaxed)
     }
 
     /// Enters the next part.
@@ -553,5 +581,6 @@ async fn run(client: Client, worker: &Worker) {
         Kind::ZombieProducer => zombie::run(client).await,
         Kind::Reborn => reborn::run(client).await,
         Kind::Tuning => admin::tune(client).await,
+        Kind::Members => members::run(client).await,
     }
 }

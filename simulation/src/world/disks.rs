@@ -202,6 +202,10 @@ impl World<'_> {
 
     /// A place that may go bad within the budget, of another partition than `not`.
     pub(super) fn choose(&self, index: usize, rng: &Rng, is_quiet: bool, not: Option<&str>) -> Option<Place> {
+        // A disk that was lost has used the budget up.
+        if self.disk_is_missed().is_some() {
+            return None;
+        }
         let brokers = self.brokers();
         let alone = self.nodes.len() == 1;
         let is_bad = |rot: &Rot| rot.is_there(&self.nodes[rot.node].host.disk);

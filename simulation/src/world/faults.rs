@@ -1,7 +1,7 @@
 //! What goes wrong, and how it ends.
 
 use super::disks::Relief;
-use super::{World, clocks, network, processes};
+use super::{World, clocks, lost, network, processes};
 use crate::process::State;
 use crate::scenario::{Fault, Target};
 
@@ -15,6 +15,7 @@ pub(super) enum Action {
     Process(processes::Step),
     Clock(clocks::Step),
     OfDisk(usize, Relief),
+    Disks(lost::Step),
     Resume { node: usize, start: u64 },
 }
 
@@ -62,6 +63,7 @@ impl World<'_> {
             Action::Network(step) => self.step_network(step),
             Action::Process(step) => self.step_process(step),
             Action::Clock(step) => self.step_clock(step),
+            Action::Disks(step) => self.step_disks(&step),
             Action::OfDisk(node, what) => self.after_trouble(node, what),
             Action::Resume { node, start } => {
                 if self.nodes[node].starts == start {
@@ -187,6 +189,8 @@ impl World<'_> {
             } if up => {
                 self.crash_again(index, times, up_ms, down_ms);
             }
+            Fault::WipedDisk { down_ms } => self.lose_disk(index, down_ms),
+            Fault::SwappedDisks { host, for_ms } => self.swap_disks(index, &host, for_ms),
             Fault::Outage { power, down_ms } if up => self.crash(index, power, down_ms),
             Fault::Outage { .. } | Fault::CrashLoop { .. } => {}
             Fault::ClockStrobe { .. }
@@ -241,6 +245,7 @@ impl World<'_> {
             .retain(|_, action| matches!(action, Action::Start(_) | Action::MustHaveStopped { .. }));
         self.bring_starts_forward();
         for index in 0..self.nodes.len() {
+            self.put_back(index);
             self.resume(index);
             self.heal_node(index);
         }

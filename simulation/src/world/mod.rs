@@ -9,6 +9,7 @@ mod checks;
 mod clocks;
 mod disks;
 mod faults;
+mod lost;
 mod network;
 mod nodes;
 mod processes;
@@ -93,6 +94,9 @@ struct World<'a> {
     /// Places of disks that have gone bad, and were not seen to be good again.
     rotten: Vec<Rot>,
     is_healed: bool,
+    /// A disk that was lost, the last one.
+    lost: Option<lost::Lost>,
+    operators: u64,
     faults: BTreeMap<&'static str, u64>,
     /// What faults did, where the world can tell.
     felt: BTreeMap<&'static str, u64>,
@@ -177,6 +181,11 @@ impl<'a> World<'a> {
             flush_messages: scenario.flush_messages,
             write_to: scenario.write_to.clone(),
             packed: scenario.packed,
+            voters: match scenario.voters {
+                0 => scenario.nodes,
+                voters => voters,
+            },
+            loses_disks: scenario.faults.iter().any(|timed| timed.kind() == "wiped-disk"),
         };
         let net = NetControl::new("world", None, trace.clone());
         let shared = Shared::new(
@@ -220,6 +229,8 @@ impl<'a> World<'a> {
             now_ms: 0,
             rotten: Vec::new(),
             is_healed: false,
+            lost: None,
+            operators: 0,
             faults: BTreeMap::new(),
             felt: BTreeMap::new(),
             story: None,
@@ -361,7 +372,9 @@ impl<'a> World<'a> {
 
     fn what_is_missing(&self) -> Option<String> {
         let missing = self.watcher.as_ref()?.what_is_missing(&self.brokers());
-        missing.or_else(|| self.quiet_rot())
+        missing
+            .or_else(|| self.disk_is_missed())
+            .or_else(|| self.quiet_rot())
     }
 
     /// Every copy of a partition is the same now.
@@ -387,6 +400,7 @@ impl<'a> World<'a> {
             self.watch();
             self.check_now_and_then();
             self.mend_last_copies();
+            self.forget_lost_disk();
             if !self.violations.is_empty() {
                 return false;
             }
@@ -462,6 +476,10 @@ impl<'a> World<'a> {
                 let mut seen = self.watcher.map(|watcher| watcher.seen).unwrap_or_default();
                 seen.extend(self.felt);
                 seen.extend(self.shared.corrupted.counts());
+                let moved = self.shared.votes_moved();
+                if moved > 0 {
+                    seen.insert("votes taken and given back", moved);
+                }
                 seen
             },
             story: self.story.map(|story| story.end(self.now_ms * 1_000, &history)),
@@ -527,6 +545,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
             dies_by_power: None,
             again_at_start: None,
             after_stop_ms: 0,
+            is_swapped: false,
         });
     }
     nodes

@@ -27,6 +27,8 @@ pub(super) struct Node {
     pub(super) dies_by_power: Option<(bool, u64)>,
     pub(super) again_at_start: Option<(u64, u64)>,
     pub(super) after_stop_ms: u64,
+    /// Another node's disk is in it.
+    pub(super) is_swapped: bool,
 }
 
 impl Node {
@@ -73,7 +75,9 @@ impl World<'_> {
             State::Exited(why) => {
                 self.trace
                     .event(&node.name, format_args!("ends by itself: {why}"));
-                if !node.may_end(&why) {
+                let refuses = self.refuses_the_disk(index, &why);
+                let node = &self.nodes[index];
+                if !refuses && !node.may_end(&why) {
                     let check = if why.starts_with("does not start") {
                         "node-does-not-start"
                     } else {
@@ -90,6 +94,10 @@ impl World<'_> {
                 self.take_down(index, false);
                 self.nodes[index].host.disk.kill();
                 self.plan(self.now_ms + after_ms, Action::Start(index));
+            }
+            State::Serving if node.is_swapped => {
+                let why = format!("{} serves with the disk of another node", node.name);
+                self.violations.add(&self.trace, "wrong-disk-taken", why);
             }
             State::Down | State::Starting | State::Serving | State::Stopping => {}
         }

@@ -77,8 +77,10 @@ impl World<'_> {
         let watcher = self.watcher.as_ref()?;
         let voters = watcher.voters()?;
         let mut partitions = watcher.placed();
-        // A copy that has rotted may be the last one, and then somebody has to help.
-        if !self.rotten.is_empty() {
+        // A copy that has rotted may be the last one, and then somebody has to help; and so it is where a disk was lost, or
+        // is in another machine.
+        let is_away = |node: &super::Node| node.is_swapped;
+        if !self.rotten.is_empty() || self.disk_is_missed().is_some() || self.nodes.iter().any(is_away) {
             return None;
         }
         let members = survivors::choose(self.nodes.len(), &voters, &partitions, &rng)?;
