@@ -290,13 +290,13 @@ async fn a_node_that_was_removed_while_it_was_cut_off_comes_back_as_a_learner() 
     forgotten.unwrap();
     assert!(world.node(leader).status().member(BrokerId(away)).is_none());
     // It still takes itself for a voter.
-    assert!(voters(&world.node(away)).contains(&away));
+    assert!(voters(world.node(away)).contains(&away));
     world.links.heal();
     until("it knows that it does not vote, and follows", || {
         let status = world.node(away).status();
-        status.role == Role::Learner && !voters(&world.node(away)).contains(&away)
+        status.role == Role::Learner && !voters(world.node(away)).contains(&away)
     })
     .await;
     add(&world, leader, away).await;
-    until("it votes again", || voters(&world.node(away)).contains(&away)).await;
+    until("it votes again", || voters(world.node(away)).contains(&away)).await;
 }
