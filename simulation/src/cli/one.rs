@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 39] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 42] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -102,6 +102,9 @@ pub(super) const SCENARIOS: [(&str, &str); 39] = scenarios![
     "misdirected-write",
     "bad-sector",
     "metadata-sync-fails",
+    "damaged-batches",
+    "wiped-voter",
+    "removed-voter",
 ];
 
 /// The scenario that the arguments name.
@@ -197,4 +200,24 @@ fn named<T>(counts: BTreeMap<&'static str, T>) -> BTreeMap<String, T> {
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "reads the source of the workspace")]
+
+    use std::collections::BTreeSet;
+
+    use super::SCENARIOS;
+
+    #[test]
+    fn every_file_of_a_scenario_comes_with_the_program() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        let files = std::fs::read_dir(dir).unwrap().map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.trim_end_matches(".json").to_owned()
+        });
+        let known: BTreeSet<String> = SCENARIOS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(files.collect::<BTreeSet<_>>(), known);
+    }
 }
