@@ -3,7 +3,9 @@
 //!
 //! Deliberately absent: `assignment-from-old-generation`, a race that the coordinator's own transcripts show
 //! (`broker/coordinator`), and `follower-epoch-unchecked`: the broker forgets a leader's streams with its epoch, so that
-//! what was said in an earlier one has no way to the rules any more; the model of `broker/replica` shows it.
+//! what was said in an earlier one has no way to the rules any more; the model of `broker/replica` shows it. And
+//! `lost-replica-stays-eligible`: a copy is called offline before it is called lost, and what is left of the mistake lasts
+//! for some milliseconds in which the watcher excuses the node; the model of `metadata/state` shows it.
 
 /// A planted bug.
 pub struct Planted {
@@ -174,12 +176,6 @@ pub const PLANTS: &[Planted] = &[
         "a dead broker stays in the in-sync sets",
     ),
     in_scenario(
-        "lost-replica-stays-eligible",
-        "lost-copy",
-        20,
-        "a copy that is gone may be elected",
-    ),
-    in_scenario(
         "reassignment-completes-early",
         "moves",
         5,
@@ -255,7 +251,7 @@ pub const PLANTS: &[Planted] = &[
     in_scenario(
         "standing-ignored",
         "stale-leader",
-        30,
+        60,
         "a leader speaks for its partition for as long as it hears of no other one",
     ),
     in_cluster(
