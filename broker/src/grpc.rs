@@ -12,7 +12,5 @@ pub(crate) fn channel(env: &Env, addr: &str) -> Channel {
         async move { env.net.dial(&addr).await.map(TokioIo::new) }
     });
     // The connector knows the address: the URI only names the protocol.
-    Endpoint::from_static("http://cluster.skerry")
-        .http2_reset_stream_duration(skerry_env::net::RESET_STREAMS_KEPT)
-        .connect_with_connector_lazy(connector)
+    Endpoint::from_static("http://cluster.skerry").connect_with_connector_lazy(connector)
 }

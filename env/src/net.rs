@@ -6,14 +6,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// How long HTTP/2 clients remember a stream that they gave up; at most 50 of them. By default h2 forgets it after a second
-/// of `std::time`, which no simulated world can set, and the order in which calls hear that their connection is gone
-/// follows from it (seed 54 of three nodes went two ways).
-pub const RESET_STREAMS_KEPT: Duration = Duration::from_secs(3_600);
 
 /// A boxed future of this module.
 pub type NetFuture<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;

@@ -60,6 +60,11 @@ const fn in_cluster(name: &'static str, budget: u64, mistake: &'static str) -> P
 
 /// All of them.
 pub const PLANTS: &[Planted] = &[
+    in_cluster(
+        "memory-of-broken-connections",
+        20,
+        "what a connection held of the memory budget stays taken when it ends",
+    ),
     planted(
         "index-points-behind",
         20,

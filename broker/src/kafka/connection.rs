@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use skerry_env::Conn;
-use skerry_types::Instant;
+use skerry_types::{Instant, is_planted};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,10 @@ pub async fn serve(broker: Arc<Broker>, conn: Conn, stop: CancellationToken) {
         ended = connection.run() => ended,
     };
     broker.metrics().connections_open.dec();
+    if is_planted("memory-of-broken-connections") {
+        std::mem::forget((connection.held.take(), connection.next.take()));
+        std::mem::forget(std::mem::take(&mut connection.outgoing.held));
+    }
     match ended {
         Ended::ByPeer | Ended::Idle | Ended::Stopping | Ended::Io(_) => tracing::debug!(%peer, "{ended}"),
         _ => complain(broker.complaints(), &broker, peer, &ended.to_string()),

@@ -80,6 +80,15 @@ impl LeadLook {
     }
 }
 
+/// Who waits at a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Batches that are appended here and not acknowledged yet.
+    pub acknowledgements: usize,
+    /// Fetches, of consumers and of followers, for which there is nothing to read yet.
+    pub reads: usize,
+}
+
 /// What the metrics count of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -120,11 +129,12 @@ impl Partition {
         }
     }
 
-    /// By what it tells that a producer sends a batch again; `None` where its log is not open.
+    /// By what it tells that a producer sends a batch again; `None` where its log is not open, or takes no writes any more:
+    /// what failed may have been a cut, which reads again what is left.
     pub fn remembered(&self) -> Option<Vec<(ProducerIdentity, Vec<RememberedBatch>)>> {
         match &self.state.lock().storage {
-            Storage::Open(log) => Some(log.remembered().collect()),
-            Storage::Offline(_) | Storage::Deleted => None,
+            Storage::Open(log) if log.poisoned().is_none() => Some(log.remembered().collect()),
+            Storage::Open(_) | Storage::Offline(_) | Storage::Deleted => None,
         }
     }
 
@@ -143,6 +153,15 @@ impl Partition {
             epochs: log.epoch_starts().collect(),
             lead: state.role.leader().map(LeadLook::of),
         })
+    }
+
+    /// Who waits here now.
+    pub fn waiting(&self) -> Waiting {
+        let state = self.state.lock();
+        Waiting {
+            acknowledgements: state.waiting_all.len() + state.waiting_leader.len(),
+            reads: state.waiting_reads.len(),
+        }
     }
 
     /// True where [`Self::look`] would say the same again: for whoever looks all the time, without its allocations.

@@ -31,7 +31,7 @@ use flush::FlushState;
 use follow::Following;
 pub use follow::{Checkpoint, Cut, FollowError, OwnProgress};
 use lead::Leading;
-pub use look::{LeadLook, Look, Measured, Part};
+pub use look::{LeadLook, Look, Measured, Part, Waiting};
 pub use spec::{
     AckError, Acks, Appending, Assigned, Assignment, Durability, FetchError, Isolation, NotServing,
     PartitionSettings, ProduceError, ReadSpec, Reading, Throttled,

@@ -60,8 +60,7 @@ pub(super) async fn open(
     let endpoint = Endpoint::from_static("http://replication.skerry")
         .initial_stream_window_size(limits.window_bytes.saturating_add(WINDOW_SLACK_BYTES))
         .initial_connection_window_size(limits.window_bytes.saturating_add(WINDOW_SLACK_BYTES))
-        .max_frame_size(FRAME_BYTES)
-        .http2_reset_stream_duration(skerry_env::net::RESET_STREAMS_KEPT);
+        .max_frame_size(FRAME_BYTES);
     let channel: Channel =
         bounded(&env.clock, deadline, endpoint.connect_with_connector(connector)).await??;
     let mut client = ReplicationClient::new(channel)

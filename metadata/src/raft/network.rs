@@ -138,7 +138,6 @@ pub(super) fn client_of(env: &Env, addr: &str) -> Client {
             PING_EVERY
         })
         .keep_alive_timeout(PING_TIMEOUT)
-        .http2_reset_stream_duration(skerry_env::net::RESET_STREAMS_KEPT)
         .connect_with_connector_lazy(connector);
     QuorumClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

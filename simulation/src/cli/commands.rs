@@ -178,6 +178,7 @@ fn elsewhere(long: &str) -> Surroundings<'_> {
             ("MALLOC_MMAP_THRESHOLD_", "16384"),
             ("MALLOC_TOP_PAD_", "1048576"),
         ],
+        halts: true,
     }
 }
 

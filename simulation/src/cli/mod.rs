@@ -54,7 +54,8 @@ enum Command {
     /// Runs each seed twice, in two processes with different surroundings, and compares everything that happened.
     ///
     /// The second process has another working directory, another home, language and time zone, an environment that is
-    /// 5 KB larger, and a heap of another shape (MALLOC_MMAP_THRESHOLD_, MALLOC_TOP_PAD_). Both lie at other addresses,
+    /// 5 KB larger, and a heap of another shape (MALLOC_MMAP_THRESHOLD_, MALLOC_TOP_PAD_); and it is halted by a signal
+    /// for more than a second, twice, as on a machine that has no processor for it. Both lie at other addresses,
     /// unless the kernel was told not to draw them; how often they did is told. Where the sums over all lines of the two
     /// traces differ, both are run again and the first line that differs is printed. Status 1 where one differs.
     Determinism {

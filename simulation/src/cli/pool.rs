@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use skerry_simulation::world::{LINE_PREFIX, PANIC_PREFIX};
 
 use super::one::{Broken, Result};
@@ -17,8 +18,51 @@ const LASTS_AT_MOST: Duration = Duration::from_secs(180);
 const LASTS_AT_MOST_FOR_EACH: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
+/// How long a child runs between two halts, and how often it is halted.
+const BETWEEN_HALTS: Duration = Duration::from_millis(250);
+const HALTS: u32 = 2;
+/// Longer than the second after which libraries forget, where they go by a clock of their own.
+const HALT: Duration = Duration::from_millis(1_200);
+
+/// A child that stands still now and then, as on a machine that has no processor for it.
+struct Halts {
+    left: u32,
+    next: Instant,
+    is_halted: bool,
+}
+
+impl Halts {
+    fn new() -> Self {
+        Self {
+            left: HALTS,
+            next: files::now() + BETWEEN_HALTS,
+            is_halted: false,
+        }
+    }
+
+    /// Halts `child`, or lets it go on, if it is time.
+    fn look(&mut self, child: &Child) {
+        if files::now() < self.next || (self.left == 0 && !self.is_halted) {
+            return;
+        }
+        let (signal, for_so_long) = if self.is_halted {
+            (Signal::CONT, BETWEEN_HALTS)
+        } else {
+            self.left -= 1;
+            (Signal::STOP, HALT)
+        };
+        // Ours, and not waited for yet: the number is nobody else's.
+        let sent = Pid::from_child(child);
+        if kill_process(sent, signal).is_ok() {
+            self.is_halted = !self.is_halted;
+        }
+        self.next = files::now() + for_so_long;
+    }
+}
+
 struct Running {
     child: Child,
+    halts: Option<Halts>,
     output: Option<JoinHandle<String>>,
     errors: Option<JoinHandle<String>>,
     seed: u64,
@@ -31,6 +75,8 @@ struct Running {
 pub(super) struct Surroundings<'a> {
     pub(super) dir: Option<&'a Path>,
     pub(super) variables: Vec<(&'a str, &'a str)>,
+    /// It is stopped and continued by signals.
+    pub(super) halts: bool,
 }
 
 fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Running> {
@@ -69,6 +115,7 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
         output: child.stdout.take().map(files::listen),
         errors: child.stderr.take().map(files::listen),
         child,
+        halts: surroundings.halts.then(Halts::new),
         seed: args.seed,
         since: files::now(),
         at_most,
@@ -138,7 +185,12 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
         ..Result::default()
     };
     match running.child.try_wait().context("cannot wait for a child")? {
-        None if running.since.elapsed() < running.at_most => Ok(None),
+        None if running.since.elapsed() < running.at_most => {
+            if let Some(halts) = &mut running.halts {
+                halts.look(&running.child);
+            }
+            Ok(None)
+        }
         None => {
             // Ours alone, by its handle.
             let _ = running.child.kill();

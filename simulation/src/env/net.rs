@@ -68,6 +68,8 @@ struct Ways {
     cut: BTreeSet<(String, String)>,
     /// The connections that somebody has dialled and not given up, by both ends.
     open: BTreeMap<u64, (SocketAddr, SocketAddr)>,
+    /// The connections that somebody has accepted and not given up, by the same two ends.
+    accepted: BTreeMap<u64, (SocketAddr, SocketAddr)>,
     /// What was written on a connection, from its first end to its second, and not read yet.
     unread: BTreeMap<(SocketAddr, SocketAddr), Unread>,
 }
@@ -102,6 +104,7 @@ impl NetControl {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
             open: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             unread: BTreeMap::new(),
         };
         Self {
@@ -161,6 +164,15 @@ impl NetControl {
         ways.open.values().filter(between).copied().collect()
     }
 
+    /// How many connections somebody in the world has accepted, and still holds, though who dialled them has gone: its
+    /// last word was lost.
+    #[must_use]
+    pub fn deserted(&self) -> u64 {
+        let ways = self.ways.lock();
+        let open: BTreeSet<_> = ways.open.values().collect();
+        ways.accepted.values().filter(|ends| !open.contains(ends)).count() as u64
+    }
+
     /// Changes what goes wrong with this host's connections.
     pub fn set_faults(&self, faults: LinkFaults) {
         *self.faults.lock() = faults;
@@ -212,9 +224,13 @@ impl NetControl {
         if let (Some(tap), Some(port)) = (&tap, accepted_on) {
             tap.opened(id, port);
         }
+        let mut ways = self.ways.lock();
         if accepted_on.is_none() {
-            self.ways.lock().open.insert(id, (local, peer));
+            ways.open.insert(id, (local, peer));
+        } else {
+            ways.accepted.insert(id, (peer, local));
         }
+        drop(ways);
         Ok(Conn::new(
             Box::new(SimIo {
                 id,
@@ -496,6 +512,7 @@ impl Drop for SimIo {
         self.control.traffic.open.fetch_sub(1, Ordering::Relaxed);
         let mut ways = self.control.ways.lock();
         ways.open.remove(&self.id);
+        ways.accepted.remove(&self.id);
         // Whoever waits for the other end to read waits no longer: what it writes now goes nowhere.
         let (from, to) = self.ends;
         let ended = [ways.unread.remove(&(from, to)), ways.unread.remove(&(to, from))];

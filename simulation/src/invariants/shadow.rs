@@ -78,9 +78,7 @@ impl Shadow {
             for number in 0..partitions {
                 let partition = subject.broker.partitions().get(topic, number);
                 let Some(partition) = partition else { continue };
-                let (Some(look), Some(remembered)) = (partition.look(), partition.remembered()) else {
-                    continue;
-                };
+                let Some(look) = partition.look() else { continue };
                 let name = TopicPartition::new(topic, number);
                 let text = format!("{topic}-{number}");
                 if subject.rotten.is(subject.name, &text) {
@@ -90,7 +88,9 @@ impl Shadow {
                 let extent = (look.log_start.get(), look.log_end.get());
                 let walked = walk::batches(subject.disk, &text, extent);
                 walk::check_offsets(&who, &walked, extent, found);
-                walk::check_producers(&who, &walked, &remembered, extent.0, found);
+                if let Some(remembered) = partition.remembered() {
+                    walk::check_producers(&who, &walked, &remembered, extent.0, found);
+                }
                 looks.push((name, text, look));
             }
         }

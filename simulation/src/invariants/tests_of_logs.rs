@@ -272,16 +272,39 @@ fn what_a_group_has_committed_is_the_last_that_its_log_says() {
 
 #[test]
 fn a_leak_is_more_than_new_processes_hold() {
-    let usage = |tasks, connections, files| Usage {
-        tasks,
-        connections,
-        files,
+    let fresh = Usage {
+        tasks: 90,
+        deserted: 0,
+        files: 60,
+        memory_kib: 4,
+        waiting: 6,
     };
-    let fresh = usage(90, 18, 60);
-    assert!(usage(100, 20, 70).judge(&fresh, 3).is_empty());
-    for lived in [usage(400, 18, 60), usage(90, 18, 300)] {
+    let a_little_more = Usage {
+        tasks: 100,
+        deserted: 0,
+        files: 70,
+        memory_kib: 20,
+        waiting: 8,
+    };
+    assert!(a_little_more.judge(&fresh, 3).is_empty());
+    for lived in [
+        Usage { tasks: 400, ..fresh },
+        Usage { files: 300, ..fresh },
+        Usage {
+            memory_kib: 200,
+            ..fresh
+        },
+        Usage { waiting: 70, ..fresh },
+    ] {
         assert_eq!(checks(&lived.judge(&fresh, 3)), ["leak"]);
     }
+    // A client that went without a word, and did not take its answer.
+    let wedged = Usage {
+        memory_kib: 200,
+        deserted: 1,
+        ..fresh
+    };
+    assert!(wedged.judge(&fresh, 3).is_empty());
 }
 
 #[test]

@@ -7,20 +7,31 @@ const DIALS_MAX: u64 = 300;
 /// Nor writes to its connections more often. The busiest seeds have 800.
 const WRITES_MAX: u64 = 10_000;
 
+/// What a connection may hold of answers that nobody takes any more.
+const ANSWER_KIB: u64 = 1_024;
+
 /// What nodes hold at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) tasks: u64,
-    pub(crate) connections: u64,
+    /// Connections whose client went without a word: they stay, with a task or two and what they hold, until they have
+    /// been idle for long.
+    pub(crate) deserted: u64,
     pub(crate) files: u64,
+    /// Of the budgets for requests and answers.
+    pub(crate) memory_kib: u64,
+    /// Fetches that wait for something to read, and batches that wait for their acknowledgement.
+    pub(crate) waiting: u64,
 }
 
 impl Usage {
     pub(crate) fn min(self, other: Self) -> Self {
         Self {
             tasks: self.tasks.min(other.tasks),
-            connections: self.connections.min(other.connections),
+            deserted: self.deserted.min(other.deserted),
             files: self.files.min(other.files),
+            memory_kib: self.memory_kib.min(other.memory_kib),
+            waiting: self.waiting.min(other.waiting),
         }
     }
 
@@ -28,12 +39,20 @@ impl Usage {
     /// open in a cache: so a little more is no leak.
     pub(crate) fn judge(self, fresh: &Self, nodes: usize) -> Found {
         let slack = |fresh: u64| fresh + fresh / 4 + 8 * nodes as u64;
-        // Whose client went without a word keeps its connection, and its task, until it has been idle for long.
-        let wedged = self.connections.saturating_sub(fresh.connections);
         let mut found = Found::new();
         for (what, lived, fresh) in [
-            ("tasks", self.tasks, fresh.tasks + 2 * wedged),
+            ("tasks", self.tasks, fresh.tasks + 2 * self.deserted),
             ("open files", self.files, fresh.files),
+            (
+                "KiB of requests and answers",
+                self.memory_kib,
+                fresh.memory_kib + ANSWER_KIB * self.deserted,
+            ),
+            (
+                "waiting fetches and batches",
+                self.waiting,
+                fresh.waiting + self.deserted,
+            ),
         ] {
             if lived > slack(fresh) {
                 found.push((

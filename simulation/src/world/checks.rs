@@ -119,14 +119,25 @@ impl World<'_> {
     }
 
     fn count_what_is_held(&mut self) {
-        let mut all = Usage::default();
+        let mut all = Usage {
+            deserted: self.nodes[0].host.net.deserted(),
+            ..Usage::default()
+        };
         for node in &self.nodes {
             if node.process.state() != State::Serving {
                 return;
             }
             all.tasks += node.host.gate.tasks();
-            all.connections += node.host.net.connections();
             all.files += node.host.disk.open_files();
+            let Some(broker) = node.process.broker() else {
+                return;
+            };
+            let budget = broker.budget();
+            all.memory_kib += ((budget.total_bytes() - budget.free_bytes()) / 1024) as u64;
+            for partition in broker.partitions().all() {
+                let waiting = partition.waiting();
+                all.waiting += (waiting.acknowledgements + waiting.reads) as u64;
+            }
         }
         let least = if self.checks.anew {
             &mut self.checks.fresh

@@ -146,12 +146,15 @@ fn first_panic() -> String {
 pub fn run(scenario: &Scenario, trace: Trace, tells: bool) -> Report {
     catch_panics(trace.clone());
     crate::complaints::listen();
+    skerry_stdclock::set(Duration::ZERO);
     let mut world = World::new(scenario, trace);
     if tells {
         world.begin_story();
     }
     world.play();
-    world.finish()
+    let report = world.finish();
+    skerry_stdclock::unset();
+    report
 }
 
 impl<'a> World<'a> {
@@ -431,6 +434,7 @@ impl<'a> World<'a> {
         self.trace
             .time()
             .set_micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        skerry_stdclock::set(elapsed);
         let stepped = catch_unwind(AssertUnwindSafe(|| self.sim.step()));
         self.now_ms = u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
         let why = match stepped {
