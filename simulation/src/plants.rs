@@ -61,9 +61,9 @@ const fn in_cluster(name: &'static str, budget: u64, mistake: &'static str) -> P
 /// All of them.
 pub const PLANTS: &[Planted] = &[
     in_cluster(
-        "memory-of-broken-connections",
+        "memory-of-answers-stays-taken",
         20,
-        "what a connection held of the memory budget stays taken when it ends",
+        "the memory of records is not given back when their reader has them",
     ),
     planted(
         "index-points-behind",

@@ -81,10 +81,6 @@ pub async fn serve(broker: Arc<Broker>, conn: Conn, stop: CancellationToken) {
         ended = connection.run() => ended,
     };
     broker.metrics().connections_open.dec();
-    if is_planted("memory-of-broken-connections") {
-        std::mem::forget((connection.held.take(), connection.next.take()));
-        std::mem::forget(std::mem::take(&mut connection.outgoing.held));
-    }
     match ended {
         Ended::ByPeer | Ended::Idle | Ended::Stopping | Ended::Io(_) => tracing::debug!(%peer, "{ended}"),
         _ => complain(broker.complaints(), &broker, peer, &ended.to_string()),
@@ -229,6 +225,9 @@ impl Connection {
         }
         // What was answered before a refusal is still owed.
         write_all(&mut self.conn, &mut self.outgoing, &self.context.broker).await?;
+        if is_planted("memory-of-answers-stays-taken") && self.outgoing.held.len() > 1 {
+            std::mem::forget(std::mem::take(&mut self.outgoing.held));
+        }
         self.outgoing.held.clear();
         self.last_active = self.context.broker.env().clock.now();
         self.wait_for_peer();

@@ -100,6 +100,10 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         choice: choice.clone(),
         ..OneArgs::default()
     });
+    // What cannot be asked for together is told before anything runs.
+    if let Some(first) = all.clone().next() {
+        one::scenario(&first)?;
+    }
     let mut trouble = Ok(());
     pool::run_all(all, args.jobs.unwrap_or_else(pool::default_jobs), |result| {
         summary.add(&result);
@@ -318,19 +322,15 @@ pub(super) fn shrink(what: &str, out: Option<&Path>, choice: &Choice) -> anyhow:
 
 /// A seed, or a scenario's name or file.
 fn named(what: &str, choice: &Choice) -> OneArgs {
+    let args = OneArgs {
+        choice: choice.clone(),
+        ..OneArgs::default()
+    };
     match what.parse() {
-        Ok(seed) => OneArgs {
-            seed,
-            choice: choice.clone(),
-            ..OneArgs::default()
-        },
+        Ok(seed) => OneArgs { seed, ..args },
         Err(_) => OneArgs {
             scenario: Some(what.to_owned()),
-            choice: Choice {
-                nodes: None,
-                ..choice.clone()
-            },
-            ..OneArgs::default()
+            ..args
         },
     }
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use skerry_simulation::scenario::{Kinds, Regime, Scenario, list_kinds};
+use skerry_simulation::scenario::{Kinds, Regime, Scenario, WorkerKinds, list_kinds};
 
 /// Runs the shipped node in a simulated world of networks, disks, clocks and crashes. One seed is one history, to the
 /// byte.
@@ -177,12 +177,16 @@ struct Choice {
     /// No faults of these kinds or groups of kinds happen. The others stay what they are.
     #[arg(long, value_name = "KINDS")]
     without: Option<Kinds>,
+    /// These workers do not work, separated by commas: who changes voters, moves partitions, sends garbage and so on. As a
+    /// scenario names them (`scenario show 1`).
+    #[arg(long, value_name = "KINDS")]
+    without_workers: Option<WorkerKinds>,
     /// What clusters are held to: `contract` (any loss is a broken promise) or `beyond` (more goes wrong than they must
     /// bear; one seed of ten, unless told otherwise).
     #[arg(long)]
     regime: Option<Regime>,
     /// Faults happen for at least so many simulated seconds, as often as in the first ones; 4 to 20 unless told otherwise.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: Option<u64>,
     /// Plants this bug in the broker first.
     #[arg(long, value_name = "BUG")]
@@ -192,6 +196,10 @@ struct Choice {
 impl Choice {
     /// The scenario with only the kinds of fault that were chosen; where nothing was, what a file says stays.
     fn limit(&self, scenario: Scenario, is_drawn: bool) -> Scenario {
+        let scenario = match &self.without_workers {
+            Some(left_out) => scenario.without_workers(left_out),
+            None => scenario,
+        };
         if self.faults.is_none() && self.without.is_none() && !is_drawn {
             return scenario;
         }
@@ -210,6 +218,10 @@ impl Choice {
         add("--nodes", self.nodes.map(|nodes| nodes.to_string()));
         add("--faults", self.faults.as_ref().map(Kinds::to_string));
         add("--without", self.without.as_ref().map(Kinds::to_string));
+        add(
+            "--without-workers",
+            self.without_workers.as_ref().map(ToString::to_string),
+        );
         add("--regime", self.regime.map(|regime| regime.to_string()));
         add("--seconds", self.seconds.map(|seconds| seconds.to_string()));
         add("--plant", self.plant.clone());
@@ -382,6 +394,8 @@ mod tests {
             "power,disk",
             "--without",
             "bit-rot",
+            "--without-workers",
+            "churn,members",
             "--seconds",
             "60",
         ];

@@ -109,6 +109,15 @@ pub(super) const SCENARIOS: [(&str, &str); 42] = scenarios![
 
 /// The scenario that the arguments name.
 pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
+    if args.scenario.is_some() && args.choice.nodes.is_some() {
+        anyhow::bail!(
+            "--nodes: a scenario says itself how many nodes there are (\"nodes\"); only seeds are told"
+        );
+    }
+    let is_alone = matches!(args.choice.nodes, None | Some(Nodes(1)));
+    if args.scenario.is_none() && is_alone && args.choice.regime.is_some() {
+        anyhow::bail!("--regime: of clusters alone; --nodes 3, 5 or any goes with it");
+    }
     let scenario = match &args.scenario {
         None => match args.choice.nodes {
             None | Some(Nodes(1)) => Scenario::draw(args.seed),

@@ -7,8 +7,8 @@ const DIALS_MAX: u64 = 300;
 /// Nor writes to its connections more often. The busiest seeds have 800.
 const WRITES_MAX: u64 = 10_000;
 
-/// What a connection may hold of answers that nobody takes any more.
-const ANSWER_KIB: u64 = 1_024;
+/// What a connection may hold of requests that wait, and of answers that nobody takes any more.
+const CONNECTION_KIB: u64 = 4_096;
 
 /// What nodes hold at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Usage {
             (
                 "KiB of requests and answers",
                 self.memory_kib,
-                fresh.memory_kib + ANSWER_KIB * self.deserted,
+                fresh.memory_kib + CONNECTION_KIB * self.deserted,
             ),
             (
                 "waiting fetches and batches",

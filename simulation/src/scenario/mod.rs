@@ -10,6 +10,7 @@ mod rounds;
 mod target;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::io;
 
@@ -20,6 +21,7 @@ use self::kinds::Rate;
 pub use self::kinds::{Group, KINDS, Kind, Kinds, list as list_kinds};
 pub use self::regime::Regime;
 pub use self::target::Target;
+pub use self::workers::WorkerKinds;
 use crate::disk::OpKind;
 use crate::trace::fnv_of;
 

@@ -36,7 +36,11 @@ impl World<'_> {
                     );
                 }
                 self.tell_fault(index, &timed, &hit);
-                *self.faults.entry(timed.kind()).or_default() += 1;
+                if hit.is_empty() {
+                    *self.felt.entry("faults that hit nobody").or_default() += 1;
+                } else {
+                    *self.faults.entry(timed.kind()).or_default() += 1;
+                }
                 if !self.trouble_the_network(&hit, &timed.fault) && !self.trouble_all(&hit, &timed.fault) {
                     for node in hit {
                         self.inflict(node, timed.fault.clone());

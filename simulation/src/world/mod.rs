@@ -165,7 +165,7 @@ impl<'a> World<'a> {
             .rng_seed(seed)
             .enable_random_order()
             .tick_duration(Duration::from_millis(scenario.tick_ms))
-            .simulation_duration(Duration::from_millis(HORIZON_MS * 2))
+            .simulation_duration(Duration::from_millis(HORIZON_MS * 2 + scenario.faults_ms))
             .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600))
             .min_message_latency(Duration::from_millis(min))
             .max_message_latency(Duration::from_millis(max))
@@ -347,7 +347,18 @@ impl<'a> World<'a> {
         });
         self.links.add(name, &mut self.sim);
         let by = self.now_ms + HORIZON_MS / 2;
-        self.step_until(by, |_| done.load(Ordering::Relaxed)) && done.load(Ordering::Relaxed)
+        if !self.step_until(by, |_| done.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let ends = done.load(Ordering::Relaxed);
+        if !ends {
+            let message = format!(
+                "{name} has not read everything after {} ms of health",
+                HORIZON_MS / 2
+            );
+            self.violations.add(&self.trace, "stuck", message);
+        }
+        ends
     }
 
     /// Waits until every partition has a leader and all its replicas in sync; false when a promise was broken.

@@ -88,8 +88,14 @@ impl World<'_> {
         let (name, Some(host)) = (name.to_owned(), self.host_named(host)) else {
             return;
         };
-        // Nobody is linked to itself.
+        // Nobody is linked to itself: then it is the next node's link.
         let of_one = matches!(fault, Fault::BadConnections { .. } | Fault::CorruptBatches { .. });
+        let host = if name == host && !of_one {
+            let place = self.nodes.iter().position(|node| node.name == name).unwrap_or(0);
+            self.nodes[(place + 1) % self.nodes.len()].name.clone()
+        } else {
+            host
+        };
         if name == host && !of_one {
             return;
         }

@@ -13,7 +13,7 @@ use crate::workload;
 /// The client that looks whether the core serves.
 const PROBE: &str = "core-probe";
 /// Whoever is not in the core does not come back before it is over.
-const NEVER_MS: u64 = HORIZON_MS * 10;
+const NEVER_MS: u64 = 1 << 50;
 
 /// Who survives.
 struct Core {
@@ -30,9 +30,28 @@ fn is_on_a_full_disk(placed: &Placed, fates: &[(usize, Fate)]) -> bool {
     places.any(|place| fates.contains(&(*place, Fate::Full)))
 }
 
+/// So long is waited for a change of the voters to end before a core is chosen.
+const MEMBERS_STAY_WITHIN_MS: u64 = 4_000;
+
 impl World<'_> {
     /// Heals a core alone, and waits until it serves; false when a promise was broken.
     pub(super) fn live_on_a_core(&mut self) -> bool {
+        // A change of the voters that has begun, or begins then, may need who is left out.
+        let by = self.now_ms + MEMBERS_STAY_WITHIN_MS;
+        let stay = |world: &Self| world.shared.begin_change_of_members();
+        if !self.step_until(by, stay) {
+            return false;
+        }
+        if self.now_ms >= by && !self.shared.begin_change_of_members() {
+            *self.felt.entry("no core could do alone").or_default() += 1;
+            return true;
+        }
+        let does = self.do_on_a_core();
+        self.shared.end_change_of_members();
+        does
+    }
+
+    fn do_on_a_core(&mut self) -> bool {
         let Some(core) = self.choose_core() else {
             *self.felt.entry("no core could do alone").or_default() += 1;
             return true;

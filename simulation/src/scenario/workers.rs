@@ -1,0 +1,146 @@
+//! The kinds of workers by name: what a run can leave out.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Scenario, WorkerKind};
+
+/// All but `setup`, which makes the topics of the others.
+const LEAVABLE: [&str; 18] = [
+    "idempotent",
+    "plain",
+    "consumer",
+    "member",
+    "ends",
+    "churn",
+    "grow",
+    "settings",
+    "trim",
+    "moves",
+    "malformed",
+    "odd-consumer",
+    "slow-consumer",
+    "connections",
+    "zombie-producer",
+    "reborn",
+    "tuning",
+    "members",
+];
+
+impl WorkerKind {
+    /// The name in a scenario.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Idempotent => "idempotent",
+            Self::Plain { .. } => "plain",
+            Self::Consumer => "consumer",
+            Self::Member { .. } => "member",
+            Self::Ends => "ends",
+            Self::Churn => "churn",
+            Self::Grow => "grow",
+            Self::Settings => "settings",
+            Self::Trim => "trim",
+            Self::Moves => "moves",
+            Self::Malformed => "malformed",
+            Self::OddConsumer => "odd-consumer",
+            Self::SlowConsumer => "slow-consumer",
+            Self::Connections => "connections",
+            Self::ZombieProducer => "zombie-producer",
+            Self::Reborn => "reborn",
+            Self::Tuning => "tuning",
+            Self::Members => "members",
+        }
+    }
+}
+
+impl Scenario {
+    /// The same without these workers. The others draw from streams of their own, by their place: histories part.
+    #[must_use]
+    pub fn without_workers(&self, left_out: &WorkerKinds) -> Self {
+        let mut scenario = self.clone();
+        scenario
+            .workload
+            .workers
+            .retain(|worker| !left_out.have(&worker.kind));
+        scenario
+    }
+}
+
+/// Some kinds of workers, by name and separated by commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerKinds(BTreeSet<&'static str>);
+
+impl WorkerKinds {
+    /// True where this one is among them.
+    #[must_use]
+    pub fn have(&self, worker: &WorkerKind) -> bool {
+        self.0.contains(worker.kind())
+    }
+}
+
+impl fmt::Display for WorkerKinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().copied().collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl FromStr for WorkerKinds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = |word: &str| {
+            let found = LEAVABLE.iter().copied().find(|name| *name == word);
+            found.ok_or_else(|| {
+                let all = LEAVABLE.join(", ");
+                format!("{word:?} is no worker that can be left out; there are {all}")
+            })
+        };
+        text.split(',')
+            .map(|word| known(word.trim()))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_named_as_scenarios_name_them() {
+        for seed in 1..40 {
+            for worker in Scenario::draw_cluster(seed, 3).workload.workers {
+                let written = serde_json::to_string(&worker.kind).expect("it can be written");
+                let kind = worker.kind.kind();
+                assert!(
+                    written.contains(&format!("\"{kind}\"")),
+                    "{written} is called {kind}"
+                );
+            }
+        }
+        let some: WorkerKinds = "members, churn".parse().expect("both are known");
+        assert_eq!(some.to_string(), "churn,members");
+        assert!(some.have(&WorkerKind::Churn) && !some.have(&WorkerKind::Moves));
+        assert!(
+            "setup"
+                .parse::<WorkerKinds>()
+                .is_err_and(|why| why.contains("members"))
+        );
+    }
+
+    #[test]
+    fn who_is_left_out_does_not_work() {
+        let without: WorkerKinds = "idempotent".parse().expect("it is known");
+        let is_there = |scenario: &Scenario| {
+            let mut workers = scenario.workload.workers.iter();
+            workers.any(|worker| worker.kind == WorkerKind::Idempotent)
+        };
+        let drawn = (1..40).map(|seed| Scenario::draw_cluster(seed, 3)).find(is_there);
+        let drawn = drawn.expect("most have one");
+        assert!(!is_there(&drawn.without_workers(&without)));
+    }
+}
