@@ -123,7 +123,9 @@ impl World<'_> {
             let others = |id: &&i32| place.in_sync.iter().any(|member| member != *id);
             usize::try_from(place.followers.iter().rev().find(others)? - 1).ok()
         });
-        let Some(away) = away.filter(|node| self.nodes[*node].is_up()) else {
+        // From now on nobody changes the voters: who is away may be one that is needed for that.
+        let may_go = |node: &usize| self.nodes[*node].is_up() && self.shared.begin_change_of_members();
+        let Some(away) = away.filter(may_go) else {
             self.beyond.loses = None;
             return;
         };
