@@ -211,16 +211,14 @@ impl<'a> World<'a> {
         Self {
             scenario,
             sim,
-            watcher: (nodes.len() > 1).then(|| {
-                Watcher::new(
-                    names,
-                    disks,
-                    rotten.clone(),
-                    marks,
-                    trace.clone(),
-                    violations.clone(),
-                )
-            }),
+            watcher: Some(Watcher::new(
+                names,
+                disks,
+                rotten.clone(),
+                marks,
+                trace.clone(),
+                violations.clone(),
+            )),
             shared,
             violations,
             nodes,
