@@ -343,6 +343,11 @@ impl Watcher {
         }
     }
 
+    /// What a partition holds is not promised now.
+    pub(crate) fn has_given_up(&self, partition: &str) -> bool {
+        self.ghosts.get(partition).is_some_and(|ghost| ghost.gives_up)
+    }
+
     /// Every partition keeps what it has again. Those that have lost something, and from which offset on.
     pub(crate) fn take_losses(&mut self) -> Vec<(String, i64)> {
         let mut losses = Vec::new();

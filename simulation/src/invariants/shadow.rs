@@ -42,6 +42,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) disk: &'a SimDisk,
     pub(crate) broker: &'a Broker,
     pub(crate) rotten: &'a Rotten,
+    /// What a partition holds is not promised now.
+    pub(crate) gives_up: &'a dyn Fn(&str) -> bool,
 }
 
 impl Shadow {
@@ -81,7 +83,7 @@ impl Shadow {
                 let Some(look) = partition.look() else { continue };
                 let name = TopicPartition::new(topic, number);
                 let text = format!("{topic}-{number}");
-                if subject.rotten.is(subject.name, &text) {
+                if subject.rotten.is(subject.name, &text) || (subject.gives_up)(&text) {
                     continue;
                 }
                 let who = format!("{text} on {}", subject.name);

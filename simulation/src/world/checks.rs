@@ -86,6 +86,10 @@ impl World<'_> {
             disk: &node.host.disk,
             broker: &broker,
             rotten: &self.shared.rotten,
+            gives_up: &|partition| {
+                let watcher = self.watcher.as_ref();
+                watcher.is_some_and(|watcher| watcher.has_given_up(partition))
+            },
         });
         self.report(found);
     }
