@@ -82,6 +82,11 @@ pub const PLANTS: &[Planted] = &[
         "a broker that is heard and hears nobody keeps its place",
     ),
     in_cluster(
+        "fenced-nodes-name-nobody",
+        50,
+        "Metadata names no broker while all of them are fenced, as in Kafka",
+    ),
+    in_cluster(
         "full-disk-keeps-office",
         150,
         "a controller goes on whose disk has no room",

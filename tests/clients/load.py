@@ -3,6 +3,7 @@ import collections
 import json
 import random
 import struct
+import sys
 import threading
 import time
 import traceback
@@ -12,7 +13,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer
 
 # Shorter than the clients' defaults: during an outage they should ask again, not wait for an answer that never comes.
 IMPATIENT = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 20, "socket.timeout.ms": 3000,
-             "socket.connection.setup.timeout.ms": 1500, "topic.metadata.refresh.interval.ms": 5000, "log_level": 2}
+             "socket.connection.setup.timeout.ms": 1500, "topic.metadata.refresh.interval.ms": 5000}
+# How much the library says of itself: nothing, or librarylog.SETTINGS.
+LIBRARY: Dict[str, Any] = {"log_level": 2}
+
+
+def settings(name: str, bootstrap: str, **others: Any) -> Dict[str, Any]:
+    """Those of a client, and of it alone `others`, with dots for underscores."""
+    own = {key.replace("_", "."): value for key, value in others.items()}
+    return {"bootstrap.servers": bootstrap, "client.id": name, **own, **IMPATIENT, **LIBRARY}
 
 
 class History:
@@ -71,7 +80,12 @@ class Client:
         self.stopping.set()
         self.thread.join(seconds)
         if self.thread.is_alive():
-            self.complaints.append(f"does not end within {seconds} s")
+            self.complaints.append(f"does not end within {seconds} s: it is in {self._where()}")
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self.thread.ident or 0)  # pylint: disable=protected-access
+        stack = traceback.extract_stack(frame) if frame else []
+        return " > ".join(f"{one.name} (line {one.lineno}: {one.line})" for one in stack if one.filename == __file__)
 
     def _guarded(self) -> None:
         try:
@@ -116,8 +130,8 @@ class Writer(Client):
             self.complaints.append(f"fatal: {error}")
 
     def run(self) -> None:
-        producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "acks": "all", "linger.ms": 1,
-                             "max.in.flight.requests.per.connection": self.in_flight, "error_cb": self._error, **IMPATIENT})
+        producer = Producer({"error_cb": self._error, **settings(
+            self.name, self.bootstrap, enable_idempotence=True, acks="all", linger_ms=1, max_in_flight_requests_per_connection=self.in_flight)})
         due = time.monotonic()
         while not self.stopping.is_set() and not self.complaints:
             if len(producer) < 2000:
@@ -153,8 +167,8 @@ class Reader(Client):
 
     def __init__(self, name: str, bootstrap: str, history: History, topic: str, partitions: int, isolation: str = "read_uncommitted"):
         super().__init__(name, history, topic, partitions)
-        self.consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": name, "enable.auto.commit": False, "auto.offset.reset": "error",
-                                  "isolation.level": isolation, "fetch.wait.max.ms": 100, "check.crcs": True, **IMPATIENT})
+        self.consumer = Consumer(settings(name, bootstrap, group_id=name, enable_auto_commit=False, auto_offset_reset="error",
+                                          isolation_level=isolation, fetch_wait_max_ms=100, check_crcs=True))
         self.next = [0] * partitions
 
     def run(self) -> None:
@@ -197,8 +211,8 @@ class Member(Client):
         self.position: Dict[int, int] = {}
         self.read = 0
         self.rng = random.Random(number)
-        self.consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest",
-                                  "session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "fetch.wait.max.ms": 100, **IMPATIENT})
+        self.consumer = Consumer(settings(self.name, bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="earliest",
+                                          session_timeout_ms=6000, heartbeat_interval_ms=500, fetch_wait_max_ms=100))
 
     def _assigned(self, consumer: Consumer, given: List[TopicPartition]) -> None:
         generation, member = membership(consumer)
@@ -261,7 +275,7 @@ class Asker(Client):
     def __init__(self, bootstrap: str, history: History, topic: str, partitions: int, group: str):
         super().__init__("asker", history, topic, partitions)
         self.group = group
-        self.consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, **IMPATIENT})
+        self.consumer = Consumer(settings(self.name, bootstrap, group_id=group, enable_auto_commit=False))
 
     def ask(self, partition: int, seconds: float) -> Optional[int]:
         number = self.history.invoke(self.name, "list-end", key=self.key(partition))
@@ -307,8 +321,8 @@ def final_reads(bootstrap: str, history: History, topic: str, asker: Asker, writ
         if end is None:
             wrong.append(f"{topic}-{partition}: no end is told {seconds:.0f} s after everything has healed")
             continue
-        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": name, "enable.auto.commit": False, "auto.offset.reset": "error",
-                             "check.crcs": True, "fetch.wait.max.ms": 100, **IMPATIENT})
+        consumer = Consumer(settings(name, bootstrap, group_id=name, enable_auto_commit=False, auto_offset_reset="error",
+                                     check_crcs=True, fetch_wait_max_ms=100))
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
         number = history.invoke(name, "final-read", key=f"{topic}-{partition}")
         stored: List[Tuple[int, str]] = []

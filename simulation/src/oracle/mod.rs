@@ -484,10 +484,23 @@ impl WireOracle {
                 }
             }
             Question::Names if key == ApiKey::Metadata => {
-                inner.names.extend(wire::metadata_names(frame, asked.version));
+                self.judge_metadata(inner, asked.version, frame);
             }
             Question::Names => inner.names.extend(wire::created_names(frame, asked.version)),
             Question::Other => {}
+        }
+    }
+
+    /// A client that believes an answer without brokers has nobody left to ask: librdkafka gives up all its connections
+    /// and never makes another one (librdkafka issue 5301).
+    fn judge_metadata(&self, inner: &mut Inner, version: i16, frame: Bytes) {
+        let Some(answer) = wire::metadata_answer(frame, version) else {
+            return;
+        };
+        inner.names.extend(answer.names);
+        if answer.leads_nowhere {
+            let told = format!("{} answered Metadata v{version} without a broker", self.node);
+            self.violations.add(&self.trace, "metadata-without-brokers", told);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
     ApiKey, CreateTopicsResponse, FetchRequest, FetchResponse, MetadataResponse, OffsetCommitRequest,
     OffsetCommitResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
@@ -263,14 +264,25 @@ pub(super) fn commit_answers(frame: Bytes, version: i16) -> Vec<(String, i32)> {
     answers
 }
 
-pub(super) fn metadata_names(frame: Bytes, version: i16) -> Vec<([u8; 16], String)> {
-    let Some(response) = answer::<MetadataResponse>(frame, ApiKey::Metadata, version) else {
-        return Vec::new();
-    };
+pub(super) struct MetadataAnswer {
+    pub(super) names: Vec<([u8; 16], String)>,
+    /// It was asked in earnest, and no broker is in the answer.
+    pub(super) leads_nowhere: bool,
+}
+
+/// `None`: it cannot be read.
+pub(super) fn metadata_answer(frame: Bytes, version: i16) -> Option<MetadataAnswer> {
+    let response: MetadataResponse = answer(frame, ApiKey::Metadata, version)?;
+    let refused = ResponseError::InvalidRequest.code();
+    let is_refused =
+        response.error_code != 0 || response.topics.iter().any(|topic| topic.error_code == refused);
     let named = response.topics.iter().filter(|topic| topic.error_code == 0);
-    named
-        .filter_map(|topic| Some((*topic.topic_id.as_bytes(), topic.name.as_ref()?.to_string())))
-        .collect()
+    Some(MetadataAnswer {
+        leads_nowhere: response.brokers.is_empty() && !is_refused,
+        names: named
+            .filter_map(|topic| Some((*topic.topic_id.as_bytes(), topic.name.as_ref()?.to_string())))
+            .collect(),
+    })
 }
 
 pub(super) fn created_names(frame: Bytes, version: i16) -> Vec<([u8; 16], String)> {

@@ -199,12 +199,7 @@ impl View<'_> {
             Wanted::WithIds(ids) => ids.iter().map(|id| self.with_id(*id)).collect(),
         };
         let mut response = MetadataResponse::default()
-            .with_brokers(
-                self.image
-                    .unfenced_brokers()
-                    .map(|broker| self.broker(broker))
-                    .collect(),
-            )
+            .with_brokers(self.brokers())
             .with_cluster_id(self.image.cluster_id().map(|id| wire::text(&id.to_string())))
             .with_topics(topics);
         // Any broker passes a change on to the quorum's leader: the one that was asked saves a connection.
@@ -215,6 +210,19 @@ impl View<'_> {
         };
         response.controller_id = messages::BrokerId(controller.unwrap_or(BrokerId::NONE).get());
         response
+    }
+
+    /// Those that take part; where nobody does, all that are registered. Kafka names nobody then: the Java client
+    /// ignores such an answer, and librdkafka from 2.10 on gives up every address that it has, those of
+    /// `bootstrap.servers` too, and never connects again (librdkafka issue 5301).
+    fn brokers(&self) -> Vec<MetadataResponseBroker> {
+        let planted = skerry_types::is_planted("fenced-nodes-name-nobody");
+        let nobody_takes_part = self.image.unfenced_brokers().next().is_none() && !planted;
+        self.image
+            .brokers()
+            .filter(|broker| nobody_takes_part || !broker.fenced)
+            .map(|broker| self.broker(broker))
+            .collect()
     }
 
     fn broker(&self, broker: &skerry_metadata_state::Broker) -> MetadataResponseBroker {
@@ -312,7 +320,7 @@ mod tests {
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 
     use super::*;
-    use crate::kafka::api::testing::{ME, encodes, image};
+    use crate::kafka::api::testing::{ME, encodes, fenced, image, with_broker};
 
     fn asked(topics: Option<Vec<MetadataRequestTopic>>) -> MetadataRequest {
         MetadataRequest::default().with_topics(topics)
@@ -406,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_partition_without_a_live_leader_says_so() {
-        let fenced = crate::kafka::api::testing::fenced(&image(&[("a", 1)]));
+        let fenced = fenced(&image(&[("a", 1)]));
         let view = View {
             image: &fenced,
             me: ME,
@@ -416,6 +424,27 @@ mod tests {
         let partition = &answer.topics[0].partitions[0];
         assert_eq!((partition.error_code, partition.leader_id.0), (5, -1));
         assert_eq!(partition.offline_replicas, [messages::BrokerId(ME.get())]);
-        assert_eq!((answer.brokers.len(), answer.controller_id.0), (0, -1));
+        assert_eq!(answer.controller_id.0, -1);
+    }
+
+    #[test]
+    fn fenced_brokers_are_named_where_there_are_no_others() {
+        let both = with_broker(&image(&[("a", 1)]), BrokerId(ME.get() + 1));
+        let ids = |image: &Image| {
+            let view = View {
+                image,
+                me: ME,
+                version: 13,
+            };
+            let answer = view.answer(&Wanted::All, &Missing::new());
+            encodes(13, &answer);
+            let ids = answer.brokers.iter().map(|broker| broker.node_id.0);
+            ids.collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&both), [ME.get(), ME.get() + 1]);
+        let one_left = fenced(&both);
+        assert_eq!(ids(&one_left), [ME.get() + 1]);
+        let alone_and_fenced = fenced(&image(&[("a", 1)]));
+        assert_eq!(ids(&alone_and_fenced), [ME.get()]);
     }
 }
