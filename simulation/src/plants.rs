@@ -83,8 +83,8 @@ pub const PLANTS: &[Planted] = &[
     ),
     in_cluster(
         "fenced-nodes-name-nobody",
-        50,
-        "Metadata names no broker while all of them are fenced, as in Kafka",
+        20,
+        "a node serves clients before it takes part, and Metadata names no broker while all are fenced",
     ),
     in_cluster(
         "full-disk-keeps-office",
