@@ -324,3 +324,15 @@ fn a_history_is_read_as_it_was_written() {
             .starts_with("line 1")
     );
 }
+
+#[test]
+fn a_history_that_cannot_be_is_refused() {
+    let mut writer = Writer::default();
+    writer.sent(1, 0, 0).sent(1, 0, 1);
+    assert!(writer.checks().contains(&"malformed-history"), "sent twice");
+    let mut writer = Writer::default();
+    let id = writer.history.invoke(0, "c", send(1, 0, true, true));
+    writer.history.complete(1, "c", id, Outcome::Sent { base: 0 });
+    writer.history.complete(2, "c", id, Outcome::Sent { base: 0 });
+    assert!(writer.checks().contains(&"malformed-history"), "ended twice");
+}

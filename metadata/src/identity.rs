@@ -5,7 +5,7 @@ use std::path::Path;
 
 use skerry_env::Disk;
 use skerry_env::disk::{read_file, replace_file};
-use skerry_types::{BrokerId, Uuid};
+use skerry_types::{BrokerId, Uuid, is_planted, reached};
 
 use crate::errors::StartError;
 
@@ -41,7 +41,8 @@ pub(crate) fn claim(disk: &dyn Disk, dir: &Path, node_id: BrokerId, fresh: Uuid)
         replace_file(disk, &path, text.as_bytes()).map_err(|source| StartError::Io { path, source })?;
         return Ok(fresh);
     };
-    if found.node_id != node_id {
+    if found.node_id != node_id && !is_planted("disk-of-another-node-taken") {
+        reached("disk-of-another-node-refused");
         return Err(StartError::OtherNode {
             dir: dir.to_owned(),
             owner: found.node_id,

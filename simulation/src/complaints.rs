@@ -1,5 +1,6 @@
 //! What the nodes' logs complain of: lines of level ERROR.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,12 +9,13 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::invariants::Found;
+
 /// What a node may say when its disk has failed, was full, has misread or has rotted; the messages alone. Each other line of
 /// level ERROR is a mistake of ours, whatever the disks do.
-const OF_DISKS: [&str; 18] = [
+const OF_DISKS: [&str; 17] = [
     "the log takes no more writes",
     "cannot make records durable: the log takes no more writes",
-    "the partition is offline",
     "cannot close the log cleanly",
     "cannot write the checkpoints",
     "cannot write a checkpoint",
@@ -31,19 +33,51 @@ const OF_DISKS: [&str; 18] = [
     "a write failed, which is final until the next start",
 ];
 
+/// What a node may say of a partition whose copy a disk has spoilt, or that a disk has refused to open: that disks fail in this
+/// run explains nothing.
+const OF_A_SPOILT_COPY: &str = "the partition is offline";
+
+/// What the disks have done so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disks {
+    /// They fail in this run, now or later.
+    pub(crate) fail: bool,
+    /// One of them has refused something, or returned other bytes than it has.
+    pub(crate) have_refused: bool,
+    /// The partitions of which a place went bad, or was never written.
+    pub(crate) spoilt: BTreeSet<String>,
+}
+
 /// A line of level ERROR.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Complaint {
     /// What it says, without the fields.
     message: String,
+    /// The partition that it is about, if it says so.
+    partition: Option<String>,
     /// All of it.
-    pub(crate) line: String,
+    line: String,
 }
 
 impl Complaint {
-    /// It may be said by a node of a cluster in which disks fail, or do not.
-    pub(crate) fn is_expected(&self, disks_fail: bool) -> bool {
-        self.is_of_a_dying_process() || disks_fail && OF_DISKS.contains(&self.message.as_str())
+    /// What is wrong about it, where it is not to be expected of these disks.
+    pub(crate) fn judge(self, disks: &Disks) -> Found {
+        if self.is_expected(disks) {
+            Found::new()
+        } else {
+            vec![("error-line", self.line)]
+        }
+    }
+
+    fn is_expected(&self, disks: &Disks) -> bool {
+        if self.is_of_a_dying_process() {
+            return true;
+        }
+        if self.message == OF_A_SPOILT_COPY {
+            let partition = self.partition.as_ref();
+            return disks.have_refused || partition.is_some_and(|partition| disks.spoilt.contains(partition));
+        }
+        disks.fail && OF_DISKS.contains(&self.message.as_str())
     }
 
     /// The process dies in an operation on its disk, and its last words are about that.
@@ -106,8 +140,10 @@ impl Subscriber for Listener {
 
 impl Visit for Complaint {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.message = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "partition" => self.partition = Some(format!("{value:?}")),
+            _ => {}
         }
         // A String takes every write.
         let _ = write!(self.line, " {}={value:?}", field.name());
@@ -137,14 +173,43 @@ mod tests {
             tracing::error!(target: "another::crate", "cannot read");
             tracing::warn!(target: "skerry::fetch", "cannot read");
         });
-        let expected = |disks_fail| {
-            lines
-                .iter()
-                .map(|line| line.is_expected(disks_fail))
-                .collect::<Vec<_>>()
+        let unexpected = |fail| {
+            let disks = Disks {
+                fail,
+                ..Disks::default()
+            };
+            let found = lines.iter().map(|line| line.clone().judge(&disks));
+            found.map(|found| !found.is_empty()).collect::<Vec<_>>()
         };
-        assert_eq!(expected(false), [false, false, true, false], "{lines:?}");
-        assert_eq!(expected(true), [false, true, true, false], "{lines:?}");
+        assert_eq!(unexpected(false), [true, true, false, true], "{lines:?}");
+        assert_eq!(unexpected(true), [true, false, false, true], "{lines:?}");
+        let checks = lines[0].clone().judge(&Disks::default());
+        assert_eq!(checks[0].0, "error-line");
+    }
+
+    #[test]
+    fn a_partition_is_offline_where_a_disk_has_spoilt_it() {
+        let lines = heard(|| {
+            let name = "orders-0";
+            tracing::error!(target: "skerry::partitions", partition = %name, why = "damaged", "the partition is offline");
+        });
+        let is_expected = |disks: Disks| lines[0].clone().judge(&disks).is_empty();
+        let spoilt = |partition: &str| Disks {
+            fail: true,
+            spoilt: BTreeSet::from([partition.to_owned()]),
+            ..Disks::default()
+        };
+        assert!(is_expected(spoilt("orders-0")));
+        assert!(!is_expected(spoilt("orders-1")), "another one is bad");
+        assert!(is_expected(Disks {
+            have_refused: true,
+            ..spoilt("orders-1")
+        }));
+        let dying = heard(|| {
+            let why = "the simulated process has been killed";
+            tracing::error!(target: "skerry::partitions", why, "the partition is offline");
+        });
+        assert!(dying[0].clone().judge(&Disks::default()).is_empty());
     }
 
     #[expect(clippy::disallowed_methods, reason = "reads the source of the workspace")]
@@ -165,7 +230,7 @@ mod tests {
         for dir in ["broker/src", "broker/log/src", "metadata/src"] {
             source_of(&root.join(dir), &mut source);
         }
-        for message in OF_DISKS {
+        for message in OF_DISKS.into_iter().chain([OF_A_SPOILT_COPY]) {
             assert!(
                 source.contains(&format!("\"{message}\"")),
                 "nobody says {message:?}"

@@ -22,6 +22,7 @@ compile_error!(
     "the simulator needs `--cfg tokio_unstable` (.cargo/config.toml): an exported RUSTFLAGS hides it"
 );
 
+pub mod checks;
 mod complaints;
 pub mod disk;
 pub mod env;

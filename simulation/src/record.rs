@@ -104,28 +104,42 @@ pub(crate) fn encode_packed(
     padded_bytes: usize,
     codec: Codec,
 ) -> Bytes {
-    let mut records = BytesMut::with_capacity(values.len() * (padded_bytes + 16));
-    for (delta, value) in (0_i64..).zip(values) {
+    let pairs = values.iter().map(|value| {
         let mut text = value.to_string().into_bytes();
         text.resize(text.len().max(padded_bytes), b'.');
-        let key = value.producer.to_be_bytes();
-        let mut record = BytesMut::with_capacity(text.len() + 16);
+        (value.producer.to_be_bytes(), text)
+    });
+    encode_pairs(pairs, identity, timestamp, codec)
+}
+
+/// A batch of these keys and values.
+pub(crate) fn encode_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    pairs: impl Iterator<Item = (K, V)>,
+    identity: Identity,
+    timestamp: i64,
+    codec: Codec,
+) -> Bytes {
+    let mut records = BytesMut::new();
+    let mut count = 0;
+    for (key, value) in pairs {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let mut record = BytesMut::with_capacity(key.len() + value.len() + 16);
         record.put_i8(0);
         put_varint(&mut record, 0);
-        put_varint(&mut record, delta);
+        put_varint(&mut record, i64::from(count));
         put_varint(&mut record, key.len() as i64);
-        record.put_slice(&key);
-        put_varint(&mut record, text.len() as i64);
-        record.put_slice(&text);
+        record.put_slice(key);
+        put_varint(&mut record, value.len() as i64);
+        record.put_slice(value);
         put_varint(&mut record, 0);
         put_varint(&mut records, record.len() as i64);
         records.put_slice(&record);
+        count += 1;
     }
     let packed = codec.pack(&records).expect("memory takes what is written");
     let mut body = BytesMut::with_capacity(HEADER_BYTES + packed.len());
     body.put_bytes(0, HEADER_BYTES);
     body.put_slice(&packed);
-    let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
     let length = i32::try_from(body.len() - PREFIX_BYTES).unwrap_or(i32::MAX);
     let mut header = BytesMut::with_capacity(HEADER_BYTES);
     header.put_i64(0);

@@ -473,6 +473,7 @@ impl Partitions {
                 .recovery_points
                 .get(name)
                 .copied()
+                .filter(|_| !is_planted("checkpoints-not-compared"))
                 .unwrap_or(Offset::ZERO),
             cleaned_until: checkpoints.cleaned.get(name).copied(),
         }

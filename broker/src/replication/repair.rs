@@ -100,6 +100,10 @@ pub(super) async fn run(replication: Arc<Replication>, broker: Arc<Broker>, stop
         for (key, partition) in replication.repairs.take() {
             let now = broker.env().clock.now();
             let before = tried.get(&key).copied();
+            let waits_for = |other: &Tried| now < other.again_at + PAUSE_MAX;
+            if is_planted("repairs-wait-for-each-other") && tried.values().any(waits_for) {
+                continue;
+            }
             // Whoever looks at all partitions puts it into the queue again.
             if before.is_some_and(|before| now < before.again_at) {
                 continue;

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 42] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 43] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -103,6 +103,7 @@ pub(super) const SCENARIOS: [(&str, &str); 42] = scenarios![
     "bad-sector",
     "metadata-sync-fails",
     "damaged-batches",
+    "swapped-disks",
     "wiped-voter",
     "removed-voter",
 ];

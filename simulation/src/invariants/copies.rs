@@ -99,6 +99,13 @@ pub(super) fn batches(
     marks
 }
 
+/// The bytes of that batch are those that its sum was made of: what a mirror took for damaged may have been made again.
+pub(super) fn is_whole(disk: &SimDisk, partition: &str, mark: &Mark) -> bool {
+    let range = (mark.base, mark.end);
+    let now = batches(disk, partition, Image::Live, range, &mut Cursor::default());
+    now.first().is_some_and(|now| now.is_same(mark) && now.whole)
+}
+
 /// Where the durable part of a partition ends. `known` and `cursor` are what an earlier look found.
 pub(super) fn durable_end(disk: &SimDisk, partition: &str, known: i64, cursor: &mut Cursor) -> i64 {
     let dir = Path::new(DATA_DIR).join("log").join(partition);

@@ -1,11 +1,8 @@
 //! One partition of the cluster: everything that was ever committed, and each replica beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use skerry::broker::Broker;
 use skerry::partition::{Look, Part};
 use skerry_metadata_state::Partition;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::copies::{self, Cursor, Image, Mark};
 use super::mirror::{Mirror, Moved};
@@ -41,6 +38,8 @@ pub(super) struct Ghost {
     pub(super) start: i64,
     end: i64,
     checked_end: i64,
+    /// Some copy has become less, or may have, since the last [`Self::settle`].
+    has_shrunk: bool,
     /// Every batch that any replica ever had, by its place and the epoch of the leader that took it.
     written: BTreeMap<(i64, i32), Mark>,
     /// Who led in which epoch.
@@ -48,7 +47,7 @@ pub(super) struct Ghost {
     /// Where each epoch's leader began.
     pub(super) epoch_starts: BTreeMap<i32, i64>,
     pub(super) replicas: Vec<Replica>,
-    /// The node in whose copy a bit has rotted, which it need not know yet.
+    /// The nodes in whose copy a place has gone bad, which they need not know yet, and is still there.
     pub(super) rotten: Vec<usize>,
     /// Nodes that have lost their disk, and of which the cluster does not know it yet.
     pub(super) lost: Vec<usize>,
@@ -87,6 +86,7 @@ impl Ghost {
             start: 0,
             end: 0,
             checked_end: 0,
+            has_shrunk: false,
             written: BTreeMap::new(),
             leaders: BTreeMap::new(),
             epoch_starts: BTreeMap::new(),
@@ -119,13 +119,20 @@ impl Ghost {
         self.placed_before = std::mem::replace(&mut self.placed, partition);
     }
 
-    /// More was committed since the last [`Self::settle`].
-    pub(super) fn has_grown(&self) -> bool {
-        self.end > self.checked_end
+    /// Since the last [`Self::settle`] more was committed, or some copy may have become less.
+    pub(super) fn has_moved(&self) -> bool {
+        self.end > self.checked_end || self.has_shrunk
     }
 
     pub(super) fn settle(&mut self) {
         self.checked_end = self.end;
+        self.has_shrunk = false;
+    }
+
+    /// A process is gone, or has no copy, or has given it up: what was known of it is no longer so.
+    pub(super) fn forget_replica(&mut self, node: usize) {
+        let before = std::mem::take(&mut self.replicas[node]);
+        self.has_shrunk |= before.last.is_some();
     }
 
     /// Looks at one replica.
@@ -142,8 +149,7 @@ impl Ghost {
         }
         match partition.and_then(|partition| partition.look()) {
             Some(look) => self.look(node, look, nodes, found),
-            // It has no copy, or has given it up.
-            None => self.replicas[node] = Replica::default(),
+            None => self.forget_replica(node),
         }
     }
 
@@ -154,6 +160,7 @@ impl Ghost {
         if last.as_ref() == Some(&look) {
             return;
         }
+        self.has_shrunk |= last.as_ref().is_none_or(|last| look.log_end < last.log_end);
         let name = format!("{} on {}", self.name, nodes.0[node]);
         if look.log_end.get() < replica.durable {
             // It was cut, or is made anew: what was known of its files is no longer so.
@@ -301,7 +308,7 @@ impl Ghost {
     }
 
     /// What a replica takes for committed is what was committed (1, 2).
-    fn compare(&mut self, node: usize, look: &Look, (names, _): Nodes<'_>, found: &mut Found) {
+    fn compare(&mut self, node: usize, look: &Look, (names, disks): Nodes<'_>, found: &mut Found) {
         self.start = self.start.max(look.log_start.get());
         let replica = &mut self.replicas[node];
         let from = replica.compared.max(look.log_start.get());
@@ -316,7 +323,9 @@ impl Ghost {
             }
             next = mark.end;
             let mark = &Mark {
-                whole: mark.whole || self.rotten.contains(&node),
+                whole: mark.whole
+                    || self.rotten.contains(&node)
+                    || copies::is_whole(&disks[node], &self.name, mark),
                 ..*mark
             };
             let expected = self
@@ -375,10 +384,11 @@ impl Ghost {
         }
     }
 
-    /// After a failed sync, or with a place that has gone bad, a node has to say itself that its copy is no good. That a
-    /// disk is lost nobody can know before the node has come back with another one.
+    /// After a failed sync a node has to say itself that its copy is no good. That a disk is lost nobody can know before the
+    /// node has come back with another one. A place that has gone bad excuses nobody: what was written there counts until
+    /// the copy is given up ([`SimDisk::with_durable`]), and from then on nobody may be elected with it.
     fn is_excused(&self, node: usize, disks: &[SimDisk]) -> bool {
-        disks[node].has_failed() || self.lost.contains(&node) || self.rotten.contains(&node)
+        disks[node].has_failed() || self.lost.contains(&node)
     }
 
     /// Up to where a replica is on its disk, and has not cut it; where nobody waits for disks, up to where it is
@@ -403,19 +413,15 @@ impl Ghost {
         Some(replica.durable.min(look.log_end.get()))
     }
 
-    /// Record for record the same.
+    /// Record for record the same, as far as each says that it is committed.
     pub(super) fn compare_copies(
         &self,
-        brokers: &[Option<Arc<Broker>>],
+        looks: &[Option<Look>],
         (names, disks): Nodes<'_>,
         found: &mut Found,
     ) {
         let mut first: Option<(usize, Vec<Mark>)> = None;
-        for (node, broker) in brokers.iter().enumerate() {
-            let look = broker.as_ref().and_then(|broker| {
-                let (topic, number) = split(&self.name)?;
-                broker.partitions().get(topic, number)?.look()
-            });
+        for (node, look) in looks.iter().enumerate() {
             let Some(look) = look else { continue };
             if matches!(look.part, Part::Nothing) {
                 continue;

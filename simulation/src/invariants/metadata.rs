@@ -21,10 +21,11 @@ const SNAPSHOTS_ONE_IN: u64 = 4;
 
 /// What one process was seen to know.
 #[derive(Clone, Copy, Default)]
-struct Known {
-    index: u64,
-    term: u64,
-    committed: u64,
+pub(super) struct Known {
+    /// The last entry that it has applied.
+    pub(super) index: u64,
+    pub(super) term: u64,
+    pub(super) committed: u64,
 }
 
 /// The newest metadata that any node had, and what followed it.
@@ -113,28 +114,13 @@ impl MetadataWatch {
             if self.waits_for_room(node, status.term, marks) {
                 continue;
             }
-            let known = self.known.entry(node).or_default();
             let now = Known {
                 index: image.index(),
                 term: leadership.term,
                 committed: status.committed_index,
             };
-            if now.index < known.index || now.term < known.term || now.committed < known.committed {
-                found.push((
-                    "quorum-went-back",
-                    format!(
-                        "n{}: term {} applied {} committed {}, after term {} applied {} committed {}",
-                        node + 1,
-                        now.term,
-                        now.index,
-                        now.committed,
-                        known.term,
-                        known.index,
-                        known.committed
-                    ),
-                ));
-            }
-            *known = now;
+            let before = self.known.insert(node, now).unwrap_or_default();
+            check_known(node, &before, &now, found);
             news.push(status);
             moved |= self.follow(image, found);
         }
@@ -142,11 +128,15 @@ impl MetadataWatch {
             let durable: Vec<Durable> = marks.iter().map(WalMark::durable).collect();
             self.quorum.look(&news, &durable, found);
         }
-        self.quorum.check_lost(brokers, marks, found);
+        if self.quorum.misses_a_disk() {
+            let durable: Vec<Durable> = marks.iter().map(WalMark::durable).collect();
+            self.quorum.check_lost(&statuses(brokers), &durable, found);
+        }
         moved
     }
 
-    fn follow(&mut self, image: Arc<Image>, found: &mut Found) -> bool {
+    /// One node has this metadata. True where nobody had newer one.
+    pub(super) fn follow(&mut self, image: Arc<Image>, found: &mut Found) -> bool {
         let newest = self.newest();
         if let Some(same) = self.images.get(&image.index()) {
             // The same commands make the same metadata (25).
@@ -182,12 +172,12 @@ impl QuorumWatch {
         &self.voters
     }
 
-    /// A disk is lost, with this on it. True where its node votes.
-    pub(super) fn on_lost(&mut self, node: usize, durable: Durable, brokers: &[Option<Arc<Broker>>]) -> bool {
+    /// A disk is lost, with this on it, while the nodes knew this of the quorum. True where its node votes.
+    pub(super) fn on_lost(&mut self, node: usize, durable: Durable, known: &[(usize, QuorumStatus)]) -> bool {
         let id = id_of(node);
-        let statuses = brokers.iter().flatten().map(|broker| broker.quorum().status());
+        let statuses = known.iter().map(|(_, status)| status);
         let newest = statuses.max_by_key(|status| (status.committed_index, status.term));
-        let member = newest.as_ref().and_then(|status| status.member(id));
+        let member = newest.and_then(|status| status.member(id));
         let directory = member
             .filter(|member| member.voter)
             .map(|member| member.directory);
@@ -195,24 +185,33 @@ impl QuorumWatch {
         self.voters.contains(&id)
     }
 
+    /// The quorum knows some node by a directory that is lost.
+    fn misses_a_disk(&self) -> bool {
+        self.lost.values().any(|lost| lost.directory.is_some())
+    }
+
     /// Who has lost its disk takes no part under the number of the old one: it would vote twice in a term, and confirm
-    /// entries that it has no more.
-    fn check_lost(&mut self, brokers: &[Option<Arc<Broker>>], marks: &[WalMark], found: &mut Found) {
+    /// entries that it has no more. `known` is what the nodes that run know, `durable` what all nodes have on their disks.
+    pub(super) fn check_lost(
+        &mut self,
+        known: &[(usize, QuorumStatus)],
+        durable: &[Durable],
+        found: &mut Found,
+    ) {
         for (node, lost) in &mut self.lost {
             let Some(directory) = lost.directory else {
                 continue;
             };
-            let is_another = |broker: &Arc<Broker>| {
-                let status = broker.quorum().status();
+            let is_another = |status: &QuorumStatus| {
                 let member = status.member(id_of(*node));
                 member.is_none_or(|member| !member.voter || member.directory != directory)
             };
-            let mut others = brokers.iter().enumerate().filter(|(place, _)| place != node);
-            if others.any(|(_, broker)| broker.as_ref().is_some_and(is_another)) {
+            let mut others = known.iter().filter(|(place, _)| place != node);
+            if others.any(|(_, status)| is_another(status)) {
                 lost.directory = None;
                 continue;
             }
-            let durable = marks.get(*node).map(WalMark::durable).unwrap_or_default();
+            let durable = durable.get(*node).copied().unwrap_or_default();
             if durable != Durable::default() {
                 found.push((
                     "lost-vote-counts",
@@ -335,6 +334,34 @@ impl QuorumWatch {
                 ),
             ));
         }
+    }
+}
+
+/// What the nodes that run know of the quorum, by their places.
+pub(super) fn statuses(brokers: &[Option<Arc<Broker>>]) -> Vec<(usize, QuorumStatus)> {
+    let running = brokers.iter().enumerate();
+    let running = running.filter_map(|(node, broker)| Some((node, broker.as_ref()?)));
+    running
+        .map(|(node, broker)| (node, broker.quorum().status()))
+        .collect()
+}
+
+/// What a process knows of the quorum never becomes less (24).
+pub(super) fn check_known(node: usize, before: &Known, now: &Known, found: &mut Found) {
+    if now.index < before.index || now.term < before.term || now.committed < before.committed {
+        found.push((
+            "quorum-went-back",
+            format!(
+                "n{}: term {} applied {} committed {}, after term {} applied {} committed {}",
+                node + 1,
+                now.term,
+                now.index,
+                now.committed,
+                before.term,
+                before.index,
+                before.committed
+            ),
+        ));
     }
 }
 

@@ -17,6 +17,8 @@ mod tests;
 #[cfg(test)]
 mod tests_of_logs;
 #[cfg(test)]
+mod tests_of_metadata;
+#[cfg(test)]
 mod tests_of_recovery;
 mod usage;
 mod walk;
@@ -30,11 +32,11 @@ use skerry_metadata::{Durable, WalMark};
 use skerry_metadata_state::Image;
 use skerry_types::{BrokerId, PartitionIndex, Uuid, sometimes};
 
-use self::ghost::{Ghost, Replica};
+use self::ghost::Ghost;
 use self::metadata::MetadataWatch;
 pub(crate) use self::usage::Usage;
 use crate::disk::SimDisk;
-use crate::oracle::{Rotten, Violations};
+use crate::oracle::Violations;
 use crate::trace::Trace;
 use crate::workload::TOPICS;
 
@@ -54,7 +56,6 @@ pub(crate) struct Place {
 pub(crate) struct Watcher {
     names: Vec<String>,
     disks: Vec<SimDisk>,
-    rotten: Rotten,
     /// What the nodes' disks know of the quorum.
     marks: Vec<WalMark>,
     trace: Trace,
@@ -74,7 +75,6 @@ impl Watcher {
     pub(crate) fn new(
         names: Vec<String>,
         disks: Vec<SimDisk>,
-        rotten: Rotten,
         marks: Vec<WalMark>,
         trace: Trace,
         violations: Violations,
@@ -90,7 +90,6 @@ impl Watcher {
             lost: BTreeMap::new(),
             names,
             disks,
-            rotten,
             marks,
             trace,
             violations,
@@ -102,7 +101,7 @@ impl Watcher {
     pub(crate) fn on_down(&mut self, node: usize) {
         self.metadata.on_down(node);
         for ghost in self.ghosts.values_mut() {
-            ghost.replicas[node] = Replica::default();
+            ghost.forget_replica(node);
         }
     }
 
@@ -117,7 +116,9 @@ impl Watcher {
         if let Some(broker) = image.as_ref().and_then(|image| image.broker(id_of(node))) {
             self.lost.insert(node, broker.directory);
         }
-        self.metadata.quorum.on_lost(node, durable, brokers)
+        self.metadata
+            .quorum
+            .on_lost(node, durable, &metadata::statuses(brokers))
     }
 
     /// Whether everything that this node holds is promised by another copy that may be elected, and by as many as
@@ -172,14 +173,19 @@ impl Watcher {
         });
     }
 
-    /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now.
-    pub(crate) fn look(&mut self, brokers: &[Option<Arc<Broker>>], deaf: &[bool], now_ms: u64) {
+    /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now; `rotten` is in which
+    /// copies, by node and partition, a place has gone bad and is still there.
+    pub(crate) fn look(
+        &mut self,
+        brokers: &[Option<Arc<Broker>>],
+        deaf: &[bool],
+        rotten: &[(usize, &str)],
+        now_ms: u64,
+    ) {
         let mut found = Found::new();
         for (name, ghost) in &mut self.ghosts {
-            let senders = self.rotten.senders(name).into_iter();
-            ghost.rotten = senders
-                .filter_map(|node| self.names.iter().position(|name| *name == node))
-                .collect();
+            let of_this = rotten.iter().filter(|(_, partition)| partition == name);
+            ghost.rotten = of_this.map(|(node, _)| *node).collect();
         }
         for (node, broker) in brokers.iter().enumerate() {
             let broker = broker.as_ref().filter(|_| deaf[node]);
@@ -211,7 +217,7 @@ impl Watcher {
             if moved {
                 ghost.check_joins((&self.names, &self.disks), &mut found);
             }
-            if moved || ghost.has_grown() {
+            if moved || ghost.has_moved() {
                 ghost.check_candidates((&self.names, &self.disks), &mut found);
             }
             ghost.settle();
@@ -456,7 +462,12 @@ impl Watcher {
     pub(crate) fn compare_copies(&mut self, brokers: &[Option<Arc<Broker>>]) {
         let mut found = Found::new();
         for ghost in self.ghosts.values() {
-            ghost.compare_copies(brokers, (&self.names, &self.disks), &mut found);
+            let look = |broker: &Option<Arc<Broker>>| {
+                let partition = broker.as_ref()?.partitions().get(&ghost.topic, ghost.number)?;
+                partition.look()
+            };
+            let looks: Vec<_> = brokers.iter().map(look).collect();
+            ghost.compare_copies(&looks, (&self.names, &self.disks), &mut found);
         }
         for (check, message) in found {
             self.violations.add(&self.trace, check, message);

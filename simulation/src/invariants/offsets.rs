@@ -14,11 +14,13 @@ use crate::record;
 /// The topic of the groups.
 pub(crate) const TOPIC: &str = "__consumer_offsets";
 
+/// Offsets by group and partition.
+pub(crate) type Committed = BTreeMap<(String, String), i64>;
+
 /// What one partition's log says of groups.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    /// By group and partition.
-    pub(crate) committed: BTreeMap<(String, String), i64>,
+    pub(crate) committed: Committed,
     /// The generation of each group, and who has what in it.
     generations: BTreeMap<String, (i32, BTreeMap<String, String>)>,
 }
@@ -100,6 +102,20 @@ impl Groups {
                     found.push(("two-owners", message));
                 }
             }
+        }
+    }
+}
+
+/// What groups are told of their offsets is what the logs say; -1 for nothing.
+pub(crate) fn check_told(said: &Committed, told: &Committed, found: &mut Found) {
+    for (place @ (group, partition), offset) in told {
+        // A topic that was made again has other keys, and the same name.
+        let expected = said.get(place).copied().unwrap_or(-1);
+        if expected != *offset {
+            found.push((
+                "wrong-commit",
+                format!("{group} is told {offset} of {partition}, and its log says {expected}"),
+            ));
         }
     }
 }

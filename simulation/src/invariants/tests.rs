@@ -1,26 +1,21 @@
-//! Each invariant, with a state that violates it.
+//! What must be true of a partition's replicas, each with a state that violates it.
 
 use std::path::Path;
 
 use skerry::partition::{LeadLook, Look, Part};
 use skerry_env::Rng;
 use skerry_env::disk::OpenMode;
-use skerry_metadata::{Durable, MemberStatus, QuorumStatus, Role};
-use skerry_metadata_state::{
-    BrokerGuard, Command, CreateTopic, FeatureRange, HostPort, Image, Outcome, Partition, Placement,
-    RegisterBroker, State,
-};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, Uuid, WallMs};
+use skerry_metadata_state::Partition;
+use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch};
 
 use super::Found;
 use super::ghost::Ghost;
-use super::metadata::{QuorumWatch, check_partition, check_registration};
-use crate::disk::{DiskConfig, SimDisk};
+use crate::disk::{DiskConfig, Harm, Sector, SimDisk};
 use crate::record::{self, Identity};
 use crate::trace::Trace;
 use skerry_checker::history::Value;
 
-const NAME: &str = "orders-0";
+pub(super) const NAME: &str = "orders-0";
 
 /// Two nodes, whose logs of one partition are written by hand.
 struct Two {
@@ -151,7 +146,7 @@ impl Two {
     }
 }
 
-fn checks(found: &Found) -> Vec<&'static str> {
+pub(super) fn checks(found: &Found) -> Vec<&'static str> {
     found.iter().map(|(check, _)| *check).collect()
 }
 
@@ -163,11 +158,11 @@ fn follows(epoch: i32) -> Part {
     Part::Follows(LeaderEpoch(epoch))
 }
 
-fn ids(ids: &[i32]) -> Vec<BrokerId> {
+pub(super) fn ids(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().map(|id| BrokerId(*id)).collect()
 }
 
-fn partition(replicas: &[i32], isr: &[i32], elr: &[i32], leader: Option<i32>) -> Partition {
+pub(super) fn partition(replicas: &[i32], isr: &[i32], elr: &[i32], leader: Option<i32>) -> Partition {
     Partition {
         replicas: ids(replicas),
         adding: Vec::new(),
@@ -432,170 +427,84 @@ fn a_leader_that_was_replaced_commits_nothing_new() {
     assert_eq!(checks(&two.look(0, leads(0), (3, 3))), ["stale-leader-commits"]);
 }
 
-#[test]
-fn an_in_sync_set_is_of_unfenced_replicas_and_their_leader() {
-    let image = Image::default();
-    let wrong = [
-        partition(&[1, 2], &[1, 3], &[], None),
-        partition(&[1, 2], &[1], &[3], None),
-        partition(&[1, 2], &[1], &[1], None),
-        partition(&[1, 2], &[1], &[2], None),
-        partition(&[1, 2], &[2], &[], Some(1)),
-        partition(&[1, 2], &[1, 2], &[], Some(1)),
-    ];
-    for partition in wrong {
-        let mut found = Found::new();
-        check_partition(NAME, &partition, 1, &image, &mut found);
-        assert!(!found.is_empty(), "{partition:?}");
-        assert!(checks(&found).iter().all(|check| *check == "wrong-in-sync-set"));
-    }
-    let mut found = Found::new();
-    check_partition(NAME, &partition(&[1, 2], &[], &[1], None), 1, &image, &mut found);
-    assert!(found.is_empty());
-}
-
-/// Two brokers, and a topic that both have; `flush` is its `flush.messages`.
-fn a_topic_of_both(flush: Option<&str>) -> Image {
-    let mut state = State::default();
-    let mut index = 0;
-    let mut apply = |command: Command| {
-        index += 1;
-        state.apply(index, &command).outcome
+/// Turns a bit of the last record of a node over.
+fn rot(two: &Two, node: usize) {
+    let path = Path::new("/data/log").join(NAME).join("00000000000000000000.log");
+    let length = two.disks[node].with_live(&path, <[u8]>::len).unwrap();
+    let harm = Harm {
+        path,
+        position: length - 3,
+        mask: vec![1],
+        sector: Sector::Good,
     };
-    for broker in ids(&[1, 2]) {
-        let number = u8::try_from(broker.get()).unwrap();
-        let port = HostPort::new("localhost", 1);
-        let registered = apply(Command::RegisterBroker(RegisterBroker {
-            broker,
-            incarnation: Uuid([number; 16]),
-            directory: Uuid([number; 16]),
-            clean: true,
-            kafka: port.clone(),
-            cluster: port,
-            rack: None,
-            features: FeatureRange::OURS,
-            at: WallMs(1),
-        }));
-        let Outcome::BrokerRegistered { epoch } = registered else {
-            panic!("{registered:?}")
-        };
-        apply(Command::UnfenceBroker(BrokerGuard { broker, epoch }));
-    }
-    let created = apply(Command::CreateTopic(CreateTopic {
-        id: Uuid([9; 16]),
-        name: "orders".into(),
-        placement: Placement::Manual(vec![ids(&[1, 2])]),
-        configs: flush
-            .into_iter()
-            .map(|count| ("flush.messages".into(), count.into()))
-            .collect(),
-        at: WallMs(1),
-    }));
-    assert!(!matches!(created, Outcome::Refused(_)), "{created:?}");
-    (**state.image()).clone()
+    assert!(two.disks[node].harm(&harm));
 }
 
 #[test]
-fn a_copy_that_may_lack_records_does_not_count() {
-    let found = |image: &Image, wiped, crashed| {
+fn a_damaged_record_is_excused_for_as_long_as_a_place_of_the_disk_is_bad() {
+    for (rotten, expected) in [(vec![1], &[][..]), (vec![0], &["committed-changed"])] {
+        let mut two = Two::new();
+        two.write(0, &[1, 2, 3], true);
+        two.write(1, &[1, 2, 3], true);
+        rot(&two, 1);
+        two.ghost.rotten = rotten;
+        assert!(two.look(0, leads(0), (3, 3)).is_empty());
+        assert_eq!(checks(&two.look(1, follows(0), (3, 3))), expected);
+    }
+}
+
+#[test]
+fn a_damaged_record_that_was_made_again_is_no_damaged_one() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2, 3], true);
+    rot(&two, 1);
+    assert!(two.look(0, leads(0), (3, 3)).is_empty());
+    assert!(two.look(1, follows(0), (3, 0)).is_empty(), "nobody asks yet");
+    two.write(1, &[1, 2, 3], true);
+    assert!(two.look(1, follows(0), (3, 3)).is_empty());
+}
+
+#[test]
+fn a_bad_place_excuses_nobody_who_has_given_the_copy_up() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2, 3], true);
+    rot(&two, 1);
+    two.ghost.rotten = vec![1];
+    let eligible = partition(&[1, 2], &[1], &[2], Some(1));
+    assert!(two.look(0, leads(0), (3, 3)).is_empty());
+    assert!(two.look(1, follows(0), (3, 3)).is_empty());
+    assert!(
+        two.candidates(eligible.clone()).is_empty(),
+        "what was written counts"
+    );
+    two.ghost.settle();
+    // The copy is set aside, and an empty one begun: the metadata must know.
+    two.ghost.forget_replica(1);
+    two.write(1, &[], true);
+    assert!(two.look(1, follows(0), (0, 0)).is_empty());
+    assert!(two.ghost.has_moved(), "so it is looked at again");
+    assert_eq!(checks(&two.candidates(eligible)), ["incomplete-candidate"]);
+}
+
+#[test]
+fn at_the_end_all_copies_are_the_same() {
+    let compared = |second: &[u32], part| {
+        let mut two = Two::new();
+        two.write(0, &[1, 2, 3], true);
+        two.write(1, second, true);
+        let looks = [
+            Some(two.seen(0, leads(0), (3, 3))),
+            Some(two.seen(1, part, (3, 3))),
+        ];
         let mut found = Found::new();
-        check_registration(BrokerId(2), wiped, crashed, (image, image), &mut found);
+        two.ghost
+            .compare_copies(&looks, (&two.names, &two.disks), &mut found);
         checks(&found)
     };
-    let durable = a_topic_of_both(None);
-    assert_eq!(found(&durable, true, false), ["lost-copy-counts"]);
-    assert!(found(&durable, false, true).is_empty());
-    let written = a_topic_of_both(Some("100"));
-    assert_eq!(found(&written, false, true), ["lost-copy-counts"]);
-    assert!(found(&written, false, false).is_empty());
-}
-
-fn status(node: i32, role: Role, (term, leader): (u64, i32), (last, committed): (u64, u64)) -> QuorumStatus {
-    QuorumStatus {
-        node_id: BrokerId(node),
-        role,
-        term,
-        leader: Some(BrokerId(leader)),
-        leader_contact: None,
-        last_log_index: last,
-        committed_index: committed,
-        applied_index: committed,
-        snapshot_index: 0,
-        purged_index: 0,
-        members: (1..=4).map(|id| member(id, id <= 3)).collect(),
-    }
-}
-
-fn member(id: i32, voter: bool) -> MemberStatus {
-    MemberStatus {
-        id: BrokerId(id),
-        addr: String::new(),
-        directory: Uuid::ZERO,
-        note: String::new(),
-        voter,
-        matched_index: None,
-        last_contact: None,
-    }
-}
-
-fn quorum_finds(quorum: &mut QuorumWatch, news: QuorumStatus, durable: [(u64, u64); 3]) -> Vec<&'static str> {
-    let durable = durable.map(|(term, last_index)| Durable { term, last_index });
-    // Of four nodes, the last does not vote: what it has makes no majority.
-    let observer = Durable {
-        term: 9,
-        last_index: 9,
-    };
-    let durable = [&durable[..], &[observer]].concat();
-    let mut found = Found::new();
-    quorum.look(&[news], &durable, &mut found);
-    checks(&found)
-}
-
-#[test]
-fn one_leads_the_quorum_in_a_term_and_has_everything() {
-    let mut quorum = QuorumWatch::default();
-    // The first does not know yet that a vote above its own was given.
-    for node in [2, 3, 2] {
-        let healthy = status(node, Role::Leader, (3, node), (9, 8));
-        assert!(quorum_finds(&mut quorum, healthy, [(3, 9), (3, 8), (3, 9)]).is_empty());
-    }
-    let second = status(1, Role::Leader, (3, 1), (9, 8));
-    assert_eq!(
-        quorum_finds(&mut quorum, second, [(3, 9), (3, 8), (3, 2)]),
-        ["two-controllers"]
-    );
-    let incomplete = status(3, Role::Leader, (4, 3), (7, 7));
-    assert_eq!(
-        quorum_finds(&mut quorum, incomplete, [(3, 9), (3, 8), (4, 7)]),
-        ["incomplete-controller"]
-    );
-}
-
-#[test]
-fn votes_and_entries_are_durable_before_they_count() {
-    let mut quorum = QuorumWatch::default();
-    let follower = status(2, Role::Follower, (3, 1), (9, 8));
-    assert_eq!(
-        quorum_finds(&mut quorum, follower.clone(), [(3, 9), (2, 8), (3, 2)]),
-        ["vote-before-durable"]
-    );
-    let mut quorum = QuorumWatch::default();
-    assert_eq!(
-        quorum_finds(&mut quorum, follower, [(3, 9), (3, 7), (3, 2)]),
-        ["entry-committed-before-durable"]
-    );
-}
-
-#[test]
-fn who_hears_nobody_begins_no_term() {
-    let mut quorum = QuorumWatch::default();
-    let mut found = Found::new();
-    for (now_ms, term) in [(0, Some(4)), (500, Some(5)), (2_000, Some(5)), (3_000, None)] {
-        quorum.look_at_deaf(1, term, now_ms, &mut found);
-    }
-    assert!(found.is_empty(), "{found:?}");
-    for (now_ms, term) in [(4_000, Some(5)), (6_000, Some(5)), (7_000, Some(6))] {
-        quorum.look_at_deaf(1, term, now_ms, &mut found);
-    }
-    assert_eq!(checks(&found), ["needless-term"]);
+    assert!(compared(&[1, 2, 3], follows(0)).is_empty());
+    assert_eq!(compared(&[1, 9, 3], follows(0)), ["copies-differ"]);
+    // A copy that belongs to no replica any more is compared with nothing.
+    assert!(compared(&[1, 9, 3], Part::Nothing).is_empty());
 }

@@ -11,7 +11,7 @@ use skerry_types::{
     LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, TopicPartition, WallMs,
 };
 
-use super::offsets::Groups;
+use super::offsets::{Committed, Groups, check_told};
 use super::usage::Usage;
 use super::{Found, walk};
 use crate::disk::{DiskConfig, SimDisk};
@@ -247,6 +247,61 @@ fn the_log_of_a_group_gives_a_partition_to_one_member() {
         ["two-owners"]
     );
     assert_eq!(found(&[generation(3, &[]), first()]), ["generation-went-back"]);
+}
+
+#[test]
+fn a_generation_that_cannot_be_read_is_noticed() {
+    let (mut groups, mut found) = (Groups::default(), Found::new());
+    let whole = generation(1, &[("a", "orders:0;")]);
+    groups.take(&RecordKey::encode_group_metadata("g"), &whole[..9], &mut found);
+    assert_eq!(checks(&found), ["broken-group-record"]);
+}
+
+#[test]
+fn the_log_of_groups_has_one_coordinator_after_the_other() {
+    let found = |epochs: [i32; 3]| {
+        let disk = SimDisk::new("n1", DiskConfig::default(), Rng::seeded(1), Trace::silent());
+        let attached = disk.attach();
+        let dir = Path::new("/data/log").join("__consumer_offsets-0");
+        attached.create_dir_all(&dir).unwrap();
+        let mut log = Vec::new();
+        for (base, epoch) in (0_i64..).zip(epochs) {
+            let value = Value {
+                producer: 1,
+                serial: 0,
+            };
+            let mut bytes = record::encode(&[value], Identity::NONE, 77, 10).to_vec();
+            bytes[..8].copy_from_slice(&base.to_be_bytes());
+            bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
+            log.extend(bytes);
+        }
+        let path = dir.join("00000000000000000000.log");
+        let file = attached.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&[IoSlice::new(&log)], 0).unwrap();
+        let mut found = Found::new();
+        Groups::read(&disk, "__consumer_offsets-0", 3, &mut found);
+        checks(&found)
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(found([0, 1, 1]), none);
+    assert_eq!(found([0, 2, 1]), ["two-coordinators"]);
+}
+
+#[test]
+fn groups_are_told_what_their_logs_say() {
+    let place = |group: &str| (group.to_owned(), "orders-0".to_owned());
+    let said = Committed::from([(place("g"), 5)]);
+    let found = |group, offset| {
+        let mut found = Found::new();
+        check_told(&said, &Committed::from([(place(group), offset)]), &mut found);
+        checks(&found)
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(found("g", 5), none);
+    assert_eq!(found("unknown", -1), none);
+    for (group, offset) in [("g", 4), ("g", -1), ("unknown", 0)] {
+        assert_eq!(found(group, offset), ["wrong-commit"]);
+    }
 }
 
 #[test]

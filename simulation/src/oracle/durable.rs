@@ -13,6 +13,9 @@ const OFFSETS_TOPIC: &str = "__consumer_offsets-";
 /// Topics that the workload removes: their folders may be gone when an answer about them leaves.
 pub(crate) const SHORT_LIVED: &str = "churn";
 
+/// What the folder of a copy that was given up ends in; it begins with the partition's name and a dot.
+const ASIDE_SUFFIX: &str = "-damaged";
+
 pub(super) struct DurableLogs {
     disk: SimDisk,
     /// What is written counts as well.
@@ -44,13 +47,33 @@ impl DurableLogs {
         Some(dir)
     }
 
+    /// What is left of copies of a partition that were given up. They stay until the copy that is made again is in sync: what
+    /// was confirmed upon them was confirmed rightly.
+    fn set_aside(&self, partition: &PartitionName) -> Vec<PathBuf> {
+        let log_dir = Path::new(DATA_DIR).join("log");
+        let prefix = format!("{partition}.");
+        let is_aside = |name: &str| {
+            let is = name.starts_with(&prefix) && name.ends_with(ASIDE_SUFFIX);
+            is.then(|| log_dir.join(name))
+        };
+        self.disk.durable_names(&log_dir, is_aside)
+    }
+
     /// Why the batch is not sure to survive a power cut at this moment.
     pub(super) fn has_batch(&mut self, partition: &PartitionName, base: i64, crc: u32) -> Result<(), String> {
         if partition.topic.starts_with(SHORT_LIVED) {
             return Ok(());
         }
         let dir = self.dir(partition).ok_or("there is no folder for it")?;
-        let segments = self.segments(&dir);
+        self.has_batch_in(&dir, base, crc).or_else(|why| {
+            let mut aside = self.set_aside(partition).into_iter();
+            let is_there = aside.any(|dir| self.has_batch_in(&dir, base, crc).is_ok());
+            if is_there { Ok(()) } else { Err(why) }
+        })
+    }
+
+    fn has_batch_in(&mut self, dir: &Path, base: i64, crc: u32) -> Result<(), String> {
+        let segments = self.segments(dir);
         let Some((_, path)) = segments.iter().rev().find(|(first, _)| *first <= base) else {
             // Everything up to here was deleted in the meantime; or nothing was ever durable.
             return if segments.is_empty() {
@@ -95,7 +118,15 @@ impl DurableLogs {
         let Some(dir) = self.dir(partition) else {
             return Err(0);
         };
-        let segments = self.segments(&dir);
+        self.reaches_in(&dir, high_watermark).or_else(|end| {
+            let mut aside = self.set_aside(partition).into_iter();
+            let is_there = aside.any(|dir| self.reaches_in(&dir, high_watermark).is_ok());
+            if is_there { Ok(()) } else { Err(end) }
+        })
+    }
+
+    fn reaches_in(&self, dir: &Path, high_watermark: i64) -> Result<(), i64> {
+        let segments = self.segments(dir);
         let Some((first, path)) = segments.last() else {
             return Err(0);
         };

@@ -3,11 +3,16 @@
 //!
 //! So a promise made too early is seen at once, on every seed, whether or not a crash follows. The oracle shares no
 //! code with the broker: it has its own reading of frames, batches and commits.
+//!
+//! What a node had on a disk that is lost, or in a copy that it has given up since, counts: it may have confirmed a record,
+//! and the leader answers later, because it stood still or the message was late.
 
 mod durable;
+#[cfg(test)]
+mod tests;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +21,7 @@ use parking_lot::Mutex;
 
 use self::durable::DurableLogs;
 use self::wire::{Asked, PartitionName, Question};
+use crate::checks;
 use crate::disk::SimDisk;
 use crate::env::Tap;
 use crate::trace::Trace;
@@ -31,6 +37,7 @@ pub struct Violations(Arc<Mutex<Vec<(u64, Violation)>>>);
 impl Violations {
     /// Adds one, and writes it into the trace.
     pub fn add(&self, trace: &Trace, check: &'static str, message: String) {
+        debug_assert!(checks::is_one(check), "{check} has no row in `checks.rs`");
         trace.event("VIOLATION", format_args!("{check}: {message}"));
         self.0
             .lock()
@@ -107,15 +114,6 @@ impl Rotten {
         quiet.map(|place| place.node.clone()).collect()
     }
 
-    /// How many copies of that partition have gone bad.
-    #[must_use]
-    pub fn copies(&self, partition: &str) -> usize {
-        let rotting = self.0.lock();
-        let places = rotting.places.iter();
-        let nodes = places.filter(|place| place.partition == partition);
-        nodes.map(|place| &place.node).collect::<BTreeSet<_>>().len()
-    }
-
     /// True for a partition with a record of which no copy is whole.
     #[must_use]
     pub fn is_lost(&self, partition: &str) -> bool {
@@ -128,12 +126,6 @@ impl Rotten {
     #[must_use]
     pub fn may_be_sent(&self, partition: &str) -> bool {
         self.0.lock().misreads || !self.senders(partition).is_empty()
-    }
-
-    /// True while there is one.
-    #[must_use]
-    pub fn is_any(&self) -> bool {
-        !self.0.lock().places.is_empty()
     }
 }
 
@@ -374,23 +366,6 @@ impl WireOracle {
         self.disks.others.is_empty() && self.rotten.is(&self.node, &partition.to_string())
     }
 
-    /// On so many disks is what consumers may see. A copy that was lost is made again only after a while.
-    fn copies_of_old_records(&self) -> usize {
-        let all = std::iter::once(&self.disks.own).chain(&self.disks.others);
-        if self.rotten.is_any() || all.into_iter().any(SimDisk::has_failed) {
-            1
-        } else {
-            self.disks.copies
-        }
-    }
-
-    /// On so many disks is what is acknowledged. A node may have confirmed a record, and given its copy up for what went bad
-    /// in it, before the leader answers: it stood still, or the message was late.
-    fn copies_of_new_records(&self, partition: &PartitionName) -> usize {
-        let lost = self.rotten.copies(&partition.to_string());
-        self.disks.copies.saturating_sub(lost).max(1)
-    }
-
     fn judge(&self, inner: &mut Inner, asked: &Asked, frame: Bytes) {
         let key = asked.api;
         let add = |check, message| self.violations.add(&self.trace, check, message);
@@ -418,7 +393,7 @@ impl WireOracle {
                     }
                     let looked =
                         |logs: &mut DurableLogs| logs.has_batch(&answer.partition, answer.base, batch.crc);
-                    if let Err(why) = inner.copies(self.copies_of_new_records(&answer.partition), looked) {
+                    if let Err(why) = inner.copies(self.disks.copies, looked) {
                         add(
                             "acknowledged-before-durable",
                             format!(
@@ -430,7 +405,7 @@ impl WireOracle {
                 }
             }
             Question::Fetch => {
-                let copies = self.copies_of_old_records();
+                let copies = self.disks.copies;
                 for answer in wire::fetch_answers(frame, asked.version, &inner.names) {
                     if self.is_excused(&answer.partition) || self.is_lost(&answer.partition) {
                         continue;

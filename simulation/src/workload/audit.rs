@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use super::consume::{Bad, EARLIEST, LATEST, glance, list_offset, read};
 use super::{Client, Failure, Shared, TOPICS, To, admin, error_name, group, key, text, topic_name};
+use crate::invariants::Found;
 use crate::record::{self, Identity};
 use skerry_checker::history::{Op, Outcome, Value};
 
@@ -322,23 +323,21 @@ async fn read_on(
 }
 
 /// No partition that was acknowledged is gone.
-fn check_grown(client: &Client, answer: &MetadataResponse) {
-    let wanted = usize::try_from(client.shared.grown.load(Ordering::Relaxed)).unwrap_or(0);
+fn check_grown(wanted: usize, answer: &MetadataResponse) -> Found {
     let named = |name: &TopicName| name.as_str() == admin::GROWN;
     let grown = answer
         .topics
         .iter()
         .find(|topic| topic.name.as_ref().is_some_and(named));
-    let found = grown.map_or(0, |topic| topic.partitions.len());
-    if found < wanted {
-        client.shared.violation(
-            "partitions-undone",
-            format!(
-                "{} was acknowledged to have {wanted} partitions, and has {found}",
-                admin::GROWN
-            ),
-        );
+    let has = grown.map_or(0, |topic| topic.partitions.len());
+    if has >= wanted {
+        return Found::new();
     }
+    let message = format!(
+        "{} was acknowledged to have {wanted} partitions, and has {has}",
+        admin::GROWN
+    );
+    vec![("partitions-undone", message)]
 }
 
 async fn final_topics(client: &mut Client, deadline: Instant) -> Result<(), String> {
@@ -349,7 +348,10 @@ async fn final_topics(client: &mut Client, deadline: Instant) -> Result<(), Stri
             .with_allow_auto_topic_creation(false);
         match client.call(To::Anyone, &request).await {
             Ok(answer) => {
-                check_grown(client, &answer);
+                let wanted = usize::try_from(client.shared.grown.load(Ordering::Relaxed)).unwrap_or(0);
+                for (check, message) in check_grown(wanted, &answer) {
+                    client.shared.violation(check, message);
+                }
                 let topics = answer
                     .topics
                     .iter()
@@ -396,5 +398,26 @@ async fn final_setting(client: &mut Client, topic: &str, deadline: Instant) -> R
             Err(failure) => failure.why,
         };
         give_up_at(client, deadline, &format!("the settings of {topic}: {why}")).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
+
+    use super::*;
+
+    #[test]
+    fn partitions_that_were_acknowledged_stay() {
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(topic_name(admin::GROWN)))
+            .with_partitions(vec![MetadataResponsePartition::default(); 2]);
+        let answer = MetadataResponse::default().with_topics(vec![topic]);
+        // More than was acknowledged may be there: an answer was lost.
+        assert!(check_grown(1, &answer).is_empty() && check_grown(2, &answer).is_empty());
+        assert_eq!(check_grown(3, &answer)[0].0, "partitions-undone");
+        let without = MetadataResponse::default();
+        assert_eq!(check_grown(1, &without)[0].0, "partitions-undone");
+        assert!(check_grown(0, &without).is_empty(), "it was never made");
     }
 }

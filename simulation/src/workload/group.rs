@@ -19,6 +19,7 @@ use skerry_client::ResponseError;
 
 use super::consume::{FetchSessions, Position, Positions, Style, fetch, new_session};
 use super::{Client, Failure, To, error_name, key, text, topic_name};
+use crate::invariants::Found;
 use skerry_checker::history::{Op, Outcome};
 
 /// What the groups read.
@@ -321,18 +322,11 @@ async fn try_as_zombie(client: &mut Client, group: &str, membership: &Membership
         .with_member_id(membership.member.clone())
         .with_protocol_type(Some(text("consumer")))
         .with_protocol_name(Some(text("range")));
-    if client
-        .call(To::Coordinator(group), &request)
-        .await
-        .is_ok_and(|answer| answer.error_code == 0)
-    {
-        client.shared.violation(
-            "zombie-sync",
-            format!(
-                "{} was given an assignment of {group}'s generation {old_generation}: {} had begun",
-                client.name, membership.generation
-            ),
-        );
+    if let Ok(answer) = client.call(To::Coordinator(group), &request).await {
+        let generations = (old_generation, membership.generation);
+        for (check, message) in judge_zombie(&client.name, group, generations, answer.error_code) {
+            client.shared.violation(check, message);
+        }
     }
     let zombie = Membership {
         member: membership.member.clone(),
@@ -340,6 +334,15 @@ async fn try_as_zombie(client: &mut Client, group: &str, membership: &Membership
     };
     // What it hears is in the history; that it is refused is what everybody expects.
     let _ = commit(client, group, &zombie, (READ[0].0, 0), 0).await;
+}
+
+/// Nobody is given an assignment of a generation after which another one has begun.
+fn judge_zombie(who: &str, group: &str, (old, current): (i32, i32), error_code: i16) -> Found {
+    if error_code != 0 {
+        return Found::new();
+    }
+    let message = format!("{who} was given an assignment of {group}'s generation {old}: {current} had begun");
+    vec![("zombie-sync", message)]
 }
 
 /// What the group has committed; -1 for nothing.
@@ -391,4 +394,16 @@ async fn leave(client: &mut Client, group: &str, member: &StrBytes) {
         .with_members(vec![identity]);
     // Whether or not it is heard: the session ends by itself.
     let _ = client.call(To::Coordinator(group), &request).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_generation_is_given_nothing() {
+        let refused = ResponseError::IllegalGeneration.code();
+        assert!(judge_zombie("a client", "g", (3, 4), refused).is_empty());
+        assert_eq!(judge_zombie("a client", "g", (3, 4), 0)[0].0, "zombie-sync");
+    }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::consume::{Bad, glance, read};
 use super::{Client, To, admin};
+use crate::invariants::Found;
 use crate::record::{self, Identity};
 use skerry_checker::history::Value;
 
@@ -145,7 +146,9 @@ async fn look_back(client: &mut Client, life: &Life) {
         match records {
             Some(Ok(records)) if !records.is_empty() => {
                 for (offset, value) in records {
-                    judge(client, life, offset, value);
+                    for (check, message) in judge(&client.name, life, offset, value) {
+                        client.shared.violation(check, message);
+                    }
                     next = offset + 1;
                 }
             }
@@ -155,25 +158,56 @@ async fn look_back(client: &mut Client, life: &Life) {
     }
 }
 
-fn judge(client: &Client, life: &Life, offset: i64, value: Value) {
+/// In a life may be read what was written in it, and where it was acknowledged.
+fn judge(who: &str, life: &Life, offset: i64, value: Value) -> Found {
+    let mut found = Found::new();
     if value.producer != life.producer {
-        client.shared.violation(
+        found.push((
             "resurrected-record",
             format!(
-                "{} reads {value} at {offset} of {TOPIC} ({}): it was written in another life of the topic",
-                client.name, life.id
+                "{who} reads {value} at {offset} of {TOPIC} ({}): it was written in another life of the topic",
+                life.id
             ),
-        );
+        ));
     }
     if let Some(wanted) = life.acknowledged.get(&offset)
         && *wanted != value
     {
-        client.shared.violation(
+        found.push((
             "reborn-record-changed",
             format!(
-                "{} reads {value} at {offset} of {TOPIC} ({}), where {wanted} was acknowledged",
-                client.name, life.id
+                "{who} reads {value} at {offset} of {TOPIC} ({}), where {wanted} was acknowledged",
+                life.id
             ),
-        );
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_former_life_is_read() {
+        let mine = |serial| Value { producer: 7, serial };
+        let life = Life {
+            id: Uuid::nil(),
+            producer: 7,
+            serial: 2,
+            acknowledged: BTreeMap::from([(0, mine(0)), (1, mine(1))]),
+        };
+        let checks = |offset, value| {
+            let found = judge("a client", &life, offset, value).into_iter();
+            found.map(|(check, _)| check).collect::<Vec<_>>()
+        };
+        // What was written and not acknowledged may be there as well.
+        assert!(checks(1, mine(1)).is_empty() && checks(2, mine(5)).is_empty());
+        assert_eq!(checks(1, mine(0)), ["reborn-record-changed"]);
+        let of_another = Value {
+            producer: 6,
+            serial: 0,
+        };
+        assert_eq!(checks(2, of_another), ["resurrected-record"]);
     }
 }

@@ -7,6 +7,7 @@ use skerry_client::ResponseError;
 
 use super::produce::{Heard, Writer, deliver, identify, prepare, send_all, was_damaged};
 use super::{Client, TOPICS, TRIMMED, error_name, pick};
+use crate::invariants::Found;
 use crate::record::Identity;
 use skerry_checker::history::Outcome;
 
@@ -86,30 +87,11 @@ async fn haunt(
             if was_damaged(client, code, &batches[0]) {
                 return;
             }
-            if ResponseError::try_from_code(code) != Some(ResponseError::InvalidProducerEpoch) {
-                let name = error_name(code);
-                client.shared.violation(
-                    "zombie-producer",
-                    format!(
-                        "{} sent epoch {epoch} of producer {id} to {topic}-{partition} after epoch {}: {name}, and not \
-                         InvalidProducerEpoch",
-                        client.name,
-                        epoch + 1
-                    ),
-                );
-            }
+            report(client, judge((topic, partition), (id, epoch), Err(code)));
         }
         Some(Heard::Written(base)) => {
             client.complete(op, Outcome::Sent { base });
-            client.shared.violation(
-                "zombie-producer",
-                format!(
-                    "{} sent epoch {epoch} of producer {id} to {topic}-{partition} after epoch {} was acknowledged, and \
-                     it was written at {base}",
-                    client.name,
-                    epoch + 1
-                ),
-            );
+            report(client, judge((topic, partition), (id, epoch), Ok(base)));
         }
         Some(Heard::Retry(why)) => {
             client.disconnect();
@@ -122,5 +104,43 @@ async fn haunt(
                 why: "no answer".to_owned(),
             },
         ),
+    }
+}
+
+fn report(client: &Client, found: Found) {
+    for (check, message) in found {
+        client
+            .shared
+            .violation(check, format!("{} {message}", client.name));
+    }
+}
+
+/// What a producer whose epoch is over was told: where it was written, or an error.
+fn judge((topic, partition): (&str, i32), (id, epoch): (i64, i16), told: Result<i64, i16>) -> Found {
+    let heard = match told {
+        Ok(base) => format!("it was written at {base}"),
+        Err(code) if ResponseError::try_from_code(code) == Some(ResponseError::InvalidProducerEpoch) => {
+            return Found::new();
+        }
+        Err(code) => format!("it was told {}, not InvalidProducerEpoch", error_name(code)),
+    };
+    let after = epoch + 1;
+    let message = format!(
+        "sent epoch {epoch} of producer {id} to {topic}-{partition} after epoch {after} was acknowledged: {heard}"
+    );
+    vec![("zombie-producer", message)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_whose_epoch_is_over_is_told_so() {
+        let judged = |told| judge(("orders", 0), (7, 2), told);
+        assert!(judged(Err(ResponseError::InvalidProducerEpoch.code())).is_empty());
+        for wrong in [Ok(5), Err(ResponseError::OutOfOrderSequenceNumber.code())] {
+            assert_eq!(judged(wrong)[0].0, "zombie-producer");
+        }
     }
 }

@@ -89,6 +89,12 @@ impl World<'_> {
         }
     }
 
+    /// The partitions in which it goes beyond the contract.
+    pub(super) fn partitions_beyond(&self) -> impl Iterator<Item = &String> {
+        let lies_about = self.beyond.lies_about.iter();
+        self.beyond.concerned.iter().chain(lies_about)
+    }
+
     /// See `Fault::InSyncCopiesLost`. The first partition counts.
     pub(super) fn plan_to_lose(&mut self, partition: &str) {
         self.beyond.loses.get_or_insert_with(|| partition.to_owned());

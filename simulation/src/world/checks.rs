@@ -7,8 +7,8 @@ use skerry::partition::Part;
 use skerry_checker::history::{Op, Outcome, What};
 
 use super::World;
-use crate::complaints;
-use crate::invariants::offsets::{Groups, TOPIC};
+use crate::complaints::{self, Disks};
+use crate::invariants::offsets::{self, Committed, Groups, TOPIC};
 use crate::invariants::shadow::{Shadow, Subject};
 use crate::invariants::{Found, Usage};
 use crate::process::State;
@@ -96,13 +96,22 @@ impl World<'_> {
 
     /// An error in the log of a node is a mistake of ours, unless a disk has made one, and it is a line about disks.
     fn hear_complaints(&mut self) {
-        for complaint in complaints::take() {
-            let disks_fail = !self.rotten.is_empty()
-                || self.nodes.iter().any(|node| node.excuses() > 0)
-                || self.scenario.faults.iter().any(Timed::is_of_a_disk);
-            if !complaint.is_expected(disks_fail) {
-                self.report(vec![("error-line", complaint.line)]);
-            }
+        let complaints = complaints::take();
+        if complaints.is_empty() {
+            return;
+        }
+        let mut nodes = self.nodes.iter();
+        let have_refused = nodes.any(|node| node.excuses() > 0 || node.host.disk.has_failed());
+        let rotten = self.rotten.iter().map(|rot| &rot.partition);
+        let disks = Disks {
+            fail: have_refused
+                || !self.rotten.is_empty()
+                || self.scenario.faults.iter().any(Timed::is_of_a_disk),
+            have_refused,
+            spoilt: rotten.chain(self.partitions_beyond()).cloned().collect(),
+        };
+        for complaint in complaints {
+            self.report(complaint.judge(&disks));
         }
     }
 
@@ -168,7 +177,7 @@ impl World<'_> {
     /// What groups were told at the end is what the logs say (22).
     pub(super) fn check_offsets(&mut self) {
         let mut found = Found::new();
-        let mut said = BTreeMap::new();
+        let mut said = Committed::new();
         for node in &self.nodes {
             let Some(broker) = node.process.broker() else {
                 continue;
@@ -184,24 +193,15 @@ impl World<'_> {
                 said.extend(Groups::read(&node.host.disk, &name, end, &mut found).committed);
             }
         }
-        for ((group, key), offset) in self.told_at_the_end() {
-            // A topic that was made again has other keys, and the same name.
-            let expected = said.get(&(group.clone(), key.clone())).copied().unwrap_or(-1);
-            if expected != offset {
-                found.push((
-                    "wrong-commit",
-                    format!("{group} is told {offset} of {key}, and its log says {expected}"),
-                ));
-            }
-        }
+        offsets::check_told(&said, &self.told_at_the_end(), &mut found);
         self.report(found);
     }
 
     /// What the auditor was told of each group's offsets.
-    fn told_at_the_end(&self) -> BTreeMap<(String, String), i64> {
+    fn told_at_the_end(&self) -> Committed {
         let history = self.shared.history.lock();
         let mut asked = BTreeMap::new();
-        let mut told = BTreeMap::new();
+        let mut told = Committed::new();
         for event in history.events.iter().filter(|event| event.client == "auditor") {
             match &event.what {
                 What::Invoke(Op::ReadCommit { group, key }) => {

@@ -172,7 +172,6 @@ impl<'a> World<'a> {
             .tcp_capacity(65_536)
             .build();
         let violations = Violations::default();
-        let rotten = Rotten::default();
         let names: Vec<String> = match scenario.nodes {
             1 => vec![ALONE.to_owned()],
             several => (1..=several).map(node_name).collect(),
@@ -194,7 +193,7 @@ impl<'a> World<'a> {
         let shared = Shared::new(
             cluster,
             violations.clone(),
-            rotten.clone(),
+            Rotten::default(),
             net.corrupted(),
             trace.clone(),
         );
@@ -214,7 +213,6 @@ impl<'a> World<'a> {
             watcher: Some(Watcher::new(
                 names,
                 disks,
-                rotten.clone(),
                 marks,
                 trace.clone(),
                 violations.clone(),
@@ -426,8 +424,11 @@ impl<'a> World<'a> {
         }
         let brokers = self.brokers();
         let deaf: Vec<bool> = (0..self.nodes.len()).map(|node| self.is_deaf(node)).collect();
+        let is_there = |rot: &&Rot| rot.is_quiet && rot.is_there(&self.nodes[rot.node].host.disk);
+        let rotten = self.rotten.iter().filter(is_there);
+        let rotten: Vec<_> = rotten.map(|rot| (rot.node, &*rot.partition)).collect();
         if let Some(watcher) = &mut self.watcher {
-            watcher.look(&brokers, &deaf, self.now_ms);
+            watcher.look(&brokers, &deaf, &rotten, self.now_ms);
         }
     }
 

@@ -57,6 +57,19 @@ impl Node {
     }
 }
 
+/// The promise that a process has broken which has come to `state`.
+fn judge(state: &State, may_end: bool, has_the_disk_of_another: bool) -> Option<&'static str> {
+    match state {
+        State::Exited(why) if !may_end => Some(if why.starts_with("does not start") {
+            "node-does-not-start"
+        } else {
+            "node-stopped"
+        }),
+        State::Serving if has_the_disk_of_another => Some("wrong-disk-taken"),
+        _ => None,
+    }
+}
+
 impl World<'_> {
     /// The brokers that serve, by their places.
     pub(super) fn brokers(&self) -> Vec<Option<Arc<Broker>>> {
@@ -72,20 +85,8 @@ impl World<'_> {
             return;
         }
         match node.process.state() {
-            State::Exited(why) => {
-                self.trace
-                    .event(&node.name, format_args!("ends by itself: {why}"));
-                let refuses = self.refuses_the_disk(index, &why);
-                let node = &self.nodes[index];
-                if !refuses && !node.may_end(&why) {
-                    let check = if why.starts_with("does not start") {
-                        "node-does-not-start"
-                    } else {
-                        "node-stopped"
-                    };
-                    self.violations
-                        .add(&self.trace, check, format!("{}: {why}", node.name));
-                }
+            state @ State::Exited(_) => {
+                self.on_exit(index, &state);
                 self.crash(index, false, SUPERVISOR_MS);
             }
             State::Stopped => {
@@ -95,11 +96,25 @@ impl World<'_> {
                 self.nodes[index].host.disk.kill();
                 self.plan(self.now_ms + after_ms, Action::Start(index));
             }
-            State::Serving if node.is_swapped => {
-                let why = format!("{} serves with the disk of another node", node.name);
-                self.violations.add(&self.trace, "wrong-disk-taken", why);
+            state @ State::Serving => {
+                if let Some(check) = judge(&state, false, node.is_swapped) {
+                    let why = format!("{} serves with the disk of another node", node.name);
+                    self.violations.add(&self.trace, check, why);
+                }
             }
-            State::Down | State::Starting | State::Serving | State::Stopping => {}
+            State::Down | State::Starting | State::Stopping => {}
+        }
+    }
+
+    fn on_exit(&mut self, index: usize, state: &State) {
+        let State::Exited(why) = state else { return };
+        let name = &self.nodes[index].name;
+        self.trace.event(name, format_args!("ends by itself: {why}"));
+        let refuses = self.refuses_the_disk(index, why);
+        let node = &self.nodes[index];
+        if let Some(check) = judge(state, refuses || node.may_end(why), node.is_swapped) {
+            self.violations
+                .add(&self.trace, check, format!("{}: {why}", node.name));
         }
     }
 
@@ -163,5 +178,34 @@ impl World<'_> {
         if let Some((after_ms, down_ms)) = node.again_at_start.take() {
             self.plan(self.now_ms + after_ms, Action::PowerAgain(index, down_ms));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_only_where_its_disk_has_made_it() {
+        let exited = |why: &str| State::Exited(why.to_owned());
+        assert_eq!(judge(&exited("the metadata log"), true, false), None);
+        assert_eq!(
+            judge(&exited("the metadata log"), false, false),
+            Some("node-stopped")
+        );
+        assert_eq!(
+            judge(&exited("does not start: a port is taken"), false, false),
+            Some("node-does-not-start")
+        );
+        assert_eq!(judge(&State::Stopped, false, false), None);
+    }
+
+    #[test]
+    fn nobody_serves_with_the_disk_of_another_node() {
+        assert_eq!(judge(&State::Serving, false, false), None);
+        assert_eq!(judge(&State::Starting, false, true), None);
+        assert_eq!(judge(&State::Serving, false, true), Some("wrong-disk-taken"));
+        // It may end, and nothing else.
+        assert_eq!(judge(&State::Exited(String::new()), true, true), None);
     }
 }

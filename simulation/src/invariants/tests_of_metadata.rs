@@ -1,0 +1,319 @@
+//! What must be true of the metadata and of its quorum, each with a state that violates it.
+
+use std::sync::Arc;
+
+use skerry_metadata::{Durable, MemberStatus, QuorumStatus, Role};
+use skerry_metadata_state::{
+    BrokerGuard, Command, CreateTopic, FeatureRange, HostPort, Image, Outcome, Placement, RegisterBroker,
+    State,
+};
+use skerry_types::{BrokerId, Uuid, WallMs};
+
+use super::Found;
+use super::metadata::{Known, MetadataWatch, QuorumWatch, check_known, check_partition, check_registration};
+use super::tests::{NAME, checks, ids, partition};
+
+#[test]
+fn an_in_sync_set_is_of_unfenced_replicas_and_their_leader() {
+    let image = Image::default();
+    let wrong = [
+        partition(&[1, 2], &[1, 3], &[], None),
+        partition(&[1, 2], &[1], &[3], None),
+        partition(&[1, 2], &[1], &[1], None),
+        partition(&[1, 2], &[1], &[2], None),
+        partition(&[1, 2], &[2], &[], Some(1)),
+        partition(&[1, 2], &[1, 2], &[], Some(1)),
+    ];
+    for partition in wrong {
+        let mut found = Found::new();
+        check_partition(NAME, &partition, 1, &image, &mut found);
+        assert!(!found.is_empty(), "{partition:?}");
+        assert!(checks(&found).iter().all(|check| *check == "wrong-in-sync-set"));
+    }
+    let mut found = Found::new();
+    check_partition(NAME, &partition(&[1, 2], &[], &[1], None), 1, &image, &mut found);
+    assert!(found.is_empty());
+}
+
+/// Commands, one after the other.
+#[derive(Default)]
+struct History {
+    state: State,
+    index: u64,
+}
+
+impl History {
+    fn apply(&mut self, command: &Command) -> Outcome {
+        self.index += 1;
+        self.state.apply(self.index, command).outcome
+    }
+
+    fn image(&self) -> Arc<Image> {
+        Arc::new((**self.state.image()).clone())
+    }
+
+    /// A broker registers, with a disk of its own, and takes part.
+    fn register(&mut self, broker: BrokerId) -> BrokerGuard {
+        let number = u8::try_from(broker.get()).unwrap();
+        let port = HostPort::new("localhost", 1);
+        let registered = self.apply(&Command::RegisterBroker(RegisterBroker {
+            broker,
+            incarnation: Uuid([u8::try_from(self.index).unwrap(); 16]),
+            directory: Uuid([number; 16]),
+            clean: true,
+            kafka: port.clone(),
+            cluster: port,
+            rack: None,
+            features: FeatureRange::OURS,
+            at: WallMs(1),
+        }));
+        let Outcome::BrokerRegistered { epoch } = registered else {
+            panic!("{registered:?}")
+        };
+        let guard = BrokerGuard { broker, epoch };
+        self.apply(&Command::UnfenceBroker(guard));
+        guard
+    }
+
+    /// Two brokers, and a topic that both have; `flush` is its `flush.messages`.
+    fn with_a_topic_of_both(flush: Option<&str>) -> (Self, [BrokerGuard; 2]) {
+        let mut history = Self::default();
+        let brokers = [1, 2].map(|id| history.register(BrokerId(id)));
+        let created = history.apply(&Command::CreateTopic(CreateTopic {
+            id: Uuid([9; 16]),
+            name: "orders".into(),
+            placement: Placement::Manual(vec![ids(&[1, 2])]),
+            configs: flush
+                .into_iter()
+                .map(|count| ("flush.messages".into(), count.into()))
+                .collect(),
+            at: WallMs(1),
+        }));
+        assert!(!matches!(created, Outcome::Refused(_)), "{created:?}");
+        (history, brokers)
+    }
+}
+
+/// What a watcher finds that is shown these, one after the other.
+fn watched(images: &[Arc<Image>]) -> Vec<&'static str> {
+    let (mut watch, mut found) = (MetadataWatch::default(), Found::new());
+    for image in images {
+        watch.follow(image.clone(), &mut found);
+    }
+    checks(&found)
+}
+
+/// Does what changes nothing.
+fn idle(history: &mut History) {
+    history.apply(&Command::DeleteTopic {
+        topic: Uuid([77; 16]),
+    });
+}
+
+#[test]
+fn the_same_commands_make_the_same_metadata() {
+    let (one, _) = History::with_a_topic_of_both(None);
+    let (same, _) = History::with_a_topic_of_both(None);
+    let (other, _) = History::with_a_topic_of_both(Some("100"));
+    assert!(watched(&[one.image(), same.image()]).is_empty());
+    assert_eq!(watched(&[one.image(), other.image()]), ["metadata-differs"]);
+}
+
+#[test]
+fn epochs_of_partitions_grow_with_every_change() {
+    let (mut history, [first, _]) = History::with_a_topic_of_both(None);
+    let (mut another, _) = History::with_a_topic_of_both(None);
+    let before = history.image();
+    history.apply(&Command::FenceBroker(first));
+    assert!(watched(&[before, history.image()]).is_empty());
+    // Of the second history nobody has lost its place: as if the epochs of the first had gone back.
+    idle(&mut another);
+    idle(&mut another);
+    assert_eq!(watched(&[history.image(), another.image()]), ["epochs-must-grow"]);
+}
+
+#[test]
+fn epochs_of_brokers_grow() {
+    let mut history = History::default();
+    history.register(BrokerId(1));
+    let mut another = History::default();
+    another.register(BrokerId(1));
+    let before = history.image();
+    history.register(BrokerId(1));
+    assert!(watched(&[before, history.image()]).is_empty());
+    for _ in 0..4 {
+        idle(&mut another);
+    }
+    assert_eq!(
+        watched(&[history.image(), another.image()]),
+        ["broker-epoch-went-back"]
+    );
+}
+
+#[test]
+fn what_a_node_knows_of_the_quorum_never_becomes_less() {
+    let known = |index, term, committed| Known {
+        index,
+        term,
+        committed,
+    };
+    let judged = |now: Known| {
+        let mut found = Found::new();
+        check_known(0, &known(7, 3, 8), &now, &mut found);
+        checks(&found)
+    };
+    assert!(judged(known(7, 3, 8)).is_empty() && judged(known(8, 4, 9)).is_empty());
+    for less in [known(6, 3, 8), known(7, 2, 8), known(7, 3, 7)] {
+        assert_eq!(judged(less), ["quorum-went-back"]);
+    }
+}
+
+#[test]
+fn a_copy_that_may_lack_records_does_not_count() {
+    let found = |image: &Image, wiped, crashed| {
+        let mut found = Found::new();
+        check_registration(BrokerId(2), wiped, crashed, (image, image), &mut found);
+        checks(&found)
+    };
+    let image = |flush| History::with_a_topic_of_both(flush).0.image();
+    let durable = image(None);
+    assert_eq!(found(&durable, true, false), ["lost-copy-counts"]);
+    assert!(found(&durable, false, true).is_empty());
+    let written = image(Some("100"));
+    assert_eq!(found(&written, false, true), ["lost-copy-counts"]);
+    assert!(found(&written, false, false).is_empty());
+}
+
+fn status(node: i32, role: Role, (term, leader): (u64, i32), (last, committed): (u64, u64)) -> QuorumStatus {
+    QuorumStatus {
+        node_id: BrokerId(node),
+        role,
+        term,
+        leader: Some(BrokerId(leader)),
+        leader_contact: None,
+        last_log_index: last,
+        committed_index: committed,
+        applied_index: committed,
+        snapshot_index: 0,
+        purged_index: 0,
+        members: (1..=4).map(|id| member(id, id <= 3)).collect(),
+    }
+}
+
+fn member(id: i32, voter: bool) -> MemberStatus {
+    MemberStatus {
+        id: BrokerId(id),
+        addr: String::new(),
+        directory: Uuid::ZERO,
+        note: String::new(),
+        voter,
+        matched_index: None,
+        last_contact: None,
+    }
+}
+
+fn quorum_finds(quorum: &mut QuorumWatch, news: QuorumStatus, durable: [(u64, u64); 3]) -> Vec<&'static str> {
+    let durable = durable.map(|(term, last_index)| Durable { term, last_index });
+    // Of four nodes, the last does not vote: what it has makes no majority.
+    let observer = Durable {
+        term: 9,
+        last_index: 9,
+    };
+    let durable = [&durable[..], &[observer]].concat();
+    let mut found = Found::new();
+    quorum.look(&[news], &durable, &mut found);
+    checks(&found)
+}
+
+#[test]
+fn one_leads_the_quorum_in_a_term_and_has_everything() {
+    let mut quorum = QuorumWatch::default();
+    // The first does not know yet that a vote above its own was given.
+    for node in [2, 3, 2] {
+        let healthy = status(node, Role::Leader, (3, node), (9, 8));
+        assert!(quorum_finds(&mut quorum, healthy, [(3, 9), (3, 8), (3, 9)]).is_empty());
+    }
+    let second = status(1, Role::Leader, (3, 1), (9, 8));
+    assert_eq!(
+        quorum_finds(&mut quorum, second, [(3, 9), (3, 8), (3, 2)]),
+        ["two-controllers"]
+    );
+    let incomplete = status(3, Role::Leader, (4, 3), (7, 7));
+    assert_eq!(
+        quorum_finds(&mut quorum, incomplete, [(3, 9), (3, 8), (4, 7)]),
+        ["incomplete-controller"]
+    );
+}
+
+#[test]
+fn votes_and_entries_are_durable_before_they_count() {
+    let mut quorum = QuorumWatch::default();
+    let follower = status(2, Role::Follower, (3, 1), (9, 8));
+    assert_eq!(
+        quorum_finds(&mut quorum, follower.clone(), [(3, 9), (2, 8), (3, 2)]),
+        ["vote-before-durable"]
+    );
+    let mut quorum = QuorumWatch::default();
+    assert_eq!(
+        quorum_finds(&mut quorum, follower, [(3, 9), (3, 7), (3, 2)]),
+        ["entry-committed-before-durable"]
+    );
+}
+
+#[test]
+fn who_hears_nobody_begins_no_term() {
+    let mut quorum = QuorumWatch::default();
+    let mut found = Found::new();
+    for (now_ms, term) in [(0, Some(4)), (500, Some(5)), (2_000, Some(5)), (3_000, None)] {
+        quorum.look_at_deaf(1, term, now_ms, &mut found);
+    }
+    assert!(found.is_empty(), "{found:?}");
+    for (now_ms, term) in [(4_000, Some(5)), (6_000, Some(5)), (7_000, Some(6))] {
+        quorum.look_at_deaf(1, term, now_ms, &mut found);
+    }
+    assert_eq!(checks(&found), ["needless-term"]);
+}
+
+#[test]
+fn who_has_lost_its_disk_has_no_vote() {
+    const LOST: usize = 2;
+    let on_disk = |term, last_index| Durable { term, last_index };
+    // The third voter is known by a directory, or by another one, and its disk has this.
+    let found = |directory: u8, on_new_disk| {
+        let mut quorum = QuorumWatch::default();
+        let known = |directory: u8| {
+            let mut status = status(1, Role::Leader, (3, 1), (9, 8));
+            status.members[LOST].directory = Uuid([directory; 16]);
+            vec![(0, status)]
+        };
+        let durable = [on_disk(3, 9), on_disk(3, 9), on_disk(3, 9), on_disk(0, 0)];
+        let mut found = Found::new();
+        quorum.look(&[known(5)[0].1.clone()], &durable, &mut found);
+        assert!(quorum.on_lost(LOST, on_disk(3, 9), &known(5)));
+        let durable = [on_disk(3, 9), on_disk(3, 9), on_new_disk];
+        quorum.check_lost(&known(directory), &durable, &mut found);
+        // Of each disk it is told once.
+        quorum.check_lost(&known(directory), &durable, &mut found);
+        checks(&found)
+    };
+    assert!(found(5, on_disk(0, 0)).is_empty());
+    assert_eq!(found(5, on_disk(4, 0)), ["lost-vote-counts"]);
+    assert_eq!(found(5, on_disk(0, 2)), ["lost-vote-counts"]);
+    // The operator has given the vote to the new disk.
+    assert!(found(6, on_disk(4, 9)).is_empty());
+}
+
+#[test]
+fn what_was_durable_on_a_lost_disk_was_promised_rightly() {
+    let mut quorum = QuorumWatch::default();
+    let follower = status(2, Role::Follower, (3, 1), (9, 7));
+    assert!(quorum_finds(&mut quorum, follower, [(3, 9), (3, 7), (3, 2)]).is_empty());
+    let durable = Durable {
+        term: 3,
+        last_index: 9,
+    };
+    let known = [(1, status(2, Role::Follower, (3, 1), (9, 7)))];
+    assert!(quorum.on_lost(0, durable, &known));
+    let next = status(2, Role::Follower, (3, 1), (9, 8));
+    assert!(quorum_finds(&mut quorum, next, [(0, 0), (3, 9), (3, 2)]).is_empty());
+}
