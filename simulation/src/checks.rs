@@ -53,14 +53,20 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "broken-answer",
         Nowhere("the client's own decoder judges, and the broker has no second encoder that could be wrong"),
     ),
-    ("broken-records", Planted("sums-not-compared")),
+    (
+        "broken-records",
+        By("records_that_are_not_what_was_written_are_not_served"),
+    ),
     ("refused-record", Planted("pipelined-batch-overtakes")),
     ("zombie-producer", By("a_producer_whose_epoch_is_over_is_told_so")),
     ("zombie-sync", By("an_earlier_generation_is_given_nothing")),
     ("resurrected-record", By("nothing_of_a_former_life_is_read")),
     ("reborn-record-changed", By("nothing_of_a_former_life_is_read")),
     ("partitions-undone", By("partitions_that_were_acknowledged_stay")),
-    ("not-serving", Planted("full-disk-keeps-office")),
+    (
+        "not-serving",
+        Nowhere("what is not whole is told first: this is the same wait, of a client that asks"),
+    ),
     // What is promised at the moment of an answer (`oracle`).
     (
         "acknowledged-before-durable",
@@ -219,7 +225,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         By("a_line_that_no_disk_explains_is_unexpected_whatever_the_disks_do"),
     ),
     // What must come true.
-    ("core-does-not-serve", Planted("deaf-broker-is-not-fenced")),
+    ("core-does-not-serve", Planted("full-disk-keeps-office")),
     ("not-whole", Planted("repairs-wait-for-each-other")),
     (
         "stuck",

@@ -8,7 +8,8 @@ use skerry_log::{PartitionIdentity, Recovered, Shutdown};
 use skerry_metadata_state::Image;
 use skerry_types::{Offset, PartitionIndex, TopicPartition};
 
-use super::{HIGH_WATERMARKS, Opening, Partitions, RECOVERY_POINTS};
+use super::checkpoints::CheckpointFile;
+use super::{Opening, Partitions};
 use crate::broker::Broker;
 use crate::partition::Partition;
 
@@ -104,8 +105,8 @@ impl Partitions {
             checkpoints.recovery_points.remove(name);
             checkpoints.high_watermarks.remove(name);
         }
-        self.write(RECOVERY_POINTS).await?;
-        self.write(HIGH_WATERMARKS).await
+        self.write(CheckpointFile::RecoveryPoints).await?;
+        self.write(CheckpointFile::HighWatermarks).await
     }
 
     /// A damaged copy that an earlier start has set aside.

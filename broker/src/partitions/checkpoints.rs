@@ -7,6 +7,34 @@ use skerry_types::{Offset, TopicPartition};
 
 use super::{CLEANED, HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS};
 
+/// One of the checkpoint files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckpointFile {
+    RecoveryPoints,
+    LogStarts,
+    Cleaned,
+    HighWatermarks,
+}
+
+impl CheckpointFile {
+    pub(super) const ALL: [Self; 4] = [
+        Self::RecoveryPoints,
+        Self::LogStarts,
+        Self::Cleaned,
+        Self::HighWatermarks,
+    ];
+
+    /// Its name in the folder of the logs.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::RecoveryPoints => RECOVERY_POINTS,
+            Self::LogStarts => LOG_STARTS,
+            Self::Cleaned => CLEANED,
+            Self::HighWatermarks => HIGH_WATERMARKS,
+        }
+    }
+}
+
 /// What the checkpoint files say.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
@@ -21,20 +49,30 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The files, and the lines of each.
-    pub(super) fn files(&mut self) -> [(&'static str, &mut BTreeMap<TopicPartition, Offset>); 4] {
+    /// The lines of one file.
+    pub(super) const fn lines(&self, file: CheckpointFile) -> &BTreeMap<TopicPartition, Offset> {
+        match file {
+            CheckpointFile::RecoveryPoints => &self.recovery_points,
+            CheckpointFile::LogStarts => &self.log_starts,
+            CheckpointFile::Cleaned => &self.cleaned,
+            CheckpointFile::HighWatermarks => &self.high_watermarks,
+        }
+    }
+
+    /// The lines of all files.
+    pub(super) const fn all_lines(&mut self) -> [&mut BTreeMap<TopicPartition, Offset>; 4] {
         [
-            (RECOVERY_POINTS, &mut self.recovery_points),
-            (LOG_STARTS, &mut self.log_starts),
-            (CLEANED, &mut self.cleaned),
-            (HIGH_WATERMARKS, &mut self.high_watermarks),
+            &mut self.recovery_points,
+            &mut self.log_starts,
+            &mut self.cleaned,
+            &mut self.high_watermarks,
         ]
     }
 
     /// Drops the lines of a partition that is gone.
     pub(super) fn forget(&mut self, name: &TopicPartition) {
-        let lines = self.files().into_iter();
-        let dropped = lines.filter_map(|(_, lines)| lines.remove(name)).count();
+        let lines = self.all_lines().into_iter();
+        let dropped = lines.filter_map(|lines| lines.remove(name)).count();
         if dropped > 0 {
             self.leftover.insert(name.clone());
         }
@@ -52,8 +90,8 @@ impl Checkpoints {
 
     /// Drops the lines of partitions that have no folder.
     pub(super) fn keep_those_in(&mut self, folders: &BTreeSet<String>) {
-        let lines = self.files().into_iter();
-        let names: BTreeSet<TopicPartition> = lines.flat_map(|(_, lines)| lines.keys().cloned()).collect();
+        let lines = self.all_lines().into_iter();
+        let names: BTreeSet<TopicPartition> = lines.flat_map(|lines| lines.keys().cloned()).collect();
         for name in names.iter().filter(|name| !folders.contains(&name.to_string())) {
             self.forget(name);
         }

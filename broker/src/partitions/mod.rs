@@ -21,7 +21,7 @@ use skerry_types::{
     reached,
 };
 
-use self::checkpoints::Checkpoints;
+use self::checkpoints::{CheckpointFile, Checkpoints};
 use crate::flusher::FlushQueue;
 use crate::graves::Graves;
 use crate::partition::{Assigned, Assignment, Partition, PartitionSettings};
@@ -617,7 +617,7 @@ impl Partitions {
     /// The disk's.
     pub async fn save_log_start(&self, name: &TopicPartition, log_start: Offset) -> io::Result<()> {
         self.checkpoints.lock().log_starts.insert(name.clone(), log_start);
-        self.write(LOG_STARTS).await
+        self.write(CheckpointFile::LogStarts).await
     }
 
     /// Makes checkpoints durable before logs are cut: those of `lowered` say no more than what stays, those of `raised`
@@ -636,7 +636,7 @@ impl Partitions {
             let claims_more = lowered
                 .iter()
                 .any(|(name, limit)| high_watermarks.get(name).is_some_and(|known| known > limit));
-            for (_, offsets) in checkpoints.files() {
+            for offsets in checkpoints.all_lines() {
                 for (name, limit) in lowered {
                     if let Some(offset) = offsets.get_mut(name) {
                         *offset = (*offset).min(*limit);
@@ -649,13 +649,13 @@ impl Partitions {
         };
         // What was given up is not missed at the next start.
         if claims_more {
-            self.write(HIGH_WATERMARKS).await?;
+            self.write(CheckpointFile::HighWatermarks).await?;
         }
         if !lowered.is_empty() {
-            self.write(RECOVERY_POINTS).await?;
-            self.write(CLEANED).await?;
+            self.write(CheckpointFile::RecoveryPoints).await?;
+            self.write(CheckpointFile::Cleaned).await?;
         }
-        self.write(LOG_STARTS).await
+        self.write(CheckpointFile::LogStarts).await
     }
 
     /// Makes sure, durably, that no checkpoint speaks of an earlier partition of this name. Costs nothing where there was
@@ -667,7 +667,7 @@ impl Partitions {
         reached("partition-of-an-earlier-name");
         // Of all that are gone by now: for the next of them it is done.
         let dropped = std::mem::take(&mut self.checkpoints.lock().leftover);
-        for file in [RECOVERY_POINTS, LOG_STARTS, CLEANED, HIGH_WATERMARKS] {
+        for file in CheckpointFile::ALL {
             if let Err(error) = self.write(file).await {
                 self.checkpoints.lock().leftover.extend(dropped);
                 return Err(error);
@@ -684,7 +684,7 @@ impl Partitions {
         if !self.look_at_high_watermarks() {
             return Ok(());
         }
-        self.write(HIGH_WATERMARKS).await
+        self.write(CheckpointFile::HighWatermarks).await
     }
 
     fn look_at_high_watermarks(&self) -> bool {
@@ -711,9 +711,9 @@ impl Partitions {
     /// The disk's.
     pub async fn save_checkpoints(&self) -> io::Result<()> {
         self.look_at_logs();
-        self.write(RECOVERY_POINTS).await?;
-        self.write(LOG_STARTS).await?;
-        self.write(CLEANED).await
+        self.write(CheckpointFile::RecoveryPoints).await?;
+        self.write(CheckpointFile::LogStarts).await?;
+        self.write(CheckpointFile::Cleaned).await
     }
 
     /// Brings the checkpoints up to date. Under one lock all along: a partition that is deleted meanwhile is either not
@@ -737,15 +737,13 @@ impl Partitions {
         }
     }
 
-    async fn write(&self, file: &'static str) -> io::Result<()> {
+    async fn write(&self, file: CheckpointFile) -> io::Result<()> {
         let _one_at_a_time = self.writing.lock().await;
-        let known = |(name, lines): (_, &mut BTreeMap<_, _>)| (name == file).then(|| lines.clone());
-        let offsets = self.checkpoints.lock().files().into_iter().find_map(known);
-        let offsets: BTreeMap<TopicPartition, Offset> = offsets.unwrap_or_default();
-        let (disk, path) = (self.env.disk.clone(), self.log_dir.join(file));
+        let lines = self.checkpoints.lock().lines(file).clone();
+        let (disk, path) = (self.env.disk.clone(), self.log_dir.join(file.name()));
         self.env
             .tasks
-            .run_blocking(move || checkpoint::write(&*disk, &path, &offsets))
+            .run_blocking(move || checkpoint::write(&*disk, &path, &lines))
             .await
     }
 

@@ -11,6 +11,7 @@ use skerry_client::ResponseError;
 use uuid::Uuid;
 
 use super::{Client, Failure, TOPICS, To, error_name, key, pick, topic_name};
+use crate::invariants::Found;
 use crate::process::ALONE;
 use crate::record;
 use skerry_checker::history::{Op, Outcome, Value};
@@ -295,14 +296,10 @@ fn digest(
                     let partition = key(&name, place.1);
                     let excused =
                         rotten.may_be_sent(&partition) || rotten.is(ALONE, &partition) && client.is_alone();
-                    if !excused {
-                        client.shared.violation(
-                            "broken-records",
-                            format!(
-                                "{} reads {}-{} from {}: {why}",
-                                client.name, name, place.1, position.next
-                            ),
-                        );
+                    for (check, message) in judge_records(&why, excused) {
+                        let from = position.next;
+                        let message = format!("{} reads {partition} from {from}: {message}", client.name);
+                        client.shared.violation(check, message);
                     }
                 }
             }
@@ -350,6 +347,14 @@ pub(super) fn read(partition: &PartitionData, from: i64) -> Result<Vec<(i64, Val
     }
     let records = partition.records.as_deref().unwrap_or_default();
     record::values(records, from).map_err(Bad::Records)
+}
+
+/// Records that fail their sums, or are none, are served only where no copy that could be read has better ones.
+fn judge_records(why: &str, excused: bool) -> Found {
+    if excused {
+        return Found::new();
+    }
+    vec![("broken-records", why.to_owned())]
 }
 
 /// The leader epoch of the last batch of an answer.
@@ -403,5 +408,29 @@ pub(super) async fn list_ends(mut client: Client) {
         };
         client.complete(id, outcome);
         client.pause(400).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Identity;
+
+    #[test]
+    fn records_that_are_not_what_was_written_are_not_served() {
+        let sent = [Value {
+            producer: 1,
+            serial: 2,
+        }];
+        let whole = record::encode(&sent, Identity::NONE, 77, 10).to_vec();
+        let answer = |records: Vec<u8>| PartitionData::default().with_records(Some(records.into()));
+        assert!(read(&answer(whole.clone()), 0).is_ok_and(|records| records == [(0, sent[0])]));
+        let mut damaged = whole;
+        *damaged.last_mut().unwrap() ^= 1;
+        let Err(Bad::Records(why)) = read(&answer(damaged), 0) else {
+            panic!("its sum fails")
+        };
+        assert_eq!(judge_records(&why, false)[0].0, "broken-records");
+        assert!(judge_records(&why, true).is_empty());
     }
 }
