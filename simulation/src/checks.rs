@@ -82,6 +82,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "commit-before-durable",
         By("a_commit_is_durable_before_it_is_answered"),
     ),
+    ("metadata-without-brokers", By("metadata_names_brokers")),
     // The replicas of a partition (`invariants`).
     ("committed-changed", By("committed_records_stay_as_they_were")),
     ("committed-missing", By("a_replica_has_what_it_says_is_committed")),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::BytesMut;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -14,8 +15,8 @@ use kafka_protocol::messages::offset_commit_response::{
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, GroupId, OffsetCommitRequest, OffsetCommitResponse, ProduceRequest,
-    ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+    FetchRequest, FetchResponse, GroupId, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use skerry_coordinator::records::{OffsetCommitValue, RecordKey};
@@ -35,6 +36,7 @@ const LOG: &str = "/data/log/orders-0";
 const PRODUCE: i16 = 12;
 const FETCH: i16 = 12;
 const COMMIT: i16 = 9;
+const METADATA: i16 = 12;
 
 /// A leader with one follower: acks=all takes both disks.
 struct Pair {
@@ -146,6 +148,11 @@ impl Pair {
             .with_partitions(vec![OffsetCommitResponsePartition::default()]);
         let answer = OffsetCommitResponse::default().with_topics(vec![topic]);
         self.call(ApiKey::OffsetCommit, COMMIT, &request, &answer)
+    }
+
+    /// A client asks for the metadata, and is answered this.
+    fn names(&mut self, answer: &MetadataResponse) -> Vec<&'static str> {
+        self.call(ApiKey::Metadata, METADATA, &MetadataRequest::default(), answer)
     }
 
     /// The follower sets its copy aside, as a broker does where it is damaged, and begins an empty one.
@@ -295,4 +302,16 @@ fn a_commit_is_durable_before_it_is_answered() {
         );
         assert_eq!(pair.commits(), expected);
     }
+}
+
+#[test]
+fn metadata_names_brokers() {
+    let mut pair = Pair::new();
+    let broker = MetadataResponseBroker::default();
+    let named = MetadataResponse::default().with_brokers(vec![broker]);
+    assert_eq!(pair.names(&named), NONE);
+    assert_eq!(
+        pair.names(&MetadataResponse::default()),
+        ["metadata-without-brokers"]
+    );
 }
