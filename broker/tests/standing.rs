@@ -4,16 +4,30 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::{Cluster, PATIENCE, produce};
+use cluster::{Cluster, PATIENCE, produce, produce_batch};
 use skerry_client::ResponseError;
 use skerry_client::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use skerry_client::messages::{ListOffsetsRequest, TopicName};
 use skerry_client::protocol::StrBytes;
 use skerry_env::Env;
+use skerry_log::batch::{BatchBuilder, Compression};
+use skerry_types::{ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs};
 
 const NOT_LEADER: i16 = ResponseError::NotLeaderOrFollower.code();
+const OUT_OF_ORDER: i16 = ResponseError::OutOfOrderSequenceNumber.code();
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+
+/// A record of producer 7, whose sequence is `sequence`.
+fn of_a_producer(sequence: i32) -> bytes::Bytes {
+    let producer = ProducerIdentity {
+        id: ProducerId(7),
+        epoch: ProducerEpoch(0),
+    };
+    let mut batch = BatchBuilder::new(Compression::None).producer(producer, Sequence(sequence));
+    batch.push(WallMs(1_700_000_000_000), None, Some(b"value"), &[]);
+    batch.build()
+}
 
 /// The error code and the offset.
 async fn list(cluster: &Cluster, id: i32, topic: &str, timestamp: i64) -> (i16, i64) {
@@ -45,7 +59,13 @@ async fn a_leader_that_is_cut_off_says_nothing_that_may_be_old() {
         .create("t", &[1, 2, 3], &[("min.insync.replicas", "2")])
         .await;
     cluster.create("alone", &[1], &[]).await;
-    cluster.produce_many(1, "t", 5, 100).await;
+    cluster.produce_many(1, "t", 4, 100).await;
+    let writer = cluster.connect(1).await;
+    assert_eq!(produce_batch(&writer, "t", -1, of_a_producer(0)).await, (0, 4));
+    assert_eq!(
+        produce_batch(&writer, "t", -1, of_a_producer(9)).await,
+        (OUT_OF_ORDER, -1)
+    );
     cluster.produce_many(1, "alone", 3, 100).await;
     cluster
         .until("the controller vouches for it", |cluster| stands(cluster, 1))
@@ -56,14 +76,17 @@ async fn a_leader_that_is_cut_off_says_nothing_that_may_be_old() {
     let waiting = cluster.connect(1).await;
     cluster.kill(2);
     cluster.kill(3);
-    let (waited, _) = produce(&waiting, "t", -1, 100).await;
+    let ((waited, _), gap) = tokio::join!(produce(&waiting, "t", -1, 100), async {
+        cluster
+            .until("the controller's promise has run out", |cluster| {
+                !stands(cluster, 1)
+            })
+            .await;
+        produce_batch(&writer, "t", -1, of_a_producer(9)).await
+    });
     assert_eq!(waited, NOT_LEADER, "it is told to look elsewhere, and not kept");
-
-    cluster
-        .until("the controller's promise has run out", |cluster| {
-            !stands(cluster, 1)
-        })
-        .await;
+    // What is missing here may be in the log of another leader by now.
+    assert_eq!(gap, (NOT_LEADER, -1));
     assert_eq!(list(&cluster, 1, "t", LATEST).await, (NOT_LEADER, -1));
     assert_eq!(list(&cluster, 1, "t", 0).await, (NOT_LEADER, -1));
     assert_eq!(list(&cluster, 1, "t", EARLIEST).await, (0, 0));

@@ -116,6 +116,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "end-not-known-yet" "the end of a log is asked before a new leader knows it (KIP-207)"
     Several "broker-steps-aside" "a broker has not heard the controller for a session"
     Several "broker-is-back" "and hears it again"
+    Several "doubtful-leader-finds-a-gap" "a leader that may have been replaced lacks what a producer sent before, and does not say so"
     Several "cut-off-leader-refuses" "a leader that is cut off takes nothing"
     Several "doubtful-leader-does-not-answer" "what must be current is not answered by who may have been replaced"
 

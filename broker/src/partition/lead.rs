@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use skerry_log::{Appended, Log, ValidBatch};
+use skerry_log::{AppendError, Appended, Log, ValidBatch};
 use skerry_replica::{Leader, LeaderStart, Visibility};
 use skerry_types::{Instant, LeaderEpoch, Offset, WallMs, is_planted, reached, sometimes};
 use tokio::sync::oneshot;
@@ -52,7 +52,14 @@ impl Partition {
         if acks == Acks::All {
             leader.may_acknowledge()?;
         }
-        let appended = log.append_as_leader(batch, leader.epoch(), now)?;
+        let appended = match log.append_as_leader(batch, leader.epoch(), now) {
+            // The producer would take it for final: another leader may have what this log lacks.
+            Err(AppendError::OutOfOrderSequence { .. }) if self.is_doubtful(leader) => {
+                reached("doubtful-leader-finds-a-gap");
+                return Err(NotServing::CutOff.into());
+            }
+            appended => appended?,
+        };
         let (Appended::New {
             base,
             last,

@@ -516,9 +516,14 @@ pub async fn produce(connection: &Connection, topic: &str, acks: i16, bytes: usi
     let value = Bytes::from(vec![b'v'; bytes]);
     let record = skerry_client::Record::new(None, Some(value), WallMs(1_700_000_000_000));
     let records = skerry_client::batch::encode(&[record], Compression::None);
+    produce_batch(connection, topic, acks, records.into()).await
+}
+
+/// Sends a batch to partition 0: the error code and the base offset.
+pub async fn produce_batch(connection: &Connection, topic: &str, acks: i16, batch: Bytes) -> (i16, i64) {
     let data = PartitionProduceData::default()
         .with_index(0)
-        .with_records(Some(records.into()));
+        .with_records(Some(batch));
     let of_topic = TopicProduceData::default()
         .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
         .with_partition_data(vec![data]);
