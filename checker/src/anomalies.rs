@@ -374,16 +374,56 @@ fn stale_ends() {
     assert_eq!(bad.sent(1, 0, 4).list_end(4).checks(), ["end-went-back"]);
     let mut good = new();
     assert_eq!(good.sent(1, 0, 4).list_end(5).checks(), LEGAL);
-    // Asked before it was known; or of one that does not know yet that it was replaced.
+    // A new leader that does not know yet where the log ends says so (KIP-207).
+    let mut bad = new();
+    bad.history.note(0, Note::SeveralNodes);
+    assert_eq!(bad.sent(1, 0, 4).list_end(4).checks(), ["end-went-back"]);
+    // Asked before it was known.
     let mut good = new();
     let id = good.history.invoke(0, "a", Op::ListEnd { key: "t-0".into() });
     good.at = 1;
     good.sent(1, 0, 4);
     good.history.complete(9, "a", id, Outcome::Offset { offset: 0 });
     assert_eq!(good.checks(), LEGAL);
-    let mut good = new();
-    good.history.note(0, Note::SeveralNodes);
-    assert_eq!(good.sent(1, 0, 4).list_end(4).checks(), LEGAL);
+    // Beyond the contract, what was known is lost while somebody asks.
+    for (from, verdict) in [(4, &["end-went-back"][..]), (3, &LEGAL)] {
+        let mut lost = new();
+        lost.sent(1, 0, 4);
+        let id = lost
+            .history
+            .invoke(lost.at, "a", Op::ListEnd { key: "t-0".into() });
+        let key = "t-0".into();
+        lost.history.note(lost.at, Note::Lost { key, from });
+        lost.history
+            .complete(lost.at, "a", id, Outcome::Offset { offset: 3 });
+        assert_eq!(lost.checks(), verdict);
+    }
+}
+
+/// What readers are told of the end lags behind a new leader's election: it hears from its followers what is committed.
+#[test]
+fn watermarks_that_lag() {
+    for (nodes, verdict) in [(1, &["high-watermark-went-back"][..]), (3, &LEGAL)] {
+        let mut writer = new();
+        if nodes > 1 {
+            writer.history.note(0, Note::SeveralNodes);
+        }
+        writer.sent(1, 0, 0);
+        for (session, high_watermark) in [(1, 1), (2, 0)] {
+            let (key, from) = ("t-0".into(), 0);
+            let told = Outcome::Polled {
+                records: if high_watermark > 0 {
+                    records(&[(0, (1, 0))])
+                } else {
+                    vec![]
+                },
+                high_watermark,
+                log_start: 0,
+            };
+            writer.op(Op::Poll { key, session, from }, told);
+        }
+        assert_eq!(writer.checks(), verdict, "{nodes} nodes");
+    }
 }
 
 fn join(writer: &mut Writer, generation: i32) {

@@ -39,11 +39,20 @@ pub(crate) struct Sweep<'a> {
     pub(crate) partitions: Vec<Partition>,
     pub(crate) records: Records,
     pub(crate) early: Vec<Early>,
-    /// What was known of its partition when an operation was invoked: where it ends, the high watermark.
-    known: Vec<(i64, i64)>,
+    /// What was known of its partition when an operation was invoked.
+    known: Vec<Known>,
     /// What each session of a client read last of a partition.
     read_up_to: BTreeMap<(u32, u64, u32), i64>,
     several_nodes: bool,
+}
+
+/// What had been told of a partition at some moment.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    key: u32,
+    /// It ends here, or later.
+    end: i64,
+    high_watermark: i64,
 }
 
 /// What a read brought: records, the high watermark and the log's start.
@@ -55,7 +64,7 @@ struct Read<'a> {
 
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
     let mut sweep = Sweep {
-        known: vec![(0, 0); operations.all.len()],
+        known: vec![Known::default(); operations.all.len()],
         ..Sweep::default()
     };
     for step in &operations.steps {
@@ -99,7 +108,11 @@ impl<'a> Sweep<'a> {
         let several_nodes = self.several_nodes;
         let partition = self.at(key);
         let floor = partition.floor;
-        let known = (floor, partition.high_watermark);
+        let known = Known {
+            key,
+            end: floor,
+            high_watermark: partition.high_watermark,
+        };
         if let Op::Send {
             values,
             idempotent,
@@ -161,11 +174,12 @@ impl<'a> Sweep<'a> {
                     high_watermark: *high_watermark,
                     log_start: *log_start,
                 };
-                self.polled(operation, self.known[index].1, at, &read, verdict);
+                self.polled(operation, self.known[index].high_watermark, at, &read, verdict);
             }
             (Op::ListEnd { key }, Outcome::Offset { offset }) => {
-                let known = self.known[index].0;
-                if *offset < known && !self.several_nodes {
+                // A new leader refuses until it knows where the log ends (KIP-207), and who may have been replaced does too.
+                let known = self.known[index].end;
+                if *offset < known {
                     verdict.add("end-went-back", || {
                         format!(
                             "{key} ended at {known} or later for somebody before {}, and at {offset} for {} at {}",
@@ -255,6 +269,7 @@ impl<'a> Sweep<'a> {
             self.at(index).final_end = Some(end.max(read.high_watermark));
         }
         self.note_records(index, operation, at, read.records, verdict);
+        // A new leader's high watermark may lag: it learns what is committed from its followers.
         if read.high_watermark < known && !self.several_nodes {
             verdict.add("high-watermark-went-back", || {
                 format!(
@@ -330,6 +345,10 @@ impl<'a> Sweep<'a> {
         partition.covered.forget_from(from);
         partition.floor = partition.floor.min(from);
         partition.high_watermark = partition.high_watermark.min(from);
+        for known in self.known.iter_mut().filter(|known| known.key == key) {
+            known.end = known.end.min(from);
+            known.high_watermark = known.high_watermark.min(from);
+        }
         self.read_up_to
             .retain(|(_, _, read), last| *read != key || *last < from);
         for written in self.records.iter_mut().filter(|written| written.key == key) {
