@@ -245,8 +245,12 @@ impl Ghost {
             ));
         }
         let newest = self.leaders.last_key_value().map(|(epoch, _)| *epoch);
-        if self.gives_up && newest == Some(epoch.get()) && look.log_end.get() < self.end {
-            return self.forget_from(look.log_end.get());
+        if self.gives_up && newest == Some(epoch.get()) {
+            let from = self.parts_from(node, look);
+            if from < self.end {
+                self.forget_from(from);
+            }
+            return;
         }
         if newest == Some(epoch.get()) && look.log_end.get() < self.end {
             found.push((
@@ -261,6 +265,20 @@ impl Ghost {
                 ),
             ));
         }
+    }
+
+    /// Up to where a log holds what was committed: it may be shorter, and it may have gone on otherwise.
+    fn parts_from(&self, node: usize, look: &Look) -> i64 {
+        let (start, end) = (look.log_start.get(), look.log_end.get());
+        let held: BTreeMap<i64, (i64, u32)> = self.replicas[node]
+            .mirror
+            .between(start, end)
+            .map(|mark| (mark.base, (mark.end, mark.crc)))
+            .collect();
+        let is_missing =
+            |mark: &&Mark| mark.end > start && held.get(&mark.base) != Some(&(mark.end, mark.crc));
+        let first = self.committed.values().find(is_missing);
+        first.map_or(end, |mark| mark.base.min(end))
     }
 
     /// What was committed from here on is lost.
