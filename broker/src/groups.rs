@@ -94,6 +94,11 @@ enum Message {
         partition: i32,
         term: u64,
     },
+    /// What was read is not there any more: all is read again.
+    LoadAgain {
+        partition: i32,
+        term: u64,
+    },
     TopicsDeleted(BTreeSet<Arc<str>>),
     Settings(GroupSettings),
     Stop,
@@ -427,6 +432,7 @@ impl Driver {
                 let _ = taken.send(());
             }
             Message::LoadFinished { partition, term } => self.finish_loading(partition, term),
+            Message::LoadAgain { partition, term } => self.load_again(partition, term),
             Message::TopicsDeleted(names) => {
                 let now = self.now();
                 self.for_each_shard(|shard| {
@@ -571,6 +577,24 @@ impl Driver {
         );
         if empty {
             self.finish_loading(partition, term);
+        }
+    }
+
+    /// Forgets what was read of a partition, and reads it from its start.
+    fn load_again(&mut self, partition: i32, term: u64) {
+        let Some(shard) = self.shard_of(partition, term) else {
+            return;
+        };
+        let deleted = std::mem::take(&mut shard.deleted);
+        let led = Led {
+            partition,
+            epoch: shard.epoch,
+            log: shard.log.clone(),
+        };
+        self.resign(partition);
+        self.lead(led);
+        if let Some(shard) = self.shards.get_mut(&partition) {
+            shard.deleted = deleted;
         }
     }
 

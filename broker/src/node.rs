@@ -287,6 +287,10 @@ impl Start {
                 return Err(skerry_metadata::StartError::OtherCluster { found, wanted }.into());
             }
         };
+        let mut members = broker.quorum.status().members.into_iter();
+        if members.any(|member| !member.note.is_empty()) {
+            broker.partitions.keep_strays();
+        }
         let watch = broker.quorum.watch();
         let image = watch.image();
         follow(&broker, &image, &[Delta::Reset], watch.seen()).await;

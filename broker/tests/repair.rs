@@ -3,11 +3,22 @@
 mod cluster;
 
 use cluster::Cluster;
+use skerry_client::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use skerry_client::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use skerry_client::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
+use skerry_client::protocol::StrBytes;
 use skerry_env::Env;
 use skerry_env::disk::read_file;
 use skerry_metadata_state::{Command, ElectLeader, Election};
 use skerry_types::{BrokerId, PartitionIndex};
 
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+const LOADING: i16 = 14;
+const NOT_COORDINATOR: i16 = 16;
+const INVALID_TOPIC: i16 = 17;
 const KAFKA_STORAGE_ERROR: i16 = 56;
 /// In a batch's head: reads look at it.
 const MAGIC: usize = 16;
@@ -21,15 +32,19 @@ const OFTEN: [(&str, &str); 2] = [
 ];
 
 async fn whole_again(cluster: &Cluster, ids: &[i32], end: i64) {
+    whole_again_of(cluster, ids, "t", end).await;
+}
+
+async fn whole_again_of(cluster: &Cluster, ids: &[i32], topic: &str, end: i64) {
     cluster
         .until("every copy is in sync, and whole", |cluster| {
             let id = cluster.any();
-            cluster.in_sync(id, "t") == ids && ids.iter().all(|id| cluster.is_whole(*id, "t", end))
+            cluster.in_sync(id, topic) == ids && ids.iter().all(|id| cluster.is_whole(*id, topic, end))
         })
         .await;
-    let bytes = cluster.bytes(ids[0], "t", end);
+    let bytes = cluster.bytes(ids[0], topic, end);
     for id in ids {
-        assert_eq!(cluster.bytes(*id, "t", end), bytes, "node {id}");
+        assert_eq!(cluster.bytes(*id, topic, end), bytes, "node {id}");
     }
 }
 
@@ -234,4 +249,109 @@ async fn the_last_copy_is_served_as_it_is_until_another_one_is_there() {
             !cluster.health(1).notes.join("\n").contains("damaged")
         })
         .await;
+}
+
+/// Commits of a consumer without a group's members (KIP-211), asked until the coordinator answers; the error code.
+async fn commit(cluster: &Cluster, id: i32, group: &str, offset: i64) -> i16 {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(offset);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(named("t"))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    loop {
+        let connection = cluster.connect(id).await;
+        let answer = connection.call_version(&request, 7, PATIENCE).await;
+        match answer.expect("an answer").topics[0].partitions[0].error_code {
+            LOADING | NOT_COORDINATOR => Env::os().clock.sleep(AGAIN).await,
+            error => return error,
+        }
+    }
+}
+
+/// What a group has committed, or the error code.
+async fn committed(cluster: &Cluster, id: i32, group: &str) -> Result<i64, i16> {
+    let topic = OffsetFetchRequestTopic::default()
+        .with_name(named("t"))
+        .with_partition_indexes(vec![0]);
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_topics(Some(vec![topic]));
+    let answer = cluster
+        .connect(id)
+        .await
+        .call_version(&request, 5, PATIENCE)
+        .await;
+    let answer = answer.expect("an answer");
+    match answer.error_code {
+        0 => Ok(answer.topics[0].partitions[0].committed_offset),
+        error => Err(error),
+    }
+}
+
+fn named(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
+}
+
+async fn until_committed(cluster: &Cluster, id: i32, group: &str, expected: Result<i64, i16>) {
+    let env = Env::os();
+    let reached = env.clock.timeout(PATIENCE, async {
+        while committed(cluster, id, group).await != expected {
+            env.clock.sleep(AGAIN).await;
+        }
+    });
+    assert!(
+        reached.await.is_ok(),
+        "{group}: {:?}",
+        committed(cluster, id, group).await
+    );
+}
+
+/// The last copy of a partition of the groups has a record that cannot be read: nobody is told old commits, and a person goes
+/// on without what is before it.
+#[tokio::test]
+async fn groups_whose_last_copy_is_damaged_go_on_once_a_person_gives_the_damage_up() {
+    const OFFSETS: &str = "__consumer_offsets";
+    let mut cluster = Cluster::start("127.0.87", 3, &OFTEN).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster
+        .create(OFFSETS, &[1, 2], &[("cleanup.policy", "compact")])
+        .await;
+    for (group, offset) in [("a", 5), ("b", 6), ("c", 7)] {
+        assert_eq!(commit(&cluster, 1, group, offset).await, 0);
+    }
+    cluster
+        .until("node 2 has them", |cluster| cluster.ends(2, OFFSETS) == (3, 3))
+        .await;
+    // Of a log that is whole nobody deletes commits.
+    assert_eq!(
+        cluster.delete_records(1, OFFSETS, 2, 5_000).await.0,
+        INVALID_TOPIC
+    );
+    cluster.flip(2, OFFSETS, 1, PAYLOAD);
+    cluster.kill(1);
+    cluster
+        .until("the damage is found, and it is the last copy", |cluster| {
+            cluster.leader(2, OFFSETS) == Some(2)
+                && cluster.in_sync(2, OFFSETS) == [2]
+                && cluster.broker(2).metrics().damage_found.get() == 1
+        })
+        .await;
+    assert_eq!(committed(&cluster, 2, "a").await, Err(LOADING));
+    assert_eq!(committed(&cluster, 2, "c").await, Err(LOADING));
+    assert_eq!(cluster.delete_records(2, OFFSETS, 2, 5_000).await, (0, 2));
+    until_committed(&cluster, 2, "c", Ok(7)).await;
+    assert_eq!(
+        committed(&cluster, 2, "a").await,
+        Ok(-1),
+        "it was read before the damage, and is not in the log"
+    );
+    assert_eq!(commit(&cluster, 2, "b", 8).await, 0);
+    cluster.restart(1).await;
+    whole_again_of(&cluster, &[1, 2], OFFSETS, 4).await;
+    assert_eq!(cluster.broker(2).metrics().damage_found.get(), 1);
 }

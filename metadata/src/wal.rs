@@ -25,6 +25,7 @@ struct Marked {
     lens: BTreeMap<OsString, u64>,
     durable: Durable,
     syncs_fail: bool,
+    syncs_lie: bool,
     sync_failures: u64,
 }
 
@@ -54,6 +55,10 @@ impl WalMark {
     pub(crate) fn record(&self, dir: &Path, durable: Durable) -> io::Result<()> {
         let lens = wal_files(dir)?;
         let mut marked = self.0.lock();
+        if marked.syncs_lie {
+            marked.durable = durable;
+            return Ok(());
+        }
         (marked.lens, marked.durable) = (lens, durable);
         Ok(())
     }
@@ -61,6 +66,12 @@ impl WalMark {
     /// Lets every sync of the store fail, as a device does, or lets them succeed again.
     pub fn let_syncs_fail(&self, fail: bool) {
         self.0.lock().syncs_fail = fail;
+    }
+
+    /// Lets the device say of every sync that it is done, and not do it, or tell the truth again: what was written meanwhile
+    /// is gone after the next [`cut_unsynced_wal`], though [`Self::durable`] names it until the store is opened again.
+    pub fn let_syncs_lie(&self, lie: bool) {
+        self.0.lock().syncs_lie = lie;
     }
 
     /// How many syncs have failed.

@@ -249,6 +249,18 @@ pub const PLANTS: &[Planted] = &[
         "a broker keeps to itself that it cannot open its copy (KIP-858): nobody can choose another one",
     ),
     in_scenario(
+        "recovery-keeps-numbers",
+        "wiped-majority",
+        5,
+        "a recovered quorum goes on with the epochs, terms and producer ids that it knows, which the lost majority has given out",
+    ),
+    in_scenario(
+        "reverted-voter-stays-behind",
+        "lying-voter",
+        10,
+        "a voter that has less of the quorum's log than it had said is not sent what it lacks",
+    ),
+    in_scenario(
         "crashed-replica-stays-eligible",
         "kip-966",
         5,

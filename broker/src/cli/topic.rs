@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use skerry_client::admin::{ConfigChange, ConfigEntry, ConfigTarget, NewTopic};
 use skerry_client::{Client, ClusterMetadata, OffsetSpec, PartitionMetadata, ResponseError, TopicMetadata};
-use skerry_types::{BrokerId, TopicPartition};
+use skerry_types::{BrokerId, Offset, TopicPartition};
 
 use super::connect::{Connect, about_topic, error_name, no_such_topic};
 use super::failure::Failure;
@@ -31,6 +31,27 @@ pub(super) enum TopicCommand {
     Alter(AlterArgs),
     /// Delete topics with all their records
     Delete(DeleteArgs),
+    /// Delete the first records of a partition
+    #[command(
+        after_help = "Examples:\n  skerry topic delete-records orders --partition 0 --before 1200\n  \
+        skerry topic delete-records __consumer_offsets --partition 7 --before 57    where the log names it: the last copy \
+        is damaged there"
+    )]
+    DeleteRecords(DeleteRecordsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DeleteRecordsArgs {
+    /// The topic
+    name: String,
+    /// The partition's number
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    partition: i32,
+    /// The first offset that stays
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    before: i64,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 #[derive(Args, Debug)]
@@ -124,7 +145,20 @@ pub(super) async fn run(command: TopicCommand) -> Result<(), Failure> {
         TopicCommand::Describe(arguments) => describe(&arguments).await,
         TopicCommand::Alter(arguments) => alter(arguments).await,
         TopicCommand::Delete(arguments) => delete(&arguments).await,
+        TopicCommand::DeleteRecords(arguments) => delete_records(&arguments).await,
     }
+}
+
+async fn delete_records(arguments: &DeleteRecordsArgs) -> Result<(), Failure> {
+    let client = arguments.connect.connected().await?;
+    let partition = TopicPartition::new(&*arguments.name, arguments.partition);
+    let before = Some(Offset(arguments.before));
+    let start = client.delete_records(&partition, before).await?;
+    print(
+        arguments.connect.format,
+        || format!("{partition} begins at offset {start}\n"),
+        || json!({ "partition": partition.to_string(), "first_offset": start.get() }),
+    )
 }
 
 async fn create(arguments: CreateArgs) -> Result<(), Failure> {

@@ -161,10 +161,15 @@ fn done(connect: &Connect, id: BrokerId, what: &str) -> Result<(), Failure> {
 /// The arguments of `cluster recover`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Only when the majority of the voters is lost for good: their disks are gone, not only their power. Stop this node and
-every other voter that is left, choose the one whose log ends last (each prints where it ends), and recover on that
-one alone. What the lost voters decided and this node never heard of is gone. The other nodes that are left must begin
-with empty metadata: move their folder `metadata` away, start them, and add them as voters again.
+Only when the majority of the voters is lost for good: their disks are gone, not only their power. In this order:
+  1. stop every node that is left; of the voters among them choose the one whose log ends last (each prints where it
+     ends), and recover on that one alone. What the lost voters decided and it never heard of is gone
+  2. move the folder `metadata` of the others away, and make an empty one in its place: they begin with empty metadata,
+     and keep their records. (A node does not start without the folder, which may be a mistake.)
+  3. start all of these, then `skerry cluster elect --unclean --all-topics` where partitions have no leader: before any
+     node comes with an empty disk, which could else be elected
+  4. start the nodes that come with empty disks, and give their votes back: `skerry cluster voters add`
+Folders of partitions that the recovered metadata does not know are set aside (`-stray`), and nothing removes them.
 
 Example:
   skerry cluster recover --data-dir /var/lib/skerry            says what may be lost, changes nothing
@@ -197,7 +202,8 @@ pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
     print_line(&format!("\ndone, and written into its log:\n{note}"))?;
     print_line(
         "start the node: it decides alone until other voters are added. Partitions whose in-sync replicas were all \
-         elsewhere have no leader (`skerry cluster health` lists them); to go on from the copies that are left:\n  \
+         elsewhere have no leader (`skerry cluster health` lists them); to go on from the copies that are left, before \
+         nodes with empty disks are started:\n  \
          skerry cluster elect --unclean --all-topics",
     )
 }

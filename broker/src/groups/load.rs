@@ -10,7 +10,7 @@ use skerry_types::{LeaderEpoch, Offset, is_planted};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::Message;
+use super::{CONSUMER_OFFSETS, Message};
 use crate::partition::{AckError, FetchError, Isolation, NotServing, Partition, ReadSpec};
 
 /// How much of a log is read at a time.
@@ -19,6 +19,17 @@ const READ_BYTES: u32 = 1024 * 1024;
 pub(super) const LOADING_AT_ONCE: usize = 4;
 /// How long to wait before a log that cannot be read is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How many offsets behind damage are tried.
+const LOOKS_BEHIND_MAX: usize = 10_000;
+
+/// What the shard has taken in so far.
+struct Progress {
+    /// Where the log began.
+    start: Option<Offset>,
+    /// What comes next.
+    next: Offset,
+}
 
 /// Why a log is not read to its end.
 #[derive(Debug, Error)]
@@ -29,6 +40,12 @@ enum LoadError {
     /// The disk, which may recover.
     #[error("{0}")]
     Log(String),
+    /// Records are damaged; those from `behind` on can be read.
+    #[error("{why}")]
+    Damaged { why: String, behind: Offset },
+    /// Somebody has deleted what was read.
+    #[error("records were deleted while they were read")]
+    Deleted,
     /// The task has ended: nobody needs the groups.
     #[error("the coordinator has stopped")]
     Stopped,
@@ -72,10 +89,31 @@ pub(super) struct Loader {
 impl Loader {
     pub(super) async fn run(self) {
         let (partition, term) = (self.partition, self.term);
-        let mut from = Offset::ZERO;
+        let mut progress = Progress {
+            start: None,
+            next: Offset::ZERO,
+        };
         loop {
-            match self.load(&mut from).await {
+            match self.load(&mut progress).await {
                 Ok(()) => break,
+                Err(LoadError::Damaged { why, behind }) => {
+                    tracing::error!(
+                        partition,
+                        why,
+                        way_out = format!(
+                            "where no other copy takes over: skerry topic delete-records {CONSUMER_OFFSETS} --partition \
+                             {partition} --before {behind}; the commits in these records are lost, and groups begin where \
+                             their auto.offset.reset says"
+                        ),
+                        "cannot read the groups of a partition; trying again"
+                    );
+                    self.env.clock.sleep(PAUSE).await;
+                }
+                Err(LoadError::Deleted) => {
+                    // The task has ended: nobody needs the groups.
+                    let _ = self.inbox.send(Message::LoadAgain { partition, term }).await;
+                    return;
+                }
                 Err(LoadError::Log(why)) => {
                     tracing::error!(
                         partition,
@@ -95,8 +133,8 @@ impl Loader {
         let _ = self.inbox.send(Message::LoadFinished { partition, term }).await;
     }
 
-    /// Goes on at `from`, which is moved past everything that the shard has taken in.
-    async fn load(&self, from: &mut Offset) -> Result<(), LoadError> {
+    /// Goes on where an earlier try has failed.
+    async fn load(&self, progress: &mut Progress) -> Result<(), LoadError> {
         // What an earlier leader wrote counts when it is committed, and nothing may be missing: the high watermark must
         // have reached the end.
         if let Some(settled) = self.log.settled() {
@@ -106,6 +144,12 @@ impl Loader {
         let (start, upper) = self.log.with_leader(self.epoch, |log, leader| {
             (log.log_start(), leader.high_watermark())
         })?;
+        // What the shard has taken in would be gone with the next coordinator.
+        if *progress.start.get_or_insert(start) != start && progress.next > Offset::ZERO {
+            return Err(LoadError::Deleted);
+        }
+        progress.start = Some(start);
+        let from = &mut progress.next;
         *from = start.max(*from);
         while *from < upper {
             let batches = self.read(*from).await?;
@@ -145,9 +189,34 @@ impl Loader {
             false => plan.run_checked(),
         };
         let read = self.env.tasks.run_blocking(read).await;
-        read.map_err(|error| {
-            self.log.suspect(from, &error);
-            LoadError::Log(error.to_string())
-        })
+        let error = match read {
+            Ok(batches) => return Ok(batches),
+            Err(error) => error,
+        };
+        self.log.suspect(from, &error);
+        let why = error.to_string();
+        if !error.is_damage() {
+            return Err(LoadError::Log(why));
+        }
+        let (log, damaged) = (self.log.clone(), error.offset().unwrap_or(from));
+        let behind = self
+            .env
+            .tasks
+            .run_blocking(move || readable_behind(&log, damaged))
+            .await;
+        Err(LoadError::Damaged { why, behind })
     }
+}
+
+/// The first offset behind damage at which a batch can be read: the log's end where there is none, or not soon.
+fn readable_behind(log: &Partition, damaged: Offset) -> Offset {
+    let mut next = damaged.next();
+    for _ in 0..LOOKS_BEHIND_MAX {
+        match log.plan_check(next, true, 1) {
+            None => return next,
+            Some(Ok(plan)) if plan.run_checked().is_ok() => return next,
+            Some(_) => next = next.next(),
+        }
+    }
+    log.look().map_or(next, |look| look.log_end)
 }

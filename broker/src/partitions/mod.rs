@@ -35,6 +35,8 @@ use opening::{Opening, missing};
 const OPENED_AT_ONCE: usize = 8;
 /// What a deleted partition's folder ends in until it is gone.
 const DELETED_SUFFIX: &str = "-delete";
+/// What the folder of a partition ends in that recovered metadata does not know (Kafka's suffix).
+const STRAY_SUFFIX: &str = "-stray";
 
 /// Names of the files beside the partitions' folders. They are Kafka's.
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
@@ -104,6 +106,8 @@ pub struct Partitions {
     incarnation: IncarnationId,
     /// The metadata that this broker acts on knows this start of it.
     registered: AtomicBool,
+    /// The metadata may not know of topics that there are: see [`Self::keep_strays`].
+    strays_stay: AtomicBool,
     /// Folders of damaged copies, until the new ones are in sync.
     aside: Mutex<BTreeMap<TopicPartition, PathBuf>>,
 }
@@ -185,8 +189,15 @@ impl Partitions {
             replication,
             incarnation,
             registered: AtomicBool::new(false),
+            strays_stay: AtomicBool::new(false),
             aside: Mutex::default(),
         })
+    }
+
+    /// A person has recovered the quorum from a log that may lack its end: from now on what the metadata does not know is set
+    /// aside where it would be removed, as Kafka does with all strays.
+    pub fn keep_strays(&self) {
+        self.strays_stay.store(true, Ordering::Relaxed);
     }
 
     /// Names this start of the broker.
@@ -571,6 +582,9 @@ impl Partitions {
                 self.graves.add([dir]);
                 continue;
             }
+            if entry.name.ends_with(STRAY_SUFFIX) {
+                continue;
+            }
             if entry.name.ends_with(ASIDE_SUFFIX) {
                 self.find_aside(image, dir, &entry.name);
                 continue;
@@ -579,13 +593,43 @@ impl Partitions {
                 continue;
             };
             if !self.is_wanted(image, id, &entry.name) {
+                self.checkpoints.lock().forget_folder(&entry.name);
+                if image.topic_by_id(id).is_none() && self.set_stray_aside(&dir, id).await {
+                    continue;
+                }
                 tracing::info!(folder = entry.name, topic_id = %id, "removing a partition that was deleted, or moved to other brokers");
                 let grave = format!("{}.{id}{DELETED_SUFFIX}", strays.len());
                 strays.push((dir, self.log_dir.join(grave)));
-                self.checkpoints.lock().forget_folder(&entry.name);
             }
         }
         self.bury(strays).await;
+    }
+
+    /// Keeps the folder of a topic that the metadata does not know, where the metadata has been recovered; true where nobody
+    /// may remove it.
+    pub(super) async fn set_stray_aside(&self, dir: &std::path::Path, topic: TopicId) -> bool {
+        if !self.strays_stay.load(Ordering::Relaxed) {
+            return false;
+        }
+        let folder = dir
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let aside = self.log_dir.join(format!("{folder}.{topic}{STRAY_SUFFIX}"));
+        let (disk, log_dir) = (self.env.disk.clone(), self.log_dir.clone());
+        let (from, to) = (dir.to_owned(), aside.clone());
+        let moved = move || disk.rename(&from, &to).and_then(|()| disk.sync_dir(&log_dir));
+        match self.env.tasks.run_blocking(moved).await {
+            Ok(()) => {
+                tracing::warn!(
+                    folder,
+                    topic_id = %topic,
+                    aside = %aside.display(),
+                    "the recovered metadata does not know this partition: its folder is set aside, and nothing removes it"
+                );
+            }
+            Err(error) => cannot_bury(dir, &error),
+        }
+        true
     }
 
     /// The metadata wants that folder here.

@@ -106,11 +106,13 @@ impl Partitions {
                 let Some(other) = self.topic_id_of(&opening.dir).filter(|other| *other != topic) else {
                     return Err(why);
                 };
-                reached("folder-of-a-deleted-topic");
-                tracing::info!(dir = %opening.dir.display(), %other, %topic, "removing a partition of a topic that was deleted and made again");
-                let grave = format!("{other}-{}{DELETED_SUFFIX}", opening.identity.partition);
-                let grave = self.log_dir.join(grave);
-                self.bury(vec![(opening.dir.clone(), grave)]).await;
+                if !self.set_stray_aside(&opening.dir, other).await {
+                    reached("folder-of-a-deleted-topic");
+                    tracing::info!(dir = %opening.dir.display(), %other, %topic, "removing a partition of a topic that was deleted and made again");
+                    let grave = format!("{other}-{}{DELETED_SUFFIX}", opening.identity.partition);
+                    let grave = self.log_dir.join(grave);
+                    self.bury(vec![(opening.dir.clone(), grave)]).await;
+                }
                 let name = TopicPartition {
                     topic: opening.identity.topic.clone(),
                     partition: opening.identity.partition,

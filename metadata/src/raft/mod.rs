@@ -117,6 +117,9 @@ fn raft_config(config: &QuorumConfig) -> Result<Config, StartError> {
         // The commit point is saved without a sync: a restarted leader must ask for votes and commit an entry of its
         // new term before it knows what was committed.
         enable_leader_restore: Some(false),
+        // A voter whose disk had not kept what it had synced, or that was put back to an older copy of its disk, is sent what
+        // it lacks. Without this its leader panics in debug builds, and in others never sends it anything again.
+        allow_log_reversion: Some(!is_planted("reverted-voter-stays-behind")),
         ..Config::default()
     };
     raft.validate()

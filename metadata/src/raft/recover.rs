@@ -4,17 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use openraft::EntryPayload;
 use skerry_env::Disk;
-use skerry_types::{BrokerId, WallMs};
+use skerry_metadata_state::Command;
+use skerry_types::{BrokerId, WallMs, is_planted};
 
 use super::store::Store;
-use super::types::{Entry, LeaderId, LogId, Member, Membership, Vote};
+use super::types::{Entry, LeaderId, LogId, Member, Membership, Proposal, Vote};
 use super::{RAFT_DIR, broker_id, raft_id};
 use crate::config::Voter;
 use crate::errors::RecoverError;
 use crate::identity;
+
+/// So many terms the lost majority has not had without the survivor.
+const RECOVERY_TERMS: u64 = 1 << 16;
 
 /// A stopped member of a quorum that cannot decide any more, and what it knows. `Display` says, for the person who is
 /// to decide, what a recovery keeps and what it may lose.
@@ -108,8 +113,9 @@ impl Survivor {
     }
 
     /// Makes this node the only voter and the only member. Its log stays as it is and counts as decided, up to its
-    /// end; an entry is added that says so, and stays visible as the member's note (`MemberStatus::note`). Durable on
-    /// return: the node may be started. Blocks on the disk.
+    /// end; an entry is added that says so, and stays visible as the member's note (`MemberStatus::note`), and one that
+    /// leaves the epochs and producer ids behind that the others may have given out ([`Command::QuorumRecovered`]).
+    /// Durable on return: the node may be started. Blocks on the disk.
     ///
     /// # Errors
     /// The store refused. Nothing was changed, or everything was.
@@ -142,24 +148,34 @@ impl Survivor {
         let members: BTreeMap<u64, Member> = BTreeMap::from([(self.raft_id, me)]);
         let membership = Membership::new(vec![BTreeSet::from([self.raft_id])], members)
             .map_err(|error| io::Error::other(error.to_string()))?;
-        // As if this node had won an election in a new term: whoever comes back with an older log cannot win against
-        // it.
+        // As if this node had won an election, in a term that the others had not come to without it: whoever comes back with
+        // another log cannot win against it.
+        let terms = if is_planted("recovery-keeps-numbers") {
+            1
+        } else {
+            RECOVERY_TERMS
+        };
         let leader_id = LeaderId {
-            term: self.term.max(self.last.leader_id.term) + 1,
+            term: self.term.max(self.last.leader_id.term) + terms,
             node_id: self.raft_id,
         };
-        let entry = Entry {
+        let entry = |after, payload| Entry {
             log_id: LogId {
                 leader_id,
-                index: self.last.index + 1,
+                index: self.last.index + after,
             },
-            payload: EntryPayload::Membership(membership),
+            payload,
         };
+        let left_behind = Proposal(Arc::new(Command::QuorumRecovered { survivor: self.node }));
+        let entries = [
+            entry(1, EntryPayload::Membership(membership)),
+            entry(2, EntryPayload::Normal(left_behind)),
+        ];
         self.store.put_vote(&Vote {
             leader_id,
             committed: true,
         })?;
-        self.store.append([entry])?;
+        self.store.append(entries)?;
         self.store.sync()
     }
 }
@@ -188,12 +204,14 @@ impl fmt::Display for Survivor {
         )?;
         writeln!(
             f,
-            "kept: every entry of this log, those after that point included, whoever decided on them"
+            "kept: every entry of this log, those after that point included, whoever decided on them; the records of \
+             this node's partitions"
         )?;
         write!(
             f,
             "may be lost: whatever the other voters decided after entry {} of term {}; topics, settings and in-sync \
-             sets go back to that point",
+             sets go back to that point, and with the in-sync sets the records that a replica lacks which had left them \
+             after it",
             self.last.index, self.last.leader_id.term
         )
     }

@@ -63,6 +63,13 @@ pub enum Command {
         /// The level.
         level: u16,
     },
+    /// A person has made `survivor` the whole quorum, because its majority was lost for good. What that had decided last
+    /// nobody knows: whatever number it may have given out is left behind, so that none is given out twice. No broker runs:
+    /// each is fenced until it registers again, and who was in sync may be elected then.
+    QuorumRecovered {
+        /// Whose log counts from now on.
+        survivor: BrokerId,
+    },
     /// Many commands in one entry, each with its own outcome; a refused one does not hold back the others. Only
     /// commands about one partition each ([`Command::may_be_batched`]).
     Batch(Vec<Self>),
@@ -91,6 +98,7 @@ impl Command {
             | Self::AlterConfigs(_)
             | Self::AllocateProducerIds(_)
             | Self::SetFeatureLevel { .. }
+            | Self::QuorumRecovered { .. }
             | Self::Batch(_) => false,
         }
     }

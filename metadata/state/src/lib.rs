@@ -35,6 +35,12 @@ pub const FEATURE_LEVEL: u16 = 2;
 pub const REPLICAS_OFFLINE_LEVEL: u16 = 2;
 /// Producer ids are handed out to brokers in blocks of this many, as Kafka does.
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
+/// By how much the epochs of each partition grow where a person has recovered the quorum ([`Command::QuorumRecovered`]): more
+/// than a majority decides that the survivor has not heard of. The epochs have room for 32,767 recoveries.
+pub const RECOVERY_EPOCHS: i32 = 1 << 16;
+/// How many producer ids are left out there: a producer that was given one of the lost majority's would else be taken for
+/// another one, and its batches for duplicates.
+pub const RECOVERY_PRODUCER_IDS: i64 = 1 << 32;
 /// The most partitions of one topic. Kafka has the limit for one CreateTopics and none for CreatePartitions, where
 /// 100 million run its controller out of memory.
 pub const PARTITIONS_PER_TOPIC_MAX: usize = 10_000;

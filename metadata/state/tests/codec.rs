@@ -280,6 +280,7 @@ fn single_command() -> impl Strategy<Value = Command> {
             }
         ),
         1 => (0..4_u16).prop_map(|level| Command::SetFeatureLevel { level }),
+        1 => (0..4_i32).prop_map(|survivor| Command::QuorumRecovered { survivor: BrokerId(survivor) }),
     ]
 }
 

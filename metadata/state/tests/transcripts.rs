@@ -723,3 +723,65 @@ fn ids_and_levels_are_handed_out_once() {
         "#]],
     );
 }
+
+#[test]
+fn a_recovered_quorum_gives_out_no_number_twice_and_counts_nobody_as_alive() {
+    check(
+        "register 1 a disk=one
+         unfence 1
+         register 2 a disk=two
+         unfence 2
+         register 3 a disk=three
+         unfence 3
+         create t at=1,2,3 min=2
+         producer-ids 1
+         recovered 2
+         show t
+         producer-ids 2
+         register 1 b disk=new
+         unfence 1
+         show t
+         register 2 b disk=two
+         unfence 2
+         show t",
+        expect![[r#"
+            1: register 1 a disk=one -> BrokerRegistered { epoch: 1 }
+                 broker 1
+            2: unfence 1 -> Done
+                 broker 1
+            3: register 2 a disk=two -> BrokerRegistered { epoch: 3 }
+                 broker 2
+            4: unfence 2 -> Done
+                 broker 2
+            5: register 3 a disk=three -> BrokerRegistered { epoch: 5 }
+                 broker 3
+            6: unfence 3 -> Done
+                 broker 3
+            7: create t at=1,2,3 min=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            8: producer-ids 1 -> ProducerIds { first: 0 }
+            9: recovered 2 -> Done
+                 broker 1
+                 broker 2
+                 broker 3
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [] elr [1 2 3] leader nobody epoch 65536 version 65536
+            10: producer-ids 2 -> ProducerIds { first: 4294968296 }
+            11: register 1 b disk=new -> BrokerRegistered { epoch: 11 }
+                 broker 1
+                 changed t-0
+            12: unfence 1 -> Done
+                 broker 1
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [] elr [2 3] leader nobody epoch 65536 version 65537
+            13: register 2 b disk=two -> BrokerRegistered { epoch: 13 }
+                 broker 2
+            14: unfence 2 -> Done
+                 broker 2
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2] elr [3] leader 2 epoch 65537 version 65538
+        "#]],
+    );
+}

@@ -1,10 +1,18 @@
 //! The majority is lost for good.
 
 use skerry_env::Env;
-use skerry_metadata::{RecoverError, Survivor};
+use skerry_metadata::state::{RECOVERY_EPOCHS, RECOVERY_PRODUCER_IDS};
+use skerry_metadata::{Image, RecoverError, Survivor};
 use skerry_types::{BrokerId, WallMs};
 
 use crate::world::{World, is_created, place_for_topics, topic, until};
+
+/// Leader and partition epochs of all partitions.
+fn epochs(image: &Image) -> Vec<(i32, i32)> {
+    let partitions = image.topics().flat_map(|topic| &topic.partitions);
+    let both = partitions.map(|one| (one.leader_epoch.get(), one.partition_epoch.get()));
+    both.collect()
+}
 
 #[tokio::test]
 async fn a_survivor_becomes_the_quorum_and_the_others_join_it() {
@@ -13,6 +21,8 @@ async fn a_survivor_becomes_the_quorum_and_the_others_join_it() {
     world.propose(1, topic("kept")).await;
     world.images_agree().await;
     let cluster_id = world.node(1).image().cluster_id();
+    let before = epochs(&world.node(1).image());
+    let next_producer_id = world.node(1).image().next_producer_id();
     let disk = Env::os().disk;
 
     let in_use = Survivor::open(&*disk, &world.dir(1)).err().expect("refused");
@@ -45,6 +55,18 @@ async fn a_survivor_becomes_the_quorum_and_the_others_join_it() {
     world.start(1).await;
     assert!(world.node(1).image().topic("kept").is_some());
     assert_eq!(world.node(1).image().cluster_id(), cluster_id);
+    // Whatever the lost majority gave out after entry `last`, nobody gets it again.
+    let after = epochs(&world.node(1).image());
+    assert_eq!(before.len(), after.len());
+    for ((leader, partition), (leader_after, partition_after)) in before.iter().zip(&after) {
+        assert!(*leader_after >= leader + RECOVERY_EPOCHS, "{before:?} {after:?}");
+        assert!(
+            *partition_after >= partition + RECOVERY_EPOCHS,
+            "{before:?} {after:?}"
+        );
+    }
+    let left_out = world.node(1).image().next_producer_id().get() - next_producer_id.get();
+    assert_eq!(left_out, RECOVERY_PRODUCER_IDS);
     assert!(is_created(&world.propose(1, topic("new")).await));
 
     // The others come with empty disks and the old configuration.

@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 43] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 46] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -84,6 +84,8 @@ pub(super) const SCENARIOS: [(&str, &str); 43] = scenarios![
     "rot-of-all-copies",
     "in-sync-copies-lost",
     "lying-syncs",
+    "wiped-majority",
+    "lying-voter",
     "stale-leader",
     "made-again",
     "jumping-clock",
@@ -106,6 +108,7 @@ pub(super) const SCENARIOS: [(&str, &str); 43] = scenarios![
     "swapped-disks",
     "wiped-voter",
     "removed-voter",
+    "forgotten-broker",
 ];
 
 /// The scenario that the arguments name.

@@ -1,6 +1,7 @@
 //! A disk that is lost, and an empty one in its place.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use skerry_env::Rng;
@@ -27,6 +28,20 @@ impl SimDisk {
         lost
     }
 
+    /// Empties a directory, and takes away what libraries keep past this disk: there is no other place of theirs.
+    pub fn empty_dir(&self, path: &Path) {
+        let attached = self.attach();
+        let parent = path.parent().unwrap_or(path);
+        let taken = attached
+            .remove_dir_all(path)
+            .and_then(|()| attached.create_dir_all(path))
+            .and_then(|()| attached.sync_dir(parent));
+        drop(attached);
+        self.detach();
+        taken.expect("nothing troubles this disk now");
+        self.0.lock().external.lose();
+    }
+
     /// The same disk.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
@@ -37,7 +52,6 @@ impl SimDisk {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
-    use std::path::Path;
 
     use skerry_env::disk::OpenMode;
 

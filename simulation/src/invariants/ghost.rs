@@ -70,6 +70,11 @@ pub(super) struct Ghost {
 }
 
 impl Ghost {
+    /// Where what is committed ends.
+    pub(super) fn end(&self) -> i64 {
+        self.end
+    }
+
     /// How many take themselves for the leader now.
     pub(super) fn leaders_now(&self) -> usize {
         let looks = self.replicas.iter().filter_map(|replica| replica.last.as_ref());
@@ -286,6 +291,8 @@ impl Ghost {
         // A batch around it is gone as well: no log ends within one.
         self.committed.split_off(&from);
         self.end = from;
+        // Where no copy is left, the next one begins anew.
+        self.start = self.start.min(from);
         self.checked_end = self.checked_end.min(from);
         self.lost_from = Some(self.lost_from.map_or(from, |lost| lost.min(from)));
         for replica in &mut self.replicas {

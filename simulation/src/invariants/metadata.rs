@@ -39,6 +39,8 @@ pub(super) struct MetadataWatch {
     crashed: BTreeSet<BrokerId>,
     /// How many images there were.
     seen: u64,
+    /// The newest that a majority had decided which was lost: nothing that it gave out is given out again.
+    lost: Option<Arc<Image>>,
     /// Nodes that wait for room for a vote.
     waiting: BTreeSet<usize>,
 }
@@ -68,6 +70,15 @@ struct LostVote {
 impl MetadataWatch {
     pub(super) fn newest(&self) -> Option<Arc<Image>> {
         self.images.last_key_value().map(|(_, image)| image.clone())
+    }
+
+    /// A person goes on from this node's log alone: what it lacks was not decided.
+    pub(super) fn on_recovered(&mut self, survivor: usize) {
+        self.lost = self.newest();
+        self.images.clear();
+        self.known.clear();
+        self.quorum.committed = 0;
+        self.quorum.voters = vec![id_of(survivor)];
     }
 
     pub(super) fn on_down(&mut self, node: usize) {
@@ -157,6 +168,9 @@ impl MetadataWatch {
                 check_snapshot(&image, &image.encode(), found);
             }
             check_image(&image, newest.as_deref(), &mut self.crashed, found);
+            if let Some(lost) = &self.lost {
+                check_recovered(&image, lost, found);
+            }
         }
         self.images.insert(image.index(), image);
         if self.images.len() > IMAGES_KEPT {
@@ -486,6 +500,32 @@ pub(super) fn check_partition(
     }
     if partition.leader.is_some() && partition.isr.iter().any(|id| !image.is_unfenced(*id)) {
         wrong("a fenced broker is in sync");
+    }
+}
+
+/// After a recovery nobody gets a number that the lost majority has given out: in an epoch that somebody led in nobody
+/// leads again, and a producer id has one owner.
+pub(super) fn check_recovered(image: &Image, lost: &Image, found: &mut Found) {
+    let mut reused = |what: String| found.push(("number-given-out-twice", what));
+    if image.cluster_id() != lost.cluster_id() {
+        reused("the recovered cluster is another one".to_owned());
+    }
+    if image.next_producer_id() < lost.next_producer_id() {
+        reused(format!(
+            "the next producer id is {}, and {} was the next before the recovery",
+            image.next_producer_id(),
+            lost.next_producer_id()
+        ));
+    }
+    for topic in lost.topics() {
+        let Some(now) = image.topic_by_id(topic.id) else {
+            continue;
+        };
+        for (number, (old, new)) in topic.partitions.iter().zip(&now.partitions).enumerate() {
+            if new.leader.is_some() && new.leader_epoch <= old.leader_epoch {
+                reused(format!("{}-{number}: {new:?} after {old:?} was lost", topic.name));
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ mod tests_of_recovery;
 mod usage;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skerry::broker::Broker;
@@ -50,6 +50,14 @@ pub(crate) struct Place {
     pub(crate) in_sync: Vec<i32>,
     /// Who is not in sync and may be elected all the same.
     pub(crate) eligible: Vec<i32>,
+}
+
+/// What is left of a partition where disks are lost.
+pub(crate) enum Left {
+    /// A copy that has everything.
+    Complete,
+    /// No such copy; the best ends here (0: there is none).
+    UpTo(i64),
 }
 
 /// See the module.
@@ -119,6 +127,90 @@ impl Watcher {
         self.metadata
             .quorum
             .on_lost(node, durable, &metadata::statuses(brokers))
+    }
+
+    /// A vote is lost, on which this was durable, and with `whole` all else of the node's disk: it comes back as a new one.
+    pub(crate) fn on_vote_lost(
+        &mut self,
+        node: usize,
+        durable: Durable,
+        whole: bool,
+        brokers: &[Option<Arc<Broker>>],
+    ) {
+        if whole {
+            self.on_lost(node, durable, brokers);
+        } else {
+            self.metadata.quorum.on_lost(node, durable, brokers);
+        }
+    }
+
+    /// A person goes on from the log of this node alone.
+    pub(crate) fn on_recovered(&mut self, survivor: usize) {
+        self.metadata.on_recovered(survivor);
+    }
+
+    /// The names of the partitions that are watched.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = String> {
+        let names: Vec<String> = self.ghosts.keys().cloned().collect();
+        names.into_iter()
+    }
+
+    /// Every partition of the groups is whole on one of these.
+    pub(crate) fn groups_are_on(&self, nodes: &BTreeSet<usize>) -> bool {
+        let image = self.metadata.newest();
+        let topic = image.as_ref().and_then(|image| image.topic(OFFSETS_TOPIC));
+        let on = |id: &BrokerId| place_of(*id).is_some_and(|node| nodes.contains(&node));
+        topic.is_none_or(|topic| {
+            topic
+                .partitions
+                .iter()
+                .all(|partition| partition.isr.iter().any(on))
+        })
+    }
+
+    /// This node leads nothing, and is in no in-sync set with others.
+    pub(crate) fn is_out(&self, node: usize) -> bool {
+        let id = id_of(node);
+        let Some(image) = self.metadata.newest() else {
+            return false;
+        };
+        let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
+        partitions.all(|partition| partition.leader != Some(id) && !partition.isr.contains(&id))
+    }
+
+    /// What these nodes have of a partition.
+    pub(crate) fn what_is_left(&self, name: &str, nodes: &[usize], brokers: &[Option<Arc<Broker>>]) -> Left {
+        let image = self.metadata.newest();
+        let placed = image.and_then(|image| partition_of(&image, name));
+        let complete = |node: &usize| {
+            let id = id_of(*node);
+            let placed = placed.as_ref();
+            placed.is_some_and(|placed| placed.isr.contains(&id) || placed.elr.contains(&id))
+        };
+        if nodes.iter().any(complete) {
+            return Left::Complete;
+        }
+        let committed = self.ghosts.get(name).map_or(0, |ghost| ghost.end());
+        let ends = nodes.iter().filter_map(|node| {
+            let (topic, number) = split(name)?;
+            let copy = brokers[*node].as_ref()?.partitions().get(topic, number)?;
+            Some(copy.look()?.durable_end.get())
+        });
+        Left::UpTo(ends.max().unwrap_or(0).min(committed))
+    }
+
+    /// A partition that has a replica on one of these nodes, and no leader.
+    pub(crate) fn leaderless(&self, nodes: &[usize]) -> Option<String> {
+        let image = self.metadata.newest()?;
+        let here = |id: &BrokerId| place_of(*id).is_some_and(|node| nodes.contains(&node));
+        let mut topics = image.topics();
+        topics.find_map(|topic| {
+            let stuck = |partition: &Arc<skerry_metadata_state::Partition>| {
+                partition.leader.is_none() && partition.replicas.iter().any(here)
+            };
+            let number = topic.partitions.iter().position(stuck)?;
+            Some(format!("{}-{number}", topic.name))
+        })
     }
 
     /// Whether everything that this node holds is promised by another copy that may be elected, and by as many as

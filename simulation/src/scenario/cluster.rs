@@ -122,6 +122,8 @@ fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
         "lying-syncs" => Fault::LyingSyncs {
             partition: draw_partition(rng),
         },
+        "lying-voter" => Fault::LyingVoter,
+        "wiped-majority" => Fault::WipedMajority,
         "in-sync-copies-lost" => Fault::InSyncCopiesLost {
             partition: draw_partition(rng),
         },

@@ -96,7 +96,7 @@ const fn kind(
 }
 
 /// All kinds. A new one takes a number that nobody has; an old one keeps its own.
-pub const KINDS: [Kind; 50] = [
+pub const KINDS: [Kind; 52] = [
     kind(1, "kill", Group::Process, Rate::Often, (3, 4)),
     kind(2, "power-cut", Group::Power, Rate::Often, (3, 3)),
     kind(3, "double-power-cut", Group::Power, Rate::Often, (1, 1)),
@@ -128,6 +128,8 @@ pub const KINDS: [Kind; 50] = [
     kind(67, "rot-of-all-copies", Group::Disk, Rate::Beyond, (0, 1)),
     kind(68, "in-sync-copies-lost", Group::Disk, Rate::Beyond, (0, 1)),
     kind(69, "lying-syncs", Group::Disk, Rate::Beyond, (0, 1)),
+    kind(70, "wiped-majority", Group::Membership, Rate::Beyond, (0, 1)),
+    kind(71, "lying-voter", Group::Disk, Rate::Beyond, (0, 1)),
     kind(66, "metadata-sync-fails", Group::Disk, Rate::Seldom, (1, 1)),
     kind(41, "split", Group::Net, Rate::Seldom, (0, 2)),
     kind(42, "ring", Group::Net, Rate::Often, (0, 1)),

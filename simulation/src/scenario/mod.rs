@@ -142,6 +142,8 @@ pub enum WorkerKind {
     Tuning,
     /// Takes votes away and gives them back, and asks to forget brokers that must not be forgotten.
     Members,
+    /// Asks for one broker after the other to be forgotten, all the time: those that are down and have no replicas are.
+    Forget,
 }
 
 impl WorkerKind {
@@ -168,6 +170,7 @@ impl WorkerKind {
             Self::Reborn => "reborn",
             Self::Tuning => "tuning",
             Self::Members => "members",
+            Self::Forget => "forget",
         }
     }
 }
@@ -298,6 +301,12 @@ pub enum Fault {
     /// Beyond what a cluster can bear: after the faults all disks say of syncs of the partition's records that they are done,
     /// and do not do them; when the load has ended the power of all goes.
     LyingSyncs { partition: String },
+    /// Beyond what a quorum is built for: after the faults one voter's disk says of the syncs of the quorum's log that they are
+    /// done, and does not do them; when the load has ended its power goes, or that of all. Nothing may be lost by it.
+    LyingVoter,
+    /// Beyond what a cluster can bear: when the load has ended, a majority of the voters loses its disks. A person recovers the
+    /// quorum on one that is left (`skerry cluster recover`), lets what is left lead, and brings the others back empty.
+    WipedMajority,
     /// Writes fail (EIO), and a part of them is written; at the end a person restarts the broker.
     WriteFails { one_in: u64, for_ms: u64 },
     /// Reads fail (EIO), and the bytes are good.
@@ -391,6 +400,8 @@ impl Fault {
             Self::RotOfAllCopies => "rot-of-all-copies",
             Self::InSyncCopiesLost { .. } => "in-sync-copies-lost",
             Self::LyingSyncs { .. } => "lying-syncs",
+            Self::LyingVoter => "lying-voter",
+            Self::WipedMajority => "wiped-majority",
             Self::WriteFails { .. } => "write-fails",
             Self::ReadFails { .. } => "read-fails",
             Self::ReadFlips { .. } => "read-flips",

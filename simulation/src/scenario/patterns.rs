@@ -39,7 +39,9 @@ pub(super) fn draw_target(kind: &str, nodes: u32, rng: &Rng) -> Option<Target> {
             chosen.sort_unstable();
             Some(Target::Nodes(chosen))
         }
-        "rolling-restart" | "in-sync-copies-lost" | "lying-syncs" => Some(Target::All),
+        "rolling-restart" | "in-sync-copies-lost" | "lying-syncs" | "wiped-majority" | "lying-voter" => {
+            Some(Target::All)
+        }
         _ => None,
     }
 }

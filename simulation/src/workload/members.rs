@@ -41,6 +41,14 @@ pub(super) async fn run(mut client: Client) {
     }
 }
 
+/// Asks for one broker after the other to be forgotten. Who is down and has no replicas is; it registers anew when it is back.
+pub(super) async fn forget_all(mut client: Client) {
+    while !client.is_stopping() {
+        client.pause(300).await;
+        forget(&mut client).await;
+    }
+}
+
 /// Of a broker that takes part, or has replicas, nothing must be forgotten.
 async fn forget(client: &mut Client) {
     let nodes = client.shared.cluster.addrs.len() as u64;
@@ -79,6 +87,17 @@ pub async fn replace_voter(env: &Env, shared: &Arc<Shared>, name: &str, node: i3
         }
     };
     change(&mut client, Change::Add(node, new)).await;
+}
+
+/// What the manual tells a person to do where nodes have come back to a quorum that was recovered.
+pub async fn add_voters(env: &Env, shared: &Arc<Shared>, name: &str, nodes: &[i32]) {
+    let mut client = Client::new(env, name.to_owned(), shared);
+    for node in nodes {
+        while directory(&mut client, *node).await.is_nil() {
+            client.pause(100).await;
+        }
+        change(&mut client, Change::Add(*node, Uuid::nil())).await;
+    }
 }
 
 /// The directory that a node is a member of the quorum with; nil where it is none.

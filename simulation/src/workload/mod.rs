@@ -31,8 +31,8 @@ use uuid::Uuid;
 
 pub use self::admin::delete_before;
 pub use self::audit::{audit, serves};
-pub use self::members::replace_voter;
-pub use self::moves::elect_unclean;
+pub use self::members::{add_voters, replace_voter};
+pub use self::moves::{elect_all_unclean, elect_unclean};
 use crate::env::Corrupted;
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Worker, Workload};
@@ -582,5 +582,6 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Reborn => reborn::run(client).await,
         Kind::Tuning => admin::tune(client).await,
         Kind::Members => members::run(client).await,
+        Kind::Forget => members::forget_all(client).await,
     }
 }

@@ -82,6 +82,25 @@ pub async fn elect_unclean(env: &Env, shared: &Arc<Shared>, name: &str, partitio
     }
 }
 
+/// The same for every partition that nobody leads, asking until it is answered: `skerry cluster elect --unclean
+/// --all-topics`.
+pub async fn elect_all_unclean(env: &Env, shared: &Arc<Shared>, name: &str) {
+    let mut client = Client::new(env, name.to_owned(), shared);
+    let request = ElectLeadersRequest::default()
+        .with_election_type(UNCLEAN)
+        .with_topic_partitions(None)
+        .with_timeout_ms(TIMEOUT_MS);
+    loop {
+        match client.call(To::Anyone, &request).await {
+            Ok(answer) if answer.error_code == 0 => return,
+            Ok(_) | Err(_) => {
+                client.ask_another();
+                client.pause(200).await;
+            }
+        }
+    }
+}
+
 /// True where it is done.
 async fn elect(client: &mut Client, topic: &str, partition: i32, election: i8) -> bool {
     let wanted = TopicPartitions::default()

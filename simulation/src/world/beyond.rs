@@ -7,7 +7,7 @@
 //! once the person has done what the manual says. Every other partition, and everything before the loss, keeps every
 //! promise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,11 @@ use crate::oracle::RottenPlace;
 use crate::process::DATA_DIR;
 use crate::rot::{self, Rot};
 use crate::workload::{self, Shared};
+
+/// Draws of [`Fault::LyingVoter`] come from a stream of their own.
+///
+/// [`Fault::LyingVoter`]: crate::scenario::Fault::LyingVoter
+const LYING_VOTER: u64 = 0x11e5_0000_0000;
 
 /// By then the cluster has told of what it has lost: a round of the scrub, and a reader's look.
 const TOLD_WITHIN_MS: u64 = 20_000;
@@ -42,6 +47,13 @@ pub(super) struct Beyond {
     away: Option<usize>,
     /// The partition about which disks lie.
     lies_about: Option<String>,
+    /// A voter's disk is to lie about the quorum's own log; then whose does.
+    pub(super) lies_of_a_voter: bool,
+    lying_voter: Option<usize>,
+    /// The disks of a majority are to be lost.
+    pub(super) wipes: bool,
+    /// Up to where copies are left of partitions of which no complete one is.
+    pub(super) held: BTreeMap<String, i64>,
 }
 
 impl World<'_> {
@@ -105,6 +117,16 @@ impl World<'_> {
         self.beyond.lies_about.get_or_insert_with(|| partition.to_owned());
     }
 
+    /// See `Fault::LyingVoter`.
+    pub(super) fn plan_a_lying_voter(&mut self) {
+        self.beyond.lies_of_a_voter = true;
+    }
+
+    /// See `Fault::WipedMajority`.
+    pub(super) fn plan_to_wipe(&mut self) {
+        self.beyond.wipes = true;
+    }
+
     /// Everything is healed, and the load goes on.
     pub(super) fn begin_to_lose(&mut self) {
         if let Some(partition) = &self.beyond.lies_about {
@@ -115,7 +137,47 @@ impl World<'_> {
                 node.host.disk.lie_about(&dir);
             }
         }
+        if std::mem::take(&mut self.beyond.lies_of_a_voter) {
+            self.let_a_voter_lie();
+        }
         self.send_one_away();
+    }
+
+    /// One voter's disk says of the syncs of the quorum's log that they are done, and does not do them. One is all that a
+    /// quorum of three can bear.
+    fn let_a_voter_lie(&mut self) {
+        let voters = self.watcher.as_ref().and_then(|watcher| watcher.voters());
+        let rng = self.draws_of(LYING_VOTER);
+        let Some(voter) = voters.filter(|voters| voters.len() > 2).and_then(|voters| {
+            let place = rng.below(voters.len() as u64);
+            voters.get(usize::try_from(place).ok()?).copied()
+        }) else {
+            return;
+        };
+        let node = &self.nodes[voter];
+        self.trace.event(
+            &node.name,
+            format_args!("its disk lies about the syncs of the quorum's log"),
+        );
+        node.process.wal_mark().let_syncs_lie(true);
+        self.beyond.lying_voter = Some(voter);
+    }
+
+    /// The load has ended: the power of that voter goes, or that of all, and with it votes and entries that counted. Everything
+    /// must be as if they had not: the others have them.
+    fn lose_what_a_voter_lied_about(&mut self) {
+        let Some(voter) = self.beyond.lying_voter.take() else {
+            return;
+        };
+        let of_all = self.draws_of(LYING_VOTER).chance(1, 3);
+        for node in 0..self.nodes.len() {
+            if node == voter || of_all {
+                self.crash(node, true, 50);
+            }
+        }
+        self.nodes[voter].process.wal_mark().let_syncs_lie(false);
+        reached("voter-lost-what-it-had-synced");
+        *self.felt.entry("voters that lost synced entries").or_default() += 1;
     }
 
     /// A replica that does not lead goes away, and the load goes on without it.
@@ -242,6 +304,10 @@ impl World<'_> {
     /// opened, another one is elected; where a record is lost in all copies, the records up to it are deleted. False when a
     /// promise was broken.
     pub(super) fn recover_what_is_lost(&mut self) -> bool {
+        if !self.lose_the_majority() {
+            return false;
+        }
+        self.lose_what_a_voter_lied_about();
         self.lose_in_sync_copies();
         if !self.lose_what_was_lied_about() {
             return false;
@@ -278,8 +344,8 @@ impl World<'_> {
             "somebody reads that no copy of {partition} that may lead can be opened, and elects another one"
         );
         let name = partition.to_owned();
-        let elected = self.as_operator("elector", &message, move |boot, shared| async move {
-            workload::elect_unclean(&boot, &shared, "elector", &name).await;
+        let elected = self.as_operator("elector", &message, move |boot, shared, me| async move {
+            workload::elect_unclean(&boot, &shared, &me, &name).await;
         });
         let by = self.now_ms + RECOVERED_WITHIN_MS;
         if !self.step_until(by, |world| {
@@ -300,11 +366,11 @@ impl World<'_> {
     }
 
     /// Runs a person's command on a host of its own; true in the end.
-    fn as_operator<F>(
+    pub(super) fn as_operator<F>(
         &mut self,
-        name: &'static str,
+        name: &str,
         why: &str,
-        work: impl FnOnce(Env, Arc<Shared>) -> F + 'static,
+        work: impl FnOnce(Env, Arc<Shared>, String) -> F + 'static,
     ) -> Arc<AtomicBool>
     where
         F: Future<Output = ()> + 'static,
@@ -314,7 +380,7 @@ impl World<'_> {
         let (shared, done) = (self.shared.clone(), Arc::new(AtomicBool::new(false)));
         let told = done.clone();
         self.sim.client(name, async move {
-            work(host.boot(), shared).await;
+            work(host.boot(), shared, host.name.to_string()).await;
             told.store(true, Ordering::Relaxed);
             Ok(())
         });
@@ -341,8 +407,8 @@ impl World<'_> {
         let message =
             format!("somebody reads of the damage, and deletes the records of {partition} before {before}");
         let name = partition.clone();
-        let done = self.as_operator("operator", &message, move |boot, shared| async move {
-            workload::delete_before(&boot, &shared, "operator", &name, before).await;
+        let done = self.as_operator("operator", &message, move |boot, shared, me| async move {
+            workload::delete_before(&boot, &shared, &me, &name, before).await;
         });
         let by = self.now_ms + RECOVERED_WITHIN_MS;
         if !self.step_until(by, |_| done.load(Ordering::Relaxed)) {
@@ -361,6 +427,12 @@ impl World<'_> {
         let losses = self.watcher.as_mut().map(|watcher| watcher.take_losses());
         for (key, from) in losses.unwrap_or_default() {
             reached("committed-records-given-up");
+            if let Some(held) = self.beyond.held.get(&key).filter(|held| from < **held) {
+                let message = format!(
+                    "a copy of {key} was left that had it up to {held}, and it is lost from {from} on"
+                );
+                self.violations.add(&self.trace, "silent-loss", message);
+            }
             *self.felt.entry("committed records given up").or_default() += 1;
             self.trace
                 .event("world", format_args!("what {key} held from {from} on is lost"));

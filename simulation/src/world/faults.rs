@@ -211,6 +211,8 @@ impl World<'_> {
             | Fault::Swizzle { .. }
             | Fault::InSyncCopiesLost { .. }
             | Fault::LyingSyncs { .. }
+            | Fault::LyingVoter
+            | Fault::WipedMajority
             | Fault::RollingRestart { .. } => {}
             Fault::DiskStall { .. }
             | Fault::SlowDisk { .. }

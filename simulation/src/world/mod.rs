@@ -13,6 +13,7 @@ mod lost;
 mod network;
 mod nodes;
 mod processes;
+mod recover;
 mod survivors;
 mod telling;
 

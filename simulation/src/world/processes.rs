@@ -58,6 +58,8 @@ impl World<'_> {
             Fault::RollingRestart { down_ms, pause_ms } => self.roll(None, hit.to_vec(), down_ms, pause_ms),
             Fault::InSyncCopiesLost { ref partition } => self.plan_to_lose(partition),
             Fault::LyingSyncs { ref partition } => self.plan_to_lie(partition),
+            Fault::LyingVoter => self.plan_a_lying_voter(),
+            Fault::WipedMajority => self.plan_to_wipe(),
             _ => return false,
         }
         true

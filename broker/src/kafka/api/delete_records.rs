@@ -76,17 +76,21 @@ async fn delete(
     deadline: Instant,
 ) -> Result<Offset, ResponseError> {
     let partition = match wire::partition(broker, &topic.name, index) {
+        // What cannot be read any more in the copy that counts can be given up, and nothing else of an internal topic:
+        // its readers would wait for it for ever.
+        Ok(found) if found.damage().is_some() => found,
         Ok(_) | Err(ResponseError::NotLeaderOrFollower) if topics::is_internal(&topic.name) => {
             return Err(ResponseError::InvalidTopicException);
         }
         found => found?,
     };
+    let is_damaged = partition.damage().is_some();
     let (log_start, first_kept) = partition
         .with_leader(LeaderEpoch::UNKNOWN, |log, leader| {
             let first_kept = first_kept(
                 offset,
                 leader.high_watermark(),
-                log.config().cleanup_policy.delete,
+                log.config().cleanup_policy.delete || is_damaged,
             );
             (log.log_start(), first_kept)
         })

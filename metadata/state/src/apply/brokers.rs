@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skerry_types::{BrokerEpoch, BrokerId, is_planted};
+use skerry_types::{BrokerEpoch, BrokerId, is_planted, reached};
 
 use super::Change;
 use super::rules::Copy;
@@ -98,9 +98,18 @@ impl Change<'_> {
         if !broker.fenced || has_replicas() {
             return Err(Refusal::BrokerInUse(id));
         }
+        reached("broker-forgotten");
         Arc::make_mut(&mut self.image.brokers).remove(&id);
         self.deltas.push(Delta::BrokerChanged(id));
         Ok(Outcome::Done)
+    }
+
+    /// No broker takes part before it has registered again.
+    pub(super) fn fence_all(&mut self) {
+        let unfenced: Vec<BrokerId> = self.image.unfenced_brokers().map(|broker| broker.id).collect();
+        for id in unfenced {
+            self.alter_broker(id, |broker| broker.fenced = true);
+        }
     }
 
     fn alter_broker(&mut self, id: BrokerId, alter: impl FnOnce(&mut Broker)) {

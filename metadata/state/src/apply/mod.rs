@@ -10,7 +10,7 @@ pub(crate) use topics::folded;
 
 use std::sync::Arc;
 
-use skerry_types::{ProducerId, Uuid};
+use skerry_types::{ProducerId, Uuid, is_planted};
 
 use crate::command::{BrokerGuard, Command};
 use crate::image::{Broker, Image};
@@ -132,6 +132,7 @@ impl<'a> Change<'a> {
             Command::AlterReassignment(reassignment) => self.alter_reassignment(reassignment),
             Command::AllocateProducerIds(guard) => self.allocate_producer_ids(*guard),
             Command::SetFeatureLevel { level } => self.set_feature_level(*level),
+            Command::QuorumRecovered { .. } => Ok(self.quorum_recovered()),
             Command::Batch(commands) => Ok(self.batch(commands)),
         }
     }
@@ -168,6 +169,17 @@ impl<'a> Change<'a> {
         let first = ProducerId(self.image.next_producer_id);
         self.image.next_producer_id += crate::PRODUCER_ID_BLOCK;
         Ok(Outcome::ProducerIds { first })
+    }
+
+    /// Every broker is down now, the survivor's too: it registers anew, or never again. Otherwise the dead would be in sync
+    /// until their sessions end, and the survivor, which restarts, would not.
+    fn quorum_recovered(&mut self) -> Outcome {
+        self.fence_all();
+        self.begin_anew(!is_planted("recovery-keeps-numbers"));
+        if !is_planted("recovery-keeps-numbers") {
+            self.image.next_producer_id += crate::RECOVERY_PRODUCER_IDS;
+        }
+        Outcome::Done
     }
 
     fn set_feature_level(&mut self, level: u16) -> Result<Outcome, Refusal> {

@@ -39,6 +39,22 @@ impl Change<'_> {
         );
     }
 
+    /// Nobody leads and nobody is in sync; who was is complete still, and leads once its broker is back with the same disk.
+    /// With `epochs_left`: whoever led, or changed anything, in an epoch that this log does not know has nothing to say any
+    /// more, and nobody leads in it again.
+    pub(super) fn begin_anew(&mut self, epochs_left: bool) {
+        let left = if epochs_left { crate::RECOVERY_EPOCHS } else { 0 };
+        let all = |_: &Partition| true;
+        self.rework(all, |_, partition| {
+            let complete = |one: &BrokerId| partition.isr.contains(one) || partition.elr.contains(one);
+            partition.elr = partition.replicas.iter().copied().filter(complete).collect();
+            partition.isr.clear();
+            partition.leader = None;
+            partition.leader_epoch = LeaderEpoch(partition.leader_epoch.get().saturating_add(left));
+            partition.partition_epoch = PartitionEpoch(partition.partition_epoch.get().saturating_add(left));
+        });
+    }
+
     /// Goes over the partitions of one topic, or of all, after `min.insync.replicas` or the kind of election changed.
     pub(super) fn follow_config(&mut self, topic: Option<&Arc<str>>) {
         let concerned = |partition: &Partition| partition.leader.is_none() || !partition.elr.is_empty();
@@ -307,7 +323,8 @@ impl Change<'_> {
 /// another one. Where a replica leaves, the leader begins anew too, as in Kafka: if the replica comes back, nothing
 /// that its former copy reported counts.
 fn count_change(before: &Partition, after: &mut Partition) {
-    after.partition_epoch = PartitionEpoch(before.partition_epoch.get() + 1);
+    let next_epoch = PartitionEpoch(before.partition_epoch.get() + 1);
+    after.partition_epoch = after.partition_epoch.max(next_epoch);
     let left = || before.replicas.iter().any(|one| !after.replicas.contains(one));
     let begins = after.leader.is_some() && (after.leader != before.leader || left());
     if begins && after.leader_epoch == before.leader_epoch {

@@ -33,6 +33,7 @@ mod kind {
     pub(super) const ALTER_REASSIGNMENT: u8 = 16;
     pub(super) const BATCH: u8 = 17;
     pub(super) const REPLICA_OFFLINE: u8 = 18;
+    pub(super) const QUORUM_RECOVERED: u8 = 19;
 }
 
 impl Command {
@@ -116,6 +117,10 @@ impl Writer {
                 self.u8(kind::SET_FEATURE_LEVEL);
                 self.u16(*level);
             }
+            Command::QuorumRecovered { survivor } => {
+                self.u8(kind::QUORUM_RECOVERED);
+                self.i32(survivor.get());
+            }
             Command::Batch(commands) => {
                 self.u8(kind::BATCH);
                 self.list(commands.iter(), Self::command);
@@ -190,6 +195,9 @@ impl Reader<'_> {
             }),
             kind::ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds(self.guard()?),
             kind::SET_FEATURE_LEVEL => Command::SetFeatureLevel { level: self.u16()? },
+            kind::QUORUM_RECOVERED => Command::QuorumRecovered {
+                survivor: self.broker()?,
+            },
             other => self.partition_command(other)?,
         })
     }

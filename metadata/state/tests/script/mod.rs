@@ -296,6 +296,9 @@ pub fn parse(state: &State, line: &str) -> Command {
             })
         }
         "producer-ids" => Command::AllocateProducerIds(guard(state, number(words[1]))),
+        "recovered" => Command::QuorumRecovered {
+            survivor: BrokerId(number(words[1])),
+        },
         "level" => Command::SetFeatureLevel {
             level: words[1].parse().unwrap(),
         },
