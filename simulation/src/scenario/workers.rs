@@ -52,6 +52,7 @@ impl WorkerKind {
             Self::Reborn => "reborn",
             Self::Tuning => "tuning",
             Self::Members => "members",
+            Self::Forget => "forget",
         }
     }
 }
