@@ -142,7 +142,7 @@ pub enum WorkerKind {
     Tuning,
     /// Takes votes away and gives them back, and asks to forget brokers that must not be forgotten.
     Members,
-    /// Asks for one broker after the other to be forgotten, all the time: those that are down and have no replicas are.
+    /// Asks for brokers to be forgotten, all the time.
     Forget,
 }
 
@@ -301,11 +301,9 @@ pub enum Fault {
     /// Beyond what a cluster can bear: after the faults all disks say of syncs of the partition's records that they are done,
     /// and do not do them; when the load has ended the power of all goes.
     LyingSyncs { partition: String },
-    /// Beyond what a quorum is built for: after the faults one voter's disk says of the syncs of the quorum's log that they are
-    /// done, and does not do them; when the load has ended its power goes, or that of all. Nothing may be lost by it.
+    /// The same of one voter's disk and the quorum's log; its power goes, or that of all, and nothing may be lost by it.
     LyingVoter,
-    /// Beyond what a cluster can bear: when the load has ended, a majority of the voters loses its disks. A person recovers the
-    /// quorum on one that is left (`skerry cluster recover`), lets what is left lead, and brings the others back empty.
+    /// Beyond what a cluster can bear: when the load has ended, a majority of the voters loses its disks; see `world/recover.rs`.
     WipedMajority,
     /// Writes fail (EIO), and a part of them is written; at the end a person restarts the broker.
     WriteFails { one_in: u64, for_ms: u64 },
