@@ -291,12 +291,10 @@ pub enum Fault {
     /// A sector of old records of one partition turns out to have been written over old records of another one. The
     /// cluster has to find it by itself.
     MisdirectedWrite,
-    /// A bit of the same old record rots in every copy, and nobody is told: beyond what a cluster can bear. A person deletes
-    /// the records up to it, once the cluster has told of it.
+    /// Beyond what a cluster can bear: a bit of the same old record rots in every copy, and nobody is told.
     RotOfAllCopies,
     /// Beyond what a cluster can bear: one replica of the partition is away while the load goes on after the faults, and
-    /// then every copy that was in sync turns out to be damaged. A person elects the one that was away
-    /// (`skerry cluster elect --unclean`): what it lacks is lost.
+    /// then every copy that was in sync turns out to be damaged. A person elects the one that was away.
     InSyncCopiesLost { partition: String },
     /// Beyond what a cluster can bear: after the faults all disks say of syncs of the partition's records that they are done,
     /// and do not do them; when the load has ended the power of all goes.
