@@ -174,6 +174,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "lost-copy-counts",
         By("a_copy_that_may_lack_records_does_not_count"),
     ),
+    ("number-given-out-twice", Planted("recovery-keeps-numbers")),
     ("metadata-differs", By("the_same_commands_make_the_same_metadata")),
     (
         "snapshot-differs",

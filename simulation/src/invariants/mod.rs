@@ -140,7 +140,8 @@ impl Watcher {
         if whole {
             self.on_lost(node, durable, brokers);
         } else {
-            self.metadata.quorum.on_lost(node, durable, brokers);
+            let known = metadata::statuses(brokers);
+            self.metadata.quorum.on_lost(node, durable, &known);
         }
     }
 
