@@ -24,7 +24,7 @@ use skerry_log::batch::{BatchBuilder, Batches, Compression, MarkerType, Records,
 use skerry_log::{AppendError, ValidBatch};
 use skerry_metadata::Quorum;
 use skerry_metadata_state::Delta;
-use skerry_types::{Instant, LeaderEpoch, Offset, reached};
+use skerry_types::{Instant, LeaderEpoch, Offset, is_planted, reached};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -779,7 +779,11 @@ fn append_batch(
         return Err(AppendFailure::TooLarge);
     }
     // In this shard's epoch or not at all: in between, another broker may have led and written what it does not know.
-    match log.append_in(epoch, batch, Acks::All, wall) {
+    let acks = match is_planted("commit-acked-before-replicated") {
+        true => Acks::Leader,
+        false => Acks::All,
+    };
+    match log.append_in(epoch, batch, acks, wall) {
         Ok(appending) => Ok((appending.base, appending.acknowledged)),
         Err(ProduceError::NotServing(_)) => Err(AppendFailure::NotLeader),
         Err(

@@ -46,6 +46,7 @@ impl Standing {
     #[must_use]
     pub fn holds(&self, now: Instant) -> bool {
         is_planted("standing-ignored")
+            || is_planted("cut-off-leader-goes-on")
             || now.as_nanos() < self.until.load(Ordering::Acquire)
                 && self.leaving.load(Ordering::Acquire) == 0
     }

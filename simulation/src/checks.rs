@@ -203,7 +203,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("needless-term", By("who_hears_nobody_begins_no_term")),
     ("lost-vote-counts", By("who_has_lost_its_disk_has_no_vote")),
     // Processes.
-    ("panic", Planted("recovery-truncates-rot")),
+    (
+        "panic",
+        Nowhere("whatever any of the broker's assertions says, where a step of the simulation is made"),
+    ),
     (
         "node-stopped",
         By("a_process_ends_only_where_its_disk_has_made_it"),
@@ -228,6 +231,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ),
     // What must come true.
     ("core-does-not-serve", Planted("full-disk-keeps-office")),
+    ("rot-not-found", Planted("sums-not-compared")),
     ("not-whole", Planted("repairs-wait-for-each-other")),
     (
         "stuck",

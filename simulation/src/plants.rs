@@ -2,12 +2,9 @@
 //! `skerry_types::is_planted`, and do not exist in a release build.
 //!
 //! Deliberately absent: `assignment-from-old-generation`, a race that the coordinator's own transcripts show
-//! (`broker/coordinator`), and `follower-epoch-unchecked`: the broker forgets a leader's streams with its epoch, so that
-//! what was said in an earlier one has no way to the rules any more; the model of `broker/replica` shows it.
+//! (`broker/coordinator`).
 //!
-//! Of the rows of SIMULATION.md, section 5, these have none: 16, of a group protocol (KIP-848) that the broker does not
-//! speak; 17 and 18, of transactions, which come with the broker's; 23, a mistake inside openraft (1802), for which the
-//! broker has no place.
+//! Of the rows of SIMULATION.md, section 5, these have none: 17 and 18, of transactions, which come with the broker's.
 
 /// A planted bug.
 pub struct Planted {
@@ -21,6 +18,9 @@ pub struct Planted {
     pub nodes: Option<u32>,
     /// Seeds within which it must be found.
     pub budget: u64,
+    /// The checks that are there for it: where only others see something, it is not found. Where SIMULATION.md, section 5,
+    /// names an invariant, its checks and no others.
+    pub caught_by: &'static [&'static str],
 }
 
 /// A bug that a directed scenario must show: seeds that lead there are rare, or it is a bug that there was.
@@ -28,6 +28,7 @@ const fn in_scenario(
     name: &'static str,
     scenario: &'static str,
     budget: u64,
+    caught_by: &'static [&'static str],
     mistake: &'static str,
 ) -> Planted {
     Planted {
@@ -36,27 +37,40 @@ const fn in_scenario(
         scenario: Some(scenario),
         nodes: None,
         budget,
+        caught_by,
     }
 }
 
-const fn planted(name: &'static str, budget: u64, mistake: &'static str) -> Planted {
+const fn planted(
+    name: &'static str,
+    budget: u64,
+    caught_by: &'static [&'static str],
+    mistake: &'static str,
+) -> Planted {
     Planted {
         name,
         mistake,
         scenario: None,
         nodes: None,
         budget,
+        caught_by,
     }
 }
 
 /// One of a cluster: three nodes find it.
-const fn in_cluster(name: &'static str, budget: u64, mistake: &'static str) -> Planted {
+const fn in_cluster(
+    name: &'static str,
+    budget: u64,
+    caught_by: &'static [&'static str],
+    mistake: &'static str,
+) -> Planted {
     Planted {
         name,
         mistake,
         scenario: None,
         nodes: Some(3),
         budget,
+        caught_by,
     }
 }
 
@@ -65,187 +79,230 @@ pub const PLANTS: &[Planted] = &[
     in_cluster(
         "memory-of-answers-stays-taken",
         20,
+        &["leak"],
         "the memory of records is not given back when their reader has them",
     ),
     planted(
         "index-points-behind",
         20,
+        &["index-differs"],
         "an entry of an index names the place behind its batch",
     ),
     in_scenario(
         "quorum-without-pings",
         "lost-snapshot",
         20,
+        &["not-whole", "core-does-not-serve", "not-serving"],
         "who owes an answer is not asked whether it is still there",
     ),
     in_cluster(
         "deaf-broker-is-not-fenced",
         100,
+        &["core-does-not-serve", "not-whole", "not-serving"],
         "a broker that is heard and hears nobody keeps its place",
     ),
     in_cluster(
         "fenced-nodes-name-nobody",
         20,
+        &["metadata-without-brokers"],
         "a node serves clients before it takes part, and Metadata names no broker while all are fenced",
     ),
     in_cluster(
         "full-disk-keeps-office",
         150,
+        &["core-does-not-serve", "not-whole", "not-serving"],
         "a controller goes on whose disk has no room",
     ),
     planted(
         "ack-before-fsync",
         5,
+        &["acknowledged-before-durable"],
         "acks=all is answered before the record is durable",
     ),
     planted(
         "durable-end-too-early",
         20,
+        &["acknowledged-before-durable", "committed-before-durable"],
         "a flush counts what was appended while it ran",
     ),
-    planted(
+    in_cluster(
         "recovery-truncates-rot",
-        100,
+        50,
+        &["committed-truncated", "incomplete-leader", "incomplete-candidate"],
         "recovery cuts the log at damage below the synced point",
     ),
     planted(
         "dedupe-keeps-one-batch",
         20,
+        &["duplicate-record", "order-of-a-producer", "refused-record"],
         "only the last batch of a producer is remembered",
     ),
     planted(
         "dedupe-not-rebuilt",
         50,
+        &["duplicate-record", "refused-record", "wrong-producer-state"],
         "recovery forgets which batches producers had written",
     ),
     planted(
         "rename-without-dir-sync",
         100,
+        &[
+            "recovery-loses-durable",
+            "recovery-not-durable",
+            "does-not-recover",
+        ],
         "a file is replaced and the directory not synced",
     ),
     planted(
         "served-beyond-high-watermark",
         20,
+        &["served-before-durable", "watermark-beyond-durable"],
         "consumers read what is not durable yet",
     ),
     planted(
         "commit-acked-before-append",
         20,
+        &["commit-before-durable"],
         "a group's commit is answered before it is written",
     ),
     planted(
         "commit-from-old-generation",
         50,
+        &["zombie-commit"],
         "a member of an earlier generation may commit",
     ),
     in_cluster(
         "raft-entry-acked-before-sync",
         10,
+        &["entry-committed-before-durable"],
         "a metadata change is answered before it is durable",
     ),
     planted(
         "assignment-acked-before-append",
         200,
+        &["two-owners", "zombie-commit", "generation-went-back"],
         "a group's assignment is answered before it is written",
     ),
     in_scenario(
         "full-disk-cut-not-synced",
         "partial-write",
         20,
+        &["refused-record", "lost-record", "recovery-loses-durable"],
         "what a full disk left of a write is cut off, and the cut not synced",
     ),
     in_scenario(
         "topic-told-before-its-logs",
         "new-topic",
         10,
+        &["refused-record", "order-of-a-producer"],
         "clients are told of a topic whose logs are not open yet",
     ),
     in_scenario(
         "follower-begins-between-batches",
         "within-a-batch",
         10,
+        &["not-whole", "core-does-not-serve"],
         "a follower whose leader's log begins within a batch refuses that batch",
     ),
     in_scenario(
         "pipelined-batch-overtakes",
         "overtaken-batch",
         5,
+        &["refused-record", "order-of-a-producer"],
         "the second batch of a new producer is taken after the first was refused",
     ),
     in_cluster(
         "raft-vote-not-synced",
         10,
+        &["vote-before-durable"],
         "a vote is granted before it is durable",
     ),
     in_cluster(
         "raft-without-pre-vote",
         50,
+        &["needless-term"],
         "who hears nobody begins terms, and disturbs the leader when it is back",
     ),
     in_cluster(
         "fenced-broker-stays-in-sync",
         10,
+        &["wrong-in-sync-set"],
         "a dead broker stays in the in-sync sets",
     ),
     in_scenario(
         "reassignment-completes-early",
         "moves",
         5,
+        &["incomplete-candidate"],
         "a new replica takes part before it has caught up",
     ),
     in_cluster(
         "follower-reports-written-as-durable",
         10,
+        &[
+            "committed-past-a-member",
+            "committed-before-durable",
+            "acknowledged-before-durable",
+        ],
         "a follower's record counts before it is on its disk",
     ),
     in_cluster(
         "fetcher-without-deadline",
         50,
+        &["not-whole", "core-does-not-serve", "not-serving"],
         "a follower waits for ever for a leader that is silent",
     ),
     in_scenario(
         "diverges-by-offset-alone",
         "kip-279",
         10,
+        &["committed-changed", "two-writers", "copies-differ"],
         "logs are compared by offset and not by epoch (KIP-279)",
     ),
     in_cluster(
         "high-watermark-below-min-in-sync",
         10,
+        &["committed-by-too-few"],
         "records are committed with fewer replicas in sync than the topic asks for (KIP-966)",
     ),
     in_cluster(
         "removal-counts-before-commit",
         20,
+        &["member-not-counted"],
         "a leader does not wait for a follower that the metadata still has in sync",
     ),
     in_cluster(
         "joins-before-epoch-start",
         100,
+        &["joined-too-early", "incomplete-candidate"],
         "a follower is in sync before it has what earlier leaders committed",
     ),
     in_scenario(
         "truncate-to-high-watermark",
         "kip-101",
         20,
+        &["committed-truncated"],
         "a follower cuts its log at its own high watermark (KIP-101)",
     ),
     in_scenario(
         "rebooted-broker-joins",
         "kip-903",
         20,
+        &["joined-too-early"],
         "a broker that has registered again is in sync for what its earlier start had caught up with (KIP-903)",
     ),
     in_scenario(
         "damage-not-told",
         "rot-of-all-copies",
         5,
+        &["silent-loss"],
         "damage that was found is kept to oneself (beyond the contract: a silent loss)",
     ),
     in_scenario(
         "offline-copy-not-told",
         "in-sync-copies-lost",
         5,
+        &["offline-not-told"],
         "a broker keeps to itself that it cannot open its copy (KIP-858): nobody can choose another one",
     ),
     in_scenario(
@@ -264,128 +321,254 @@ pub const PLANTS: &[Planted] = &[
         "crashed-replica-stays-eligible",
         "kip-966",
         5,
+        &["lost-copy-counts"],
         "a copy may be elected whose unflushed records went with the power (KIP-966)",
     ),
     in_scenario(
         "epochs-not-cut",
         "kip-279",
         10,
+        &["wrong-epochs"],
         "a log that is cut keeps the leader epochs of what was cut (KAFKA-10706)",
     ),
     in_scenario(
         "standing-ignored",
         "stale-leader",
         60,
+        &[
+            "stale-leader-commits",
+            "acknowledged-before-durable",
+            "refused-record",
+        ],
         "a leader speaks for its partition for as long as it hears of no other one",
     ),
     in_cluster(
         "snapshot-without-eligible",
         60,
+        &["snapshot-differs", "metadata-differs"],
         "a snapshot of the metadata forgets who is eligible",
     ),
     in_cluster(
         "sums-not-compared",
         60,
+        &["rot-not-found"],
         "what is read back is not compared with its sums",
     ),
     in_scenario(
         "producer-forgotten-early",
         "jumping-clock",
         10,
+        &["duplicate-record", "refused-record", "wrong-producer-state"],
         "a producer that has only just written is taken for one that has not written for a day",
     ),
     in_scenario(
         "given-up-move-takes-copies",
         "given-up-move",
         10,
+        &[
+            "acknowledged-before-durable",
+            "served-before-durable",
+            "watermark-beyond-durable",
+        ],
         "a reassignment that is given up takes copies that min.insync.replicas counts on",
     ),
     in_scenario(
         "wiped-voter-keeps-its-vote",
         "wiped-voter",
         3,
+        &["lost-vote-counts"],
         "a voter that has lost its disk answers as if it had it",
     ),
     in_scenario(
         "removed-voter-stays-away",
         "removed-voter",
         10,
+        &["not-whole"],
         "a voter that was removed while it was cut off never asks whether it is a member",
     ),
     in_scenario(
         "crc-not-checked",
         "damaged-batches",
         3,
+        &["damaged-batch-taken"],
         "a leader takes a producer's batch that was damaged on its way",
     ),
     in_scenario(
         "follower-crc-not-checked",
         "damaged-batches",
         3,
+        &["committed-changed", "copies-differ", "two-writers"],
         "a follower takes a batch that was damaged on its way from its leader",
     ),
     in_scenario(
         "checkpoints-outlive-a-topic",
         "made-again",
         20,
+        &["not-whole"],
         "what the checkpoints say of a deleted topic is believed of the next one of its name",
     ),
     in_scenario(
         "misread-taken-for-a-tear",
         "read-flips",
         10,
+        &["committed-truncated", "lost-record", "refused-record"],
         "recovery cuts the log where one read was wrong",
     ),
     in_scenario(
         "groups-loaded-without-sums",
         "read-flips",
         10,
+        &["lost-commit", "wrong-commit"],
         "what is read of the groups' logs is not compared with its sums",
     ),
     in_scenario(
         "second-look-reads-one-batch",
         "bad-sector",
         10,
+        &["rot-not-found", "not-whole"],
         "a read that failed is looked at again in its first batch alone",
     ),
     in_scenario(
         "lost-replica-stays-eligible",
         "lost-copy",
         20,
+        &["lost-copy-counts", "incomplete-candidate"],
         "a copy that is gone may be elected",
     ),
     in_scenario(
         "checkpoints-not-compared",
         "lying-syncs",
         10,
+        &["silent-loss"],
         "a log is opened that ends before what its checkpoints say was durable and committed",
     ),
     in_scenario(
         "repairs-wait-for-each-other",
         "misdirected-write",
         10,
+        &["not-whole", "rot-not-found"],
         "a node that has made one copy again makes no other one for five minutes",
     ),
     in_scenario(
         "disk-of-another-node-taken",
         "swapped-disks",
         5,
+        &["wrong-disk-taken"],
         "a node starts with the disk of another one",
     ),
     planted(
         "zombie-producer-not-fenced",
         50,
+        &["zombie-producer"],
         "who writes with an earlier epoch of a producer is not told so (KIP-360)",
     ),
     planted(
         "sync-from-old-generation",
         50,
+        &["zombie-sync"],
         "a member of an earlier generation is given an assignment",
     ),
     in_scenario(
         "metadata-sync-failure-ignored",
         "metadata-sync-fails",
         5,
+        &["entry-committed-before-durable", "vote-before-durable"],
         "a sync of the quorum's log has failed, and votes and entries count all the same",
     ),
+    in_cluster(
+        "commit-acked-before-replicated",
+        20,
+        &["commit-before-durable"],
+        "a group's commit is answered when the coordinator alone has it",
+    ),
+    in_scenario(
+        "follower-epoch-unchecked",
+        "kip-320",
+        50,
+        &[
+            "committed-past-a-member",
+            "stale-leader-commits",
+            "committed-before-durable",
+        ],
+        "what a follower says in an earlier epoch counts (KIP-320)",
+    ),
+    planted(
+        "assignment-not-revoked",
+        20,
+        &["two-owners"],
+        "a member keeps what it had while the group's leader assigns it to another one",
+    ),
+    in_cluster(
+        "unanswered-entry-counts",
+        50,
+        &["entry-committed-before-durable"],
+        "an entry that a voter has not answered counts as on its disk (openraft 1802)",
+    ),
+    in_cluster(
+        "placement-by-memory",
+        20,
+        &["metadata-differs"],
+        "where new partitions go depends on what is not in the log",
+    ),
+    in_cluster(
+        "cut-off-leader-goes-on",
+        10,
+        &["stale-leader-commits", "acknowledged-before-durable"],
+        "a leader that hears of nobody acknowledges alone (Redpanda 5090)",
+    ),
+    in_scenario(
+        "crashed-replica-is-elected",
+        "kip-966",
+        100,
+        &["incomplete-leader", "lost-record"],
+        "the same as crashed-replica-stays-eligible, by what comes of it",
+    ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What stands between backticks.
+    fn quoted(cell: &str) -> BTreeSet<&str> {
+        cell.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn every_bug_has_a_name_of_its_own_and_a_check_that_is_there_for_it() {
+        let names: BTreeSet<_> = PLANTS.iter().map(|plant| plant.name).collect();
+        assert_eq!(names.len(), PLANTS.len());
+        for plant in PLANTS {
+            assert!(!plant.caught_by.is_empty(), "{}", plant.name);
+            // These say that something is wrong, and not what.
+            for vague in ["panic", "process-died", "runs-for-ever", "error-line"] {
+                assert!(!plant.caught_by.contains(&vague), "{}: {vague}", plant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_requirement_as_it_is_planted() {
+        let (_, section) = include_str!("../README.md")
+            .split_once("## Planted bugs")
+            .expect("the section");
+        let (section, _) = section.split_once("\n## ").expect("another section");
+        let mut rows = 0;
+        for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let (number, names, checks) = (cells[1], quoted(cells[3]), quoted(cells[4]));
+            rows += number.split(',').count();
+            let planted: Vec<_> = PLANTS.iter().filter(|plant| names.contains(plant.name)).collect();
+            assert_eq!(planted.len(), names.len(), "{row}");
+            let caught: BTreeSet<_> = planted
+                .iter()
+                .flat_map(|plant| plant.caught_by)
+                .copied()
+                .collect();
+            assert_eq!(caught, checks, "{row}");
+        }
+        assert_eq!(rows, 28);
+    }
+}

@@ -126,7 +126,7 @@ impl Leader {
             partition_epoch: base,
             in_sync: members,
         };
-        if is_planted("removal-counts-before-commit") {
+        if is_planted("removal-counts-before-commit") || is_planted("cut-off-leader-goes-on") {
             self.adopt(wanted);
         }
         Some(proposal)

@@ -332,7 +332,9 @@ impl Leader {
     }
 
     fn advance(&mut self) {
-        let enough = self.in_sync.len() >= self.min_in_sync || is_planted("high-watermark-below-min-in-sync");
+        let enough = self.in_sync.len() >= self.min_in_sync
+            || is_planted("high-watermark-below-min-in-sync")
+            || is_planted("cut-off-leader-goes-on");
         if !enough || self.deposed {
             return;
         }

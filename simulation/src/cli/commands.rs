@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use skerry_checker::history::History;
 use skerry_simulation::goals;
-use skerry_simulation::plants::{self, PLANTS};
 use skerry_simulation::scenario::Scenario;
 use skerry_simulation::story::{Story, describe};
 
@@ -24,7 +23,7 @@ const FAILURES_SHOWN: usize = 3;
 /// Seeds that get a line each where there is nothing to say of them.
 const SEEDS_NAMED: u64 = 10;
 
-fn status(good: bool) -> ExitCode {
+pub(super) fn status(good: bool) -> ExitCode {
     if good {
         ExitCode::SUCCESS
     } else {
@@ -338,96 +337,6 @@ fn named(what: &str, choice: &Choice) -> OneArgs {
 pub(super) fn show_scenario(what: &str, choice: &Choice) -> anyhow::Result<ExitCode> {
     out::write(format_args!("{}", one::scenario(&named(what, choice))?.to_text()));
     Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn list_plants() -> anyhow::Result<ExitCode> {
-    for plant in PLANTS {
-        say!("{:<32} {}", plant.name, plant.mistake);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn plant(
-    name: Option<&str>,
-    budget: Option<u64>,
-    jobs: Option<usize>,
-) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        cfg!(debug_assertions),
-        "bugs cannot be planted in a release build: build without --release"
-    );
-    let wanted: Vec<&plants::Planted> = match name {
-        None => PLANTS.iter().collect(),
-        Some(name) => {
-            let found = PLANTS.iter().find(|plant| plant.name == name);
-            vec![found.with_context(|| {
-                format!("no bug is called {name}; `skerry-sim plant --list` has the names")
-            })?]
-        }
-    };
-    say!("{:<32} {:>6}  {:<30} seconds", "bug", "seeds", "caught by");
-    let mut missed = Vec::new();
-    let mut needed = Vec::new();
-    for plant in wanted {
-        let began = files::now();
-        let budget = budget.unwrap_or(plant.budget);
-        let with = Choice {
-            plant: Some(plant.name.to_owned()),
-            nodes: plant.nodes.map(Nodes),
-            ..Choice::default()
-        };
-        // Seed 0 is the scenario's own.
-        let first = u64::from(plant.scenario.is_none());
-        let own = match plant.scenario {
-            Some(name) => Some(one::scenario(&named(name, &with))?.seed),
-            None => None,
-        };
-        let all = (first..first + budget).map(|seed| OneArgs {
-            seed,
-            scenario: plant.scenario.map(str::to_owned),
-            choice: with.clone(),
-            ..OneArgs::default()
-        });
-        let mut found: Option<(u64, String)> = None;
-        pool::run_all(all, jobs.unwrap_or_else(pool::default_jobs), |result| {
-            // Seeds that ran at the same time: the smallest counts.
-            let tries = if own == Some(result.seed) {
-                1
-            } else {
-                result.seed + 1 - first
-            };
-            if let Some(violation) = result.violations.first()
-                && found.as_ref().is_none_or(|(fewest, _)| tries < *fewest)
-            {
-                found = Some((tries, violation.check.clone()));
-            }
-            found.is_none()
-        })?;
-        let seconds = began.elapsed().as_secs_f64();
-        match found {
-            Some((seed, check)) => {
-                needed.push(seed);
-                say!("{:<32} {seed:>6}  {check:<30} {seconds:.0}", plant.name);
-            }
-            None => {
-                missed.push(plant.name);
-                say!(
-                    "{:<32} {:>6}  {:<30} {seconds:.0}",
-                    plant.name,
-                    "-",
-                    format!("NOT FOUND in {budget} seeds")
-                );
-            }
-        }
-    }
-    needed.sort_unstable();
-    let median = needed.get(needed.len() / 2).copied().unwrap_or(0);
-    say!(
-        "{} found, {} missed; median {median} seeds",
-        needed.len(),
-        missed.len()
-    );
-    Ok(status(missed.is_empty()))
 }
 
 /// Simulated seconds for each second of one processor.

@@ -7,6 +7,7 @@ mod files;
 mod html;
 mod one;
 mod out;
+mod plant;
 mod pool;
 mod report;
 mod shrink;
@@ -80,6 +81,9 @@ enum Command {
         choice: Choice,
     },
     /// Plants a bug and looks for it: how many seeds it takes, and which check sees it.
+    ///
+    /// A seed counts where one of the checks that are there for this bug sees it, and where the same seed without it keeps
+    /// every promise. What other checks see first is told, and the search goes on.
     Plant {
         /// The bug's name; see `--list`.
         #[arg(required_unless_present_any = ["all", "list"])]
@@ -283,6 +287,9 @@ struct OneArgs {
     /// Where the history goes.
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Nothing but what one of these checks sees ends it, and a panic.
+    #[arg(long, value_delimiter = ',')]
+    until: Vec<String>,
     /// Where the story goes.
     #[arg(long)]
     story: Option<PathBuf>,
@@ -338,10 +345,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Determinism { seeds, jobs, choice } => commands::determinism(seeds, jobs, &choice),
         Command::Bench { seeds } => commands::bench(seeds),
         Command::Shrink { what, out, choice } => commands::shrink(&what, out.as_deref(), &choice),
-        Command::Plant { list: true, .. } => commands::list_plants(),
+        Command::Plant { list: true, .. } => plant::list(),
         Command::Plant {
             name, budget, jobs, ..
-        } => commands::plant(name.as_deref(), budget, jobs),
+        } => plant::run(name.as_deref(), budget, jobs),
         Command::Check { history } => commands::check(&history),
         Command::Scenario {
             command: ScenarioCommand::List,

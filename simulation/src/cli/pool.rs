@@ -96,6 +96,9 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
     if let Some(history) = &args.history {
         command.arg("--history").arg(history);
     }
+    if !args.until.is_empty() {
+        command.arg(format!("--until={}", args.until.join(",")));
+    }
     if let Some(story) = &args.story {
         command.arg("--story").arg(story);
     }

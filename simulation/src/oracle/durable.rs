@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::wire::{CommitAsked, PartitionName};
 use crate::disk::SimDisk;
-use crate::process::DATA_DIR;
+use crate::process::{DATA_DIR, OFFSETS_PARTITIONS};
 use crate::record::{self, Batch, segment};
 
-const OFFSETS_TOPIC: &str = "__consumer_offsets-";
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Topics that the workload removes: their folders may be gone when an answer about them leaves.
 pub(crate) const SHORT_LIVED: &str = "churn";
@@ -23,6 +23,19 @@ pub(super) struct DurableLogs {
     dirs: BTreeMap<PartitionName, PathBuf>,
     /// A batch of each segment and where it begins: the next look starts there.
     seen: BTreeMap<PathBuf, (i64, usize)>,
+}
+
+impl CommitAsked {
+    /// The partition that its group belongs to: java.lang.String.hashCode of its name says which.
+    pub(super) fn coordinated_by(&self) -> PartitionName {
+        let hash = self.group.encode_utf16().fold(0_i32, |hash, unit| {
+            hash.wrapping_mul(31).wrapping_add(unit.into())
+        });
+        PartitionName {
+            topic: OFFSETS_TOPIC.to_owned(),
+            partition: (hash & i32::MAX) % OFFSETS_PARTITIONS,
+        }
+    }
 }
 
 impl DurableLogs {
@@ -159,21 +172,25 @@ impl DurableLogs {
         }
     }
 
-    /// True when a durable record of the group's partition says what was committed.
-    pub(super) fn has_commit(&mut self, commit: &CommitAsked) -> bool {
-        let mut dirs = self.disk.find_dirs(OFFSETS_TOPIC);
-        // The group's own partition first: java.lang.String.hashCode of its name.
-        let hash = commit.group.encode_utf16().fold(0_i32, |hash, unit| {
-            hash.wrapping_mul(31).wrapping_add(unit.into())
+    /// Why no record of the group's partition that is sure to survive a power cut says what was committed.
+    pub(super) fn has_commit(&mut self, commit: &CommitAsked) -> Result<(), String> {
+        let partition = commit.coordinated_by();
+        let is_there = self.dir(&partition).is_some_and(|dir| {
+            let mut dirs = std::iter::once(dir).chain(self.set_aside(&partition));
+            dirs.any(|dir| self.has_commit_in(&dir, commit))
         });
-        let own = usize::try_from(hash & i32::MAX).unwrap_or(0) % dirs.len().max(1);
-        dirs.sort_by_key(|dir| !dir.to_string_lossy().ends_with(&format!("{OFFSETS_TOPIC}{own}")));
-        dirs.iter().any(|dir| {
-            self.segments(dir).iter().rev().any(|(_, path)| {
-                self.disk.with_durable(path, |bytes| {
-                    record::batches(bytes).any(|batch| says(&batch, commit))
-                }) == Some(true)
-            })
+        match is_there {
+            true => Ok(()),
+            false => Err(format!("no durable record of {partition} says so")),
+        }
+    }
+
+    fn has_commit_in(&self, dir: &Path, commit: &CommitAsked) -> bool {
+        let mut newest_first = self.segments(dir).into_iter().rev();
+        newest_first.any(|(_, path)| {
+            self.with_file(&path, |bytes| {
+                record::batches(bytes).any(|batch| says(&batch, commit))
+            }) == Some(true)
         })
     }
 

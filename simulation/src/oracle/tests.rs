@@ -32,6 +32,8 @@ use skerry_checker::history::Value;
 const PORT: u16 = 9092;
 const CONN: u64 = 1;
 const LOG: &str = "/data/log/orders-0";
+/// Where the group `g` belongs.
+const OFFSETS: &str = "/data/log/__consumer_offsets-3";
 /// The last versions that name topics.
 const PRODUCE: i16 = 12;
 const FETCH: i16 = 12;
@@ -157,12 +159,16 @@ impl Pair {
 
     /// The follower sets its copy aside, as a broker does where it is damaged, and begins an empty one.
     fn gives_its_copy_up(&self) {
+        self.gives_up(LOG);
+    }
+
+    fn gives_up(&self, dir: &str) {
         let disk = self.disks[1].attach();
-        let aside = format!("{LOG}.0123{}", "-damaged");
-        disk.rename(Path::new(LOG), Path::new(&aside)).unwrap();
+        let aside = format!("{dir}.0123{}", "-damaged");
+        disk.rename(Path::new(dir), Path::new(&aside)).unwrap();
         disk.sync_dir(Path::new("/data/log")).unwrap();
         drop(disk);
-        write(&self.disks[1], LOG, &[]);
+        write(&self.disks[1], dir, &[]);
     }
 }
 
@@ -292,16 +298,30 @@ fn a_commit_is_durable_before_it_is_answered() {
         expire_timestamp: None,
         topic_id: None,
     };
-    for (offset, expected) in [(6, &["commit-before-durable"][..]), (7, &[])] {
+    let batch = |offset| {
         let pairs = [(&key, says(offset).encode())].into_iter();
-        let batch = record::encode_pairs(pairs, Identity::NONE, 77, Codec::None);
-        write(
-            &pair.disks[0],
-            "/data/log/__consumer_offsets-0",
-            &[batch.to_vec()],
-        );
+        record::encode_pairs(pairs, Identity::NONE, 77, Codec::None).to_vec()
+    };
+    for (offset, expected) in [(6, &["commit-before-durable"][..]), (7, &[])] {
+        write(&pair.disks[0], OFFSETS, &[batch(offset)]);
         assert_eq!(pair.commits(), expected);
     }
+    // The metadata ask for two copies, and not only since a moment ago.
+    pair.oracle.knows_commit_copies(2);
+    assert_eq!(pair.commits(), NONE);
+    pair.oracle.knows_commit_copies(2);
+    assert_eq!(pair.commits(), ["commit-before-durable"]);
+    write(&pair.disks[1], OFFSETS, &[batch(6)]);
+    assert_eq!(pair.commits(), ["commit-before-durable"]);
+    write(&pair.disks[1], OFFSETS, &[batch(7)]);
+    assert_eq!(pair.commits(), NONE);
+    // It had confirmed it.
+    pair.gives_up(OFFSETS);
+    assert_eq!(pair.commits(), NONE);
+    // The coordinator must have it, whoever else has.
+    write(&pair.disks[0], OFFSETS, &[batch(6)]);
+    pair.oracle.knows_commit_copies(1);
+    assert_eq!(pair.commits(), ["commit-before-durable"]);
 }
 
 #[test]

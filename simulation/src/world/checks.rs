@@ -57,6 +57,7 @@ impl World<'_> {
         if self.now_ms >= self.checks.next_count_ms {
             self.checks.next_count_ms = self.now_ms + COUNT_MS;
             self.count_traffic();
+            self.tell_oracles();
         }
         if self.shared.is_audited() {
             self.count_what_is_held();
@@ -129,6 +130,23 @@ impl World<'_> {
         }
         self.checks.counted = now;
         self.report(found);
+    }
+
+    /// On how many disks a commit must be before it is answered is a setting of the metadata.
+    fn tell_oracles(&self) {
+        for node in &self.nodes {
+            let Some(broker) = node.process.broker() else {
+                continue;
+            };
+            let image = broker.quorum().image();
+            let needed = image.topic(TOPIC).and_then(|topic| {
+                let needed = topic.partitions.iter();
+                needed
+                    .map(|partition| image.min_insync_replicas(topic, partition))
+                    .min()
+            });
+            node.oracle.knows_commit_copies(needed.unwrap_or(1));
+        }
     }
 
     fn count_what_is_held(&mut self) {

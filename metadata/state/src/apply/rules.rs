@@ -80,7 +80,9 @@ impl<'a> Rules<'a> {
         let counts = match copy {
             Copy::Kept => true,
             Copy::Crashed => {
-                is_last || !self.acknowledges_before_disk || is_planted("crashed-replica-stays-eligible")
+                let planted =
+                    is_planted("crashed-replica-stays-eligible") || is_planted("crashed-replica-is-elected");
+                is_last || !self.acknowledges_before_disk || planted
             }
             Copy::Lost => is_planted("lost-replica-stays-eligible"),
         };

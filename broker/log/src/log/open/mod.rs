@@ -79,6 +79,10 @@ impl Log {
         recovered: Recovered,
         now: WallMs,
     ) -> Result<(Self, RecoveryReport), OpenError> {
+        let mut recovered = recovered;
+        if is_planted("recovery-truncates-rot") {
+            recovered.recovery_point = recovered.log_start;
+        }
         let place = Place {
             files: files.clone(),
             dir: dir.into(),
@@ -156,7 +160,7 @@ impl Opening {
             recovery_point,
             ..
         } = self.recovered;
-        if recovery_point > log_start && !is_planted("recovery-truncates-rot") {
+        if recovery_point > log_start {
             return Err(self.damaged(log_start, 0, log_start, "no segment is left"));
         }
         let segment = make_durable_dir(&self.place, &self.identity, log_start).map_err(|e| self.io(e))?;

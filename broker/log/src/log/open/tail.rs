@@ -2,7 +2,7 @@
 
 use std::io;
 
-use skerry_types::{Offset, WallMs, is_planted, reached};
+use skerry_types::{Offset, WallMs, reached};
 
 use super::super::gaps_until;
 use super::Opening;
@@ -358,7 +358,7 @@ impl Opening {
 
     /// What fails below the recovery point is damage, whatever the reason.
     pub(super) fn judge(&self, walked: &Walked) -> Result<(), OpenError> {
-        if walked.end >= self.recovered.recovery_point || is_planted("recovery-truncates-rot") {
+        if walked.end >= self.recovered.recovery_point {
             return Ok(());
         }
         reached("damage-below-the-recovery-point");
