@@ -62,13 +62,6 @@ impl Group {
         }
         let member_id = request.member_id.clone();
         match self.state {
-            GroupState::CompletingRebalance if self.goes_on_as_before(&member_id) => {
-                self.on_synced(cx, &member_id);
-                cx.reply_sync(token, self.synced(&member_id));
-                if self.is_leader(&member_id) {
-                    self.write_assignment(cx, request.assignments);
-                }
-            }
             GroupState::CompletingRebalance => {
                 if let Some(superseded) = self.park_sync(&member_id, token) {
                     cx.reply_sync(superseded, SyncResponse::refused(GroupError::RebalanceInProgress));
@@ -89,14 +82,6 @@ impl Group {
                 cx.reply_sync(token, SyncResponse::refused(GroupError::UnknownMemberId));
             }
         }
-    }
-
-    /// Only as a planted bug: what a member had in the last generation is still its own.
-    fn goes_on_as_before(&self, member_id: &str) -> bool {
-        let had = self
-            .member(member_id)
-            .is_some_and(|member| !member.assignment.is_empty());
-        had && is_planted("assignment-not-revoked")
     }
 
     fn validate_sync(&self, request: &SyncRequest) -> Result<(), GroupError> {

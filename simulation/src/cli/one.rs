@@ -62,7 +62,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 46] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 47] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -109,6 +109,7 @@ pub(super) const SCENARIOS: [(&str, &str); 46] = scenarios![
     "wiped-voter",
     "removed-voter",
     "forgotten-broker",
+    "deaf-broker",
 ];
 
 /// The scenario that the arguments name.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::wire::{CommitAsked, PartitionName};
 use crate::disk::SimDisk;
-use crate::process::{DATA_DIR, OFFSETS_PARTITIONS};
+use crate::process::DATA_DIR;
 use crate::record::{self, Batch, segment};
 
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -23,19 +23,6 @@ pub(super) struct DurableLogs {
     dirs: BTreeMap<PartitionName, PathBuf>,
     /// A batch of each segment and where it begins: the next look starts there.
     seen: BTreeMap<PathBuf, (i64, usize)>,
-}
-
-impl CommitAsked {
-    /// The partition that its group belongs to: java.lang.String.hashCode of its name says which.
-    pub(super) fn coordinated_by(&self) -> PartitionName {
-        let hash = self.group.encode_utf16().fold(0_i32, |hash, unit| {
-            hash.wrapping_mul(31).wrapping_add(unit.into())
-        });
-        PartitionName {
-            topic: OFFSETS_TOPIC.to_owned(),
-            partition: (hash & i32::MAX) % OFFSETS_PARTITIONS,
-        }
-    }
 }
 
 impl DurableLogs {
@@ -172,16 +159,13 @@ impl DurableLogs {
         }
     }
 
-    /// Why no record of the group's partition that is sure to survive a power cut says what was committed.
+    /// Why no record of the groups' partitions that is sure to survive a power cut says what was committed. What is left of
+    /// copies that were given up counts too.
     pub(super) fn has_commit(&mut self, commit: &CommitAsked) -> Result<(), String> {
-        let partition = commit.coordinated_by();
-        let is_there = self.dir(&partition).is_some_and(|dir| {
-            let mut dirs = std::iter::once(dir).chain(self.set_aside(&partition));
-            dirs.any(|dir| self.has_commit_in(&dir, commit))
-        });
-        match is_there {
+        let dirs = self.disk.find_dirs(OFFSETS_TOPIC);
+        match dirs.iter().any(|dir| self.has_commit_in(dir, commit)) {
             true => Ok(()),
-            false => Err(format!("no durable record of {partition} says so")),
+            false => Err(format!("no durable record of {OFFSETS_TOPIC} says so")),
         }
     }
 

@@ -8,6 +8,8 @@
 //! and the leader answers later, because it stood still or the message was late.
 
 mod durable;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::BTreeMap;
