@@ -80,12 +80,13 @@ pub(crate) async fn register(
     }
 }
 
-/// Waits until the controller has heard this broker and lets it take part.
+/// Waits until the controller has heard this broker and lets it take part, or until this process is not its broker any more
+/// ([`lost`]): who has no replicas may be forgotten while it starts.
 pub(crate) async fn unfenced(broker: &Broker) {
     let takes_part = broker.wait_for(|| {
         let image = broker.image();
         let me = image.broker(broker.id());
-        me.is_some_and(|me| !me.fenced && Some(me.epoch) == broker.epoch())
+        me.is_some_and(|me| !me.fenced && Some(me.epoch) == broker.epoch()) || lost(broker).is_some()
     });
     telling_who_is_missing(broker.env(), broker.quorum(), takes_part).await;
 }

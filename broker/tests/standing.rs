@@ -60,16 +60,16 @@ async fn a_leader_that_is_cut_off_says_nothing_that_may_be_old() {
         .await;
     cluster.create("alone", &[1], &[]).await;
     cluster.produce_many(1, "t", 4, 100).await;
+    cluster.produce_many(1, "alone", 3, 100).await;
+    cluster
+        .until("the controller vouches for it", |cluster| stands(cluster, 1))
+        .await;
     let writer = cluster.connect(1).await;
     assert_eq!(produce_batch(&writer, "t", -1, of_a_producer(0)).await, (0, 4));
     assert_eq!(
         produce_batch(&writer, "t", -1, of_a_producer(9)).await,
         (OUT_OF_ORDER, -1)
     );
-    cluster.produce_many(1, "alone", 3, 100).await;
-    cluster
-        .until("the controller vouches for it", |cluster| stands(cluster, 1))
-        .await;
     assert_eq!(list(&cluster, 1, "t", LATEST).await, (0, 5));
 
     // Appended while nothing is wrong yet, as far as node 1 knows: nobody confirms it.

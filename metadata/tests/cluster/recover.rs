@@ -67,6 +67,9 @@ async fn a_survivor_becomes_the_quorum_and_the_others_join_it() {
     }
     let left_out = world.node(1).image().next_producer_id().get() - next_producer_id.get();
     assert_eq!(left_out, RECOVERY_PRODUCER_IDS);
+    // Nobody is taken for alive: who has survived says so itself.
+    assert!(!is_created(&world.propose(1, topic("new")).await));
+    place_for_topics(&world).await;
     assert!(is_created(&world.propose(1, topic("new")).await));
 
     // The others come with empty disks and the old configuration.

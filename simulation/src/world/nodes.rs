@@ -10,6 +10,7 @@ use super::{World, first_panic};
 use crate::env::Host;
 use crate::oracle::WireOracle;
 use crate::process::{Process, State};
+use crate::scenario::WorkerKind;
 use skerry_checker::history::Note;
 
 /// A supervisor starts a process again that has ended by itself.
@@ -112,7 +113,16 @@ impl World<'_> {
         self.trace.event(name, format_args!("ends by itself: {why}"));
         let refuses = self.refuses_the_disk(index, why);
         let node = &self.nodes[index];
-        if let Some(check) = judge(state, refuses || node.may_end(why), node.is_swapped) {
+        // Who has no replicas may be forgotten while it starts: it says so, ends, and registers anew.
+        let workers = &self.scenario.workload.workers;
+        let forgets = |kind: &WorkerKind| matches!(kind, WorkerKind::Forget | WorkerKind::Members);
+        let is_forgotten =
+            why.ends_with("was unregistered") && workers.iter().any(|worker| forgets(&worker.kind));
+        if let Some(check) = judge(
+            state,
+            refuses || is_forgotten || node.may_end(why),
+            node.is_swapped,
+        ) {
             self.violations
                 .add(&self.trace, check, format!("{}: {why}", node.name));
         }
