@@ -26,24 +26,7 @@ pub struct Planted {
     pub caught_by: &'static [&'static str],
 }
 
-/// A bug that a directed scenario must show: seeds that lead there are rare, or it is a bug that there was.
-const fn in_scenario(
-    name: &'static str,
-    scenario: &'static str,
-    budget: u64,
-    caught_by: &'static [&'static str],
-    mistake: &'static str,
-) -> Planted {
-    Planted {
-        name,
-        mistake,
-        scenario: Some(scenario),
-        nodes: None,
-        budget,
-        caught_by,
-    }
-}
-
+/// One that any seed of one node finds.
 const fn planted(
     name: &'static str,
     budget: u64,
@@ -60,6 +43,20 @@ const fn planted(
     }
 }
 
+/// One that a directed scenario must show: seeds that lead there are rare, or it is a bug that there was.
+const fn in_scenario(
+    name: &'static str,
+    scenario: &'static str,
+    budget: u64,
+    caught_by: &'static [&'static str],
+    mistake: &'static str,
+) -> Planted {
+    Planted {
+        scenario: Some(scenario),
+        ..planted(name, budget, caught_by, mistake)
+    }
+}
+
 /// One of a cluster: three nodes find it.
 const fn in_cluster(
     name: &'static str,
@@ -68,12 +65,8 @@ const fn in_cluster(
     mistake: &'static str,
 ) -> Planted {
     Planted {
-        name,
-        mistake,
-        scenario: None,
         nodes: Some(3),
-        budget,
-        caught_by,
+        ..planted(name, budget, caught_by, mistake)
     }
 }
 

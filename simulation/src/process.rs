@@ -150,9 +150,6 @@ impl Process {
     }
 }
 
-/// Partitions of `__consumer_offsets`.
-pub(crate) const OFFSETS_PARTITIONS: i32 = 4;
-
 /// The shipped defaults but for the addresses, and for times that would outlast a simulation.
 fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
     let mut settings = vec![
@@ -164,7 +161,7 @@ fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
         ("cluster.advertise", format!("{name}:9093")),
         ("admin.listen", "0.0.0.0:9644".to_owned()),
         ("disk.reserve", "1MiB".to_owned()),
-        ("offsets.topic.num.partitions", OFFSETS_PARTITIONS.to_string()),
+        ("offsets.topic.num.partitions", "4".to_owned()),
         ("group.min.session.timeout.ms", "1000".to_owned()),
         ("group.initial.rebalance.delay.ms", "200".to_owned()),
         ("log.segment.delete.delay.ms", "1000".to_owned()),

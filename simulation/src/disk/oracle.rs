@@ -110,26 +110,4 @@ impl SimDisk {
         }
         None
     }
-
-    /// Every directory whose name starts with `prefix`, in the order of their paths.
-    #[must_use]
-    pub fn find_dirs(&self, prefix: &str) -> Vec<PathBuf> {
-        let state = self.0.lock();
-        let mut found = Vec::new();
-        let mut queue = vec![(PathBuf::from("/"), ROOT)];
-        while let Some((path, id)) = queue.pop() {
-            let Some(Inode::Dir(dir)) = state.inodes.get(&id) else {
-                continue;
-            };
-            if path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-            {
-                found.push(path.clone());
-            }
-            queue.extend(dir.live.iter().map(|(name, id)| (path.join(name), *id)));
-        }
-        found.sort();
-        found
-    }
 }

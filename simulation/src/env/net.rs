@@ -59,8 +59,6 @@ struct Corruption {
 struct Traffic {
     dials: AtomicU64,
     writes: AtomicU64,
-    /// Connections that are there now.
-    open: AtomicU64,
 }
 
 struct Ways {
@@ -201,12 +199,6 @@ impl NetControl {
         (count(&self.traffic.dials), count(&self.traffic.writes))
     }
 
-    /// How many connections it has, dialled and accepted.
-    #[must_use]
-    pub fn connections(&self) -> u64 {
-        self.traffic.open.load(Ordering::Relaxed)
-    }
-
     /// What this end of a connection sends goes thither. Whoever has a tap is a node.
     fn course(&self, accepted_on: Option<u16>) -> Course {
         match accepted_on {
@@ -219,7 +211,6 @@ impl NetControl {
     fn wrap(&self, stream: TcpStream, rng: Rng, accepted_on: Option<u16>) -> io::Result<Conn> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
-        self.traffic.open.fetch_add(1, Ordering::Relaxed);
         let tap = self.tap.clone().filter(|_| accepted_on.is_some());
         if let (Some(tap), Some(port)) = (&tap, accepted_on) {
             tap.opened(id, port);
@@ -509,7 +500,6 @@ impl AsyncWrite for SimIo {
 
 impl Drop for SimIo {
     fn drop(&mut self) {
-        self.control.traffic.open.fetch_sub(1, Ordering::Relaxed);
         let mut ways = self.control.ways.lock();
         ways.open.remove(&self.id);
         ways.accepted.remove(&self.id);

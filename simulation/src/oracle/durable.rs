@@ -23,6 +23,8 @@ pub(super) struct DurableLogs {
     dirs: BTreeMap<PartitionName, PathBuf>,
     /// A batch of each segment and where it begins: the next look starts there.
     seen: BTreeMap<PathBuf, (i64, usize)>,
+    /// Where a group's last commit was.
+    groups: BTreeMap<String, PathBuf>,
 }
 
 impl DurableLogs {
@@ -32,6 +34,7 @@ impl DurableLogs {
             written_counts,
             dirs: BTreeMap::new(),
             seen: BTreeMap::new(),
+            groups: BTreeMap::new(),
         }
     }
 
@@ -162,11 +165,19 @@ impl DurableLogs {
     /// Why no record of the groups' partitions that is sure to survive a power cut says what was committed. What is left of
     /// copies that were given up counts too.
     pub(super) fn has_commit(&mut self, commit: &CommitAsked) -> Result<(), String> {
-        let dirs = self.disk.find_dirs(OFFSETS_TOPIC);
-        match dirs.iter().any(|dir| self.has_commit_in(dir, commit)) {
-            true => Ok(()),
-            false => Err(format!("no durable record of {OFFSETS_TOPIC} says so")),
+        // Of a group all commits are in one partition.
+        let known = self.groups.get(&commit.group);
+        if known.is_some_and(|dir| self.has_commit_in(dir, commit)) {
+            return Ok(());
         }
+        let log_dir = Path::new(DATA_DIR).join("log");
+        let is_of_groups = |name: &str| name.starts_with(OFFSETS_TOPIC).then(|| log_dir.join(name));
+        let mut dirs = self.disk.live_names(&log_dir, is_of_groups).into_iter();
+        let dir = dirs
+            .find(|dir| self.has_commit_in(dir, commit))
+            .ok_or_else(|| format!("no durable record of {OFFSETS_TOPIC} says so"))?;
+        self.groups.insert(commit.group.clone(), dir);
+        Ok(())
     }
 
     fn has_commit_in(&self, dir: &Path, commit: &CommitAsked) -> bool {

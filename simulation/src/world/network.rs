@@ -90,14 +90,13 @@ impl World<'_> {
         };
         // Nobody is linked to itself: then it is the next node's link.
         let of_one = matches!(fault, Fault::BadConnections { .. } | Fault::CorruptBatches { .. });
-        let host = if name == host && !of_one {
-            let place = self.nodes.iter().position(|node| node.name == name).unwrap_or(0);
-            self.nodes[(place + 1) % self.nodes.len()].name.clone()
-        } else {
-            host
-        };
+        let mut host = host;
         if name == host && !of_one {
-            return;
+            let place = self.nodes.iter().position(|node| node.name == name).unwrap_or(0);
+            host.clone_from(&self.nodes[(place + 1) % self.nodes.len()].name);
+            if name == host {
+                return;
+            }
         }
         match fault {
             Fault::SlowLink { max_ms, for_ms, .. } => {

@@ -75,16 +75,18 @@ async fn delete(
     offset: i64,
     deadline: Instant,
 ) -> Result<Offset, ResponseError> {
-    let partition = match wire::partition(broker, &topic.name, index) {
+    let found = wire::partition(broker, &topic.name, index);
+    let is_damaged = found.as_ref().is_ok_and(|partition| partition.damage().is_some());
+    let partition = match found {
         // What cannot be read any more in the copy that counts can be given up, and nothing else of an internal topic:
         // its readers would wait for it for ever.
-        Ok(found) if found.damage().is_some() => found,
-        Ok(_) | Err(ResponseError::NotLeaderOrFollower) if topics::is_internal(&topic.name) => {
+        Ok(_) | Err(ResponseError::NotLeaderOrFollower)
+            if topics::is_internal(&topic.name) && !is_damaged =>
+        {
             return Err(ResponseError::InvalidTopicException);
         }
         found => found?,
     };
-    let is_damaged = partition.damage().is_some();
     let (log_start, first_kept) = partition
         .with_leader(LeaderEpoch::UNKNOWN, |log, leader| {
             let first_kept = first_kept(
