@@ -14,7 +14,7 @@ use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Timings, Voter, WalMark};
 use skerry_metadata_state::{Delta, Image};
-use skerry_types::Uuid;
+use skerry_types::{Uuid, is_planted};
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -220,7 +220,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     tasks.push(session::watch_standing(&broker, stop.upkeep.clone()));
     // As in Kafka, clients come last. A node that does not take part yet leads nothing, and may know of nobody who does:
     // whoever asked it would be told of a cluster without brokers.
-    if !skerry_types::is_planted("fenced-nodes-name-nobody") {
+    if !is_planted("fenced-nodes-name-nobody") {
         tokio::select! {
             biased;
             () = registration::unfenced(&broker) => {}
@@ -403,6 +403,9 @@ impl RunningNode {
         let broker = &self.broker;
         if broker.settings.broker().controlled_shutdown {
             registration::drain(broker).await;
+        }
+        while is_planted("clients-hold-up-the-stop") && broker.metrics().connections_open.get() > 0 {
+            broker.env().clock.sleep(Duration::from_millis(100)).await;
         }
         self.stop.front.cancel();
         broker.groups.stop().await;

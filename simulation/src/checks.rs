@@ -49,10 +49,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("topic-came-back", By("topics_and_settings_stay")),
     ("lost-setting", By("topics_and_settings_stay")),
     // What a client notices at once (`workload`).
-    (
-        "broken-answer",
-        Nowhere("the client's own decoder judges, and the broker has no second encoder that could be wrong"),
-    ),
+    ("broken-answer", Planted("header-of-inflexible-versions")),
     (
         "broken-records",
         By("records_that_are_not_what_was_written_are_not_served"),
@@ -63,10 +60,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("resurrected-record", By("nothing_of_a_former_life_is_read")),
     ("reborn-record-changed", By("nothing_of_a_former_life_is_read")),
     ("partitions-undone", By("partitions_that_were_acknowledged_stay")),
-    (
-        "not-serving",
-        Nowhere("what is not whole is told first: this is the same wait, of a client that asks"),
-    ),
+    ("not-serving", Planted("leader-not-counted-in-sync")),
     // What is promised at the moment of an answer (`oracle`).
     (
         "acknowledged-before-durable",
@@ -219,10 +213,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "wrong-disk-taken",
         By("nobody_serves_with_the_disk_of_another_node"),
     ),
-    (
-        "does-not-stop",
-        Nowhere("one comparison with a clock; a process that waits for its connections would break it"),
-    ),
+    ("does-not-stop", Planted("clients-hold-up-the-stop")),
     ("leak", By("a_leak_is_more_than_new_processes_hold")),
     ("retry-storm", By("a_storm_is_more_than_pauses_allow")),
     (
@@ -233,16 +224,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("core-does-not-serve", Planted("full-disk-keeps-office")),
     ("rot-not-found", Planted("sums-not-compared")),
     ("not-whole", Planted("repairs-wait-for-each-other")),
-    (
-        "stuck",
-        Nowhere("every operation of the simulated clients has a deadline: it judges these"),
-    ),
+    ("stuck", Planted("client-without-deadline")),
     ("silent-loss", Planted("damage-not-told")),
     ("offline-not-told", Planted("offline-copy-not-told")),
-    (
-        "not-recovered",
-        Nowhere("what the operator's commands do is judged by their own tests"),
-    ),
+    ("not-recovered", Planted("person-chooses-in-vain")),
 ];
 
 /// There is such a check.

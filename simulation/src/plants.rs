@@ -79,6 +79,37 @@ pub const PLANTS: &[Planted] = &[
         "the memory of records is not given back when their reader has them",
     ),
     planted(
+        "header-of-inflexible-versions",
+        3,
+        &["broken-answer"],
+        "answers of flexible versions lack the tagged fields of their header (KIP-482)",
+    ),
+    planted(
+        "leader-not-counted-in-sync",
+        3,
+        &["not-serving"],
+        "min.insync.replicas is compared with the others alone",
+    ),
+    in_cluster(
+        "clients-hold-up-the-stop",
+        60,
+        &["does-not-stop"],
+        "a node that is told to stop waits for its clients to go",
+    ),
+    in_cluster(
+        "client-without-deadline",
+        60,
+        &["stuck"],
+        "a simulated client waits for ever for an answer",
+    ),
+    in_scenario(
+        "person-chooses-in-vain",
+        "in-sync-copies-lost",
+        3,
+        &["not-recovered"],
+        "an unclean election that a person asks for is acknowledged, and nobody is elected",
+    ),
+    planted(
         "index-points-behind",
         20,
         &["index-differs"],

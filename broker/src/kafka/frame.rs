@@ -3,6 +3,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable as _, Encodable};
+use skerry_types::is_planted;
 use thiserror::Error;
 
 use crate::budget::Held;
@@ -115,7 +116,10 @@ impl Answer {
         response: &R,
     ) -> Result<Self, anyhow::Error> {
         let header = ResponseHeader::default().with_correlation_id(correlation_id);
-        let header_version = key.response_header_version(version);
+        let header_version = match is_planted("header-of-inflexible-versions") {
+            true => 0,
+            false => key.response_header_version(version),
+        };
         let size = header.compute_size(header_version)? + response.compute_size(version)?;
         let mut buf = BytesMut::with_capacity(LENGTH_BYTES + size);
         buf.put_u32(u32::try_from(size)?);

@@ -152,6 +152,7 @@ impl Change<'_> {
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
             match request.election {
                 Election::Preferred => partition.leader = Some(preferred),
+                Election::Unclean if is_planted("person-chooses-in-vain") => {}
                 Election::Unclean => rules.elect_unclean(partition, true),
             }
         }))
