@@ -24,7 +24,7 @@ use skerry_log::batch::{BatchBuilder, Batches, Compression, MarkerType, Records,
 use skerry_log::{AppendError, ValidBatch};
 use skerry_metadata::Quorum;
 use skerry_metadata_state::Delta;
-use skerry_types::{Instant, LeaderEpoch, Offset, is_planted, reached};
+use skerry_types::{BUGGIFY_LATE, Instant, LeaderEpoch, Offset, buggify, is_planted, reached};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -475,6 +475,11 @@ impl Driver {
     }
 
     fn request(&mut self, partition: i32, request: Request, reply: Reply) {
+        if buggify("groups-loaded-again", 50)
+            && let Some(term) = self.shards.get(&partition).map(|shard| shard.term)
+        {
+            self.load_again(partition, term);
+        }
         let full = self.is_full();
         // Dropping the reply tells the caller: not the coordinator.
         let Some(shard) = self.shards.get_mut(&partition) else {
@@ -728,7 +733,12 @@ impl Driver {
                 Err(failure) => Err(failure),
                 Ok((base, None)) => Ok(base),
                 Ok((base, Some(acknowledged))) => match clock.timeout(timeout, acknowledged).await {
-                    Ok(Ok(Ok(()))) => Ok(base),
+                    Ok(Ok(Ok(()))) => {
+                        if buggify("group-hears-late", 4) {
+                            clock.sleep(BUGGIFY_LATE).await;
+                        }
+                        Ok(base)
+                    }
                     Ok(Ok(Err(AckError::Storage(_)))) => Err(AppendFailure::Storage),
                     Ok(Ok(Err(AckError::NotLeader | AckError::Deleted)) | Err(_)) => {
                         Err(AppendFailure::NotLeader)

@@ -14,7 +14,7 @@ use skerry_env::disk::DirLock;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata::{ImageWatch, Quorum, QuorumConfig, Role, Timings, Voter, WalMark};
 use skerry_metadata_state::{Delta, Image};
-use skerry_types::{Uuid, is_planted};
+use skerry_types::{BUGGIFY_LATE, Uuid, buggify, is_planted};
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -494,6 +494,9 @@ fn build(
 
 /// Acts on one image.
 async fn follow(broker: &Arc<Broker>, image: &Arc<Image>, deltas: &[Delta], changes: u64) {
+    if buggify("metadata-heard-late", 10) {
+        broker.env().clock.sleep(BUGGIFY_LATE).await;
+    }
     broker.settings.follow(image);
     broker.partitions.apply(image, deltas).await;
     broker.visible.store(image.clone());

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use skerry_metadata_state::{BrokerGuard, Command, Outcome, PRODUCER_ID_BLOCK};
-use skerry_types::ProducerId;
+use skerry_types::{ProducerId, buggify};
 
 use crate::broker::Broker;
 use crate::topics::{self, ChangeError};
@@ -67,7 +67,10 @@ async fn ask(broker: &Broker) -> Result<Block, ChangeError> {
     match topics::change(broker, Command::AllocateProducerIds(guard)).await? {
         Outcome::ProducerIds { first } => Ok(Block {
             next: first.get(),
-            end: first.get() + PRODUCER_ID_BLOCK,
+            end: match buggify("block-of-one-producer-id", 2) {
+                true => first.get() + 1,
+                false => first.get() + PRODUCER_ID_BLOCK,
+            },
         }),
         outcome => Err(ChangeError::Unavailable(format!(
             "the quorum answered {outcome:?}"

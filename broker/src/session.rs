@@ -13,7 +13,7 @@ use skerry_metadata_state::BrokerGuard;
 use skerry_proto::cluster::cluster_client::ClusterClient;
 use skerry_proto::cluster::cluster_server::{Cluster, ClusterServer};
 use skerry_proto::cluster::{Heartbeat, HeartbeatReply};
-use skerry_types::{BrokerEpoch, BrokerId, Instant, reached};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, buggify, reached};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -368,6 +368,9 @@ fn heartbeats(broker: &Arc<Broker>, heard: Arc<AtomicU64>) -> impl Stream<Item =
         |(broker, heard, first)| async move {
             if !first {
                 broker.env().clock.sleep(interval(&broker)).await;
+                while buggify("heartbeat-left-out", 4) {
+                    broker.env().clock.sleep(interval(&broker)).await;
+                }
             }
             let guard = broker.guard()?;
             let beat = Heartbeat {

@@ -250,8 +250,11 @@ pub(crate) fn values(bytes: &[u8], from: i64) -> Result<Vec<(i64, Value)>, Strin
             .records()
             .ok_or_else(|| format!("the batch at {} cannot be read", batch.base))?;
         for (offset, _, value) in records.into_iter().filter(|(offset, ..)| *offset >= from) {
-            let text = String::from_utf8_lossy(&value);
-            let parsed = text.trim_end_matches('.').parse();
+            let padded_from = value
+                .iter()
+                .rposition(|byte| *byte != b'.')
+                .map_or(0, |last| last + 1);
+            let parsed = String::from_utf8_lossy(&value[..padded_from]).parse();
             values.push((offset, parsed.map_err(|why| format!("offset {offset}: {why}"))?));
         }
     }

@@ -17,6 +17,11 @@ pub fn count_goals() {
     COUNTING.store(true, Ordering::Relaxed);
 }
 
+/// Goals count here and now.
+pub(crate) fn is_counting() -> bool {
+    COUNTING.load(Ordering::Relaxed)
+}
+
 /// The goal `name` is reached here and now. Its meaning stands in the simulator's list of goals.
 #[inline]
 pub fn reached(name: &'static str) {

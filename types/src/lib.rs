@@ -4,12 +4,14 @@
 //! and has a unit or a meaning belongs here; everything else belongs to the crate that decides about it.
 #![forbid(unsafe_code)]
 
+mod buggify;
 mod goal;
 mod ids;
 mod plant;
 mod quantities;
 mod time;
 
+pub use buggify::{BUGGIFY_LATE, buggify, start_buggify, stop_buggify};
 pub use goal::{count_goals, goals_reached, reached, sometimes, uncounted};
 pub use ids::{BrokerId, IncarnationId, ParseTopicIdError, PartitionIndex, TopicId, TopicPartition, Uuid};
 pub use plant::{is_planted, plant};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_types::{is_planted, reached};
+use skerry_types::{buggify, is_planted, reached};
 
 use crate::api::{
     AppendFailure, GroupError, GroupEventKind, GroupState, HeartbeatRequest, HeartbeatResponse, LeaveMember,
@@ -26,6 +26,12 @@ impl GroupShard {
     }
 
     pub(crate) fn heartbeat(&mut self, token: ReplyToken, request: &HeartbeatRequest) {
+        if buggify("rebalance-for-nothing", 50)
+            && let Some((group, cx)) = self.group_mut(&request.group_id)
+            && group.is_in(GroupState::Stable)
+        {
+            group.prepare(cx, "buggify".to_owned());
+        }
         // Not touched: a heartbeat moves one deadline and nothing else.
         let error = match self.groups.get(&request.group_id) {
             Some(group) => group.heartbeat(&mut self.cx, request).err(),

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use skerry_env::Conn;
-use skerry_types::{Instant, is_planted};
+use skerry_types::{Instant, buggify, is_planted};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -222,6 +222,9 @@ impl Connection {
             let ready = self.started.next().now_or_never().flatten();
             let Some((outcome, held)) = ready else { break };
             refused = self.outgoing.add(outcome, held).err();
+        }
+        if buggify("answers-lost-after-effect", 100) {
+            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
         }
         // What was answered before a refusal is still owed.
         write_all(&mut self.conn, &mut self.outgoing, &self.context.broker).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_env::Rng;
-use skerry_types::{Instant, TopicId, reached};
+use skerry_types::{Instant, TopicId, buggify, reached};
 
 /// A partition as a Fetch request names it: by its topic's id from v13 on, by its name before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,6 +214,10 @@ impl FetchSessions {
             });
         }
         let session = sessions.get_mut(&session_id).ok_or(SessionError::NotFound)?;
+        if buggify("fetch-session-forgotten", 20) {
+            sessions.remove(&session_id);
+            return Err(SessionError::NotFound);
+        }
         if session.epoch != epoch {
             reached("fetch-session-out-of-step");
             return Err(SessionError::InvalidEpoch);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use skerry_log::{ReadError, ReadPlan};
 use skerry_replica::{Answer, FollowRefusal, FollowerReport, InSyncProposal, LagLimits};
-use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, buggify};
 
 use super::lead::Leading;
 use super::{NotServing, Partition, Role, State, Storage, serving};
@@ -263,6 +263,10 @@ impl Partition {
             feed.on_drained(handle);
             return FeedPlan::Drained;
         }
+        let max_bytes = match one_batch && buggify("one-batch-for-a-follower", 4) {
+            true => 1,
+            false => max_bytes,
+        };
         match log.plan_read(position, log.log_end(), max_bytes, one_batch) {
             Ok(plan) => {
                 tap.told = (watermark.high_watermark, watermark.log_start);

@@ -20,7 +20,9 @@ use parking_lot::Mutex;
 use skerry_env::Clock;
 use skerry_log::{AbortedTxn, EpochEnd, Log, ReadError};
 use skerry_replica::{Follower, FollowerStart, Leader};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, is_planted, reached};
+use skerry_types::{
+    BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition, WallMs, buggify, is_planted, reached,
+};
 use tokio::sync::{Notify, oneshot};
 
 use damage::Damage;
@@ -319,7 +321,11 @@ impl Partition {
             return Err(NotServing::CutOff.into());
         }
         let diverging = divergence(log, spec)?;
-        let max_bytes = if diverging.is_some() { 0 } else { spec.max_bytes };
+        let max_bytes = match diverging {
+            Some(_) => 0,
+            None if buggify("fetch-of-one-batch", 4) => 1,
+            None => spec.max_bytes,
+        };
         let one_batch = spec.one_batch_at_least && diverging.is_none();
         let plan = log.plan_read(spec.from, upper, max_bytes, one_batch)?;
         Ok(Reading {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use skerry_metadata_state::{BrokerGuard, ChangePartition, Command, Outcome, Refusal};
 use skerry_replica::{Answer, InSyncProposal};
-use skerry_types::{BrokerEpoch, Instant};
+use skerry_types::{BrokerEpoch, Instant, buggify};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -152,6 +152,10 @@ async fn propose(broker: &Broker, proposals: &[(Arc<Partition>, InSyncProposal)]
         }
         None => return,
     };
+    if buggify("in-sync-set-asked-twice", 4) {
+        // The first answer is lost.
+        let _ = broker.quorum().propose(command.clone()).await;
+    }
     match broker.quorum().propose(command).await {
         Ok(Outcome::Batch(outcomes)) if outcomes.len() == proposals.len() => {
             for ((partition, proposal), outcome) in proposals.iter().zip(&outcomes) {

@@ -31,7 +31,7 @@ use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata_state::{Command, Image, Outcome};
-use skerry_types::{BrokerId, Instant, Uuid, is_planted};
+use skerry_types::{BrokerId, Instant, Uuid, buggify, is_planted};
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
@@ -298,6 +298,12 @@ impl Node {
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         let applied = self.ask(&Propose(Arc::new(command))).await?;
         self.wait_applied(applied.index).await?;
+        if buggify("snapshot-at-once", 4) {
+            self.snapshot_now().await?;
+        }
+        if buggify("outcome-not-known", 10) {
+            return Err(ProposeError::Timeout(self.config().timings.propose));
+        }
         Ok(applied.outcome)
     }
 

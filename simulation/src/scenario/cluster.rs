@@ -2,9 +2,10 @@
 
 use skerry_env::Rng;
 
+use super::workers::draw_workload;
 use super::{
     CLIENT_HOSTS, Fault, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload,
-    below, draw_fault, draw_snapshots, draw_workload, is_packed, patterns, regime,
+    below, draw_fault, draw_snapshots, is_buggified, is_packed, patterns, regime,
 };
 use crate::trace::fnv_of;
 use crate::workload::TOPICS;
@@ -34,6 +35,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         write_to: Vec::new(),
         packed: is_packed(seed),
         snapshot_every_entries: draw_snapshots(seed),
+        buggify: is_buggified(seed),
         core_first: Rng::seeded(seed ^ 0xc0_4ef1).chance(7, 10),
         faults_ms: patterns::with_outages(faults_ms + CALM_MS, &faults),
         tick_ms: [1, 2, 2][below(&rng, 3)],

@@ -22,6 +22,7 @@ pub use self::kinds::{Group, KINDS, Kind, Kinds, list as list_kinds};
 pub use self::regime::Regime;
 pub use self::target::Target;
 pub use self::workers::WorkerKinds;
+use self::workers::draw_workload;
 use crate::disk::OpKind;
 use crate::trace::fnv_of;
 
@@ -65,6 +66,9 @@ pub struct Scenario {
     /// Entries of the metadata log between two snapshots of it.
     #[serde(default = "rarely", skip_serializing_if = "is_rarely")]
     pub snapshot_every_entries: u64,
+    /// A quarter of the sites of [`skerry_types::buggify`] act while faults happen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub buggify: bool,
     /// When faults end, they end for a core of the cluster alone, which must go on by itself; for all others later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub core_first: bool,
@@ -484,6 +488,7 @@ impl Scenario {
             write_to: Vec::new(),
             packed: is_packed(seed),
             snapshot_every_entries: draw_snapshots(seed),
+            buggify: is_buggified(seed),
             core_first: false,
             faults_ms: patterns::with_outages(faults_ms, &faults),
             tick_ms: [1, 1, 2][below(&rng, 3)],
@@ -582,6 +587,9 @@ impl Scenario {
         if self.snapshot_every_entries != RARELY {
             fields.push(("snapshot_every_entries", json(&self.snapshot_every_entries)));
         }
+        if self.buggify {
+            fields.push(("buggify", json(&self.buggify)));
+        }
         if self.core_first {
             fields.push(("core_first", json(&self.core_first)));
         }
@@ -657,69 +665,15 @@ fn is_packed(seed: u64) -> bool {
     Rng::seeded(seed ^ 0x9ac4_ed00).chance(1, 4)
 }
 
+/// In every second world.
+fn is_buggified(seed: u64) -> bool {
+    Rng::seeded(seed ^ fnv_of(b"buggify")).chance(1, 2)
+}
+
 /// In most worlds nodes that were away get a snapshot instead of what they missed.
 fn draw_snapshots(seed: u64) -> u64 {
     let rng = Rng::seeded(seed ^ 0x005a_9507);
     [20, 60, 250, RARELY][below(&rng, 4)]
-}
-
-fn draw_workload(seed: u64) -> Workload {
-    let rng = &Rng::seeded(seed ^ 0x0077_0417);
-    let mut kinds = vec![WorkerKind::Setup, WorkerKind::Idempotent, WorkerKind::Consumer];
-    let mut maybe = |of_100: u64, kind: WorkerKind| {
-        if rng.below(100) < of_100 {
-            kinds.push(kind);
-        }
-    };
-    maybe(60, WorkerKind::Idempotent);
-    maybe(50, WorkerKind::Plain { acks: -1 });
-    maybe(50, WorkerKind::Plain { acks: 1 });
-    maybe(50, WorkerKind::Consumer);
-    maybe(50, WorkerKind::Ends);
-    maybe(40, WorkerKind::Churn);
-    maybe(40, WorkerKind::Settings);
-    maybe(40, WorkerKind::Trim);
-    maybe(40, WorkerKind::Malformed);
-    if rng.chance(2, 3) {
-        for _ in 0..1 + rng.below(3) {
-            kinds.push(WorkerKind::Member {
-                group: "readers".to_owned(),
-            });
-        }
-    }
-    if rng.chance(1, 4) {
-        kinds.push(WorkerKind::Member {
-            group: "others".to_owned(),
-        });
-    }
-    let mut workers: Vec<Worker> = kinds
-        .into_iter()
-        .map(|kind| Worker {
-            host: CLIENT_HOSTS[below(rng, 2)].to_owned(),
-            kind,
-        })
-        .collect();
-    let odd = &Rng::seeded(seed ^ fnv_of(b"odd clients"));
-    for kind in [
-        WorkerKind::OddConsumer,
-        WorkerKind::SlowConsumer,
-        WorkerKind::Connections,
-        WorkerKind::ZombieProducer,
-        WorkerKind::Reborn,
-        WorkerKind::Tuning,
-    ] {
-        if odd.chance(1, 4) {
-            let host = CLIENT_HOSTS[below(odd, 2)].to_owned();
-            workers.push(Worker { host, kind });
-        }
-    }
-    let more = &Rng::seeded(seed ^ 0x0d0e_5e11);
-    if more.chance(1, 3) {
-        let host = CLIENT_HOSTS[below(more, 2)].to_owned();
-        let kind = WorkerKind::Grow;
-        workers.push(Worker { host, kind });
-    }
-    Workload { workers }
 }
 
 fn draw_faults(seed: u64, faults_ms: u64) -> Vec<Timed> {

@@ -5,8 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
+use skerry_env::Rng;
 
-use super::{Scenario, WorkerKind};
+use super::{CLIENT_HOSTS, Scenario, Worker, WorkerKind, Workload, below};
+use crate::trace::fnv_of;
 
 /// All but `setup`, which makes the topics of the others.
 const LEAVABLE: [&str; 19] = [
@@ -30,6 +32,65 @@ const LEAVABLE: [&str; 19] = [
     "members",
     "forget",
 ];
+
+pub(super) fn draw_workload(seed: u64) -> Workload {
+    let rng = &Rng::seeded(seed ^ 0x0077_0417);
+    let mut kinds = vec![WorkerKind::Setup, WorkerKind::Idempotent, WorkerKind::Consumer];
+    let mut maybe = |of_100: u64, kind: WorkerKind| {
+        if rng.below(100) < of_100 {
+            kinds.push(kind);
+        }
+    };
+    maybe(60, WorkerKind::Idempotent);
+    maybe(50, WorkerKind::Plain { acks: -1 });
+    maybe(50, WorkerKind::Plain { acks: 1 });
+    maybe(50, WorkerKind::Consumer);
+    maybe(50, WorkerKind::Ends);
+    maybe(40, WorkerKind::Churn);
+    maybe(40, WorkerKind::Settings);
+    maybe(40, WorkerKind::Trim);
+    maybe(40, WorkerKind::Malformed);
+    if rng.chance(2, 3) {
+        for _ in 0..1 + rng.below(3) {
+            kinds.push(WorkerKind::Member {
+                group: "readers".to_owned(),
+            });
+        }
+    }
+    if rng.chance(1, 4) {
+        kinds.push(WorkerKind::Member {
+            group: "others".to_owned(),
+        });
+    }
+    let mut workers: Vec<Worker> = kinds
+        .into_iter()
+        .map(|kind| Worker {
+            host: CLIENT_HOSTS[below(rng, 2)].to_owned(),
+            kind,
+        })
+        .collect();
+    let odd = &Rng::seeded(seed ^ fnv_of(b"odd clients"));
+    for kind in [
+        WorkerKind::OddConsumer,
+        WorkerKind::SlowConsumer,
+        WorkerKind::Connections,
+        WorkerKind::ZombieProducer,
+        WorkerKind::Reborn,
+        WorkerKind::Tuning,
+    ] {
+        if odd.chance(1, 4) {
+            let host = CLIENT_HOSTS[below(odd, 2)].to_owned();
+            workers.push(Worker { host, kind });
+        }
+    }
+    let more = &Rng::seeded(seed ^ 0x0d0e_5e11);
+    if more.chance(1, 3) {
+        let host = CLIENT_HOSTS[below(more, 2)].to_owned();
+        let kind = WorkerKind::Grow;
+        workers.push(Worker { host, kind });
+    }
+    Workload { workers }
+}
 
 impl WorkerKind {
     /// The name in a scenario.

@@ -153,6 +153,10 @@ pub fn run(scenario: &Scenario, trace: Trace, tells: bool, until: &[String]) -> 
     catch_panics(trace.clone());
     crate::complaints::listen();
     skerry_stdclock::set(Duration::ZERO);
+    match scenario.buggify {
+        true => skerry_types::start_buggify(scenario.seed),
+        false => skerry_types::stop_buggify(),
+    }
     let mut world = World::new(scenario, trace);
     until.clone_into(&mut world.until);
     if tells {
@@ -266,6 +270,7 @@ impl<'a> World<'a> {
         if !self.step_until(self.scenario.faults_ms, |_| false) {
             return;
         }
+        skerry_types::stop_buggify();
         if self.scenario.core_first && !self.live_on_a_core() {
             return;
         }

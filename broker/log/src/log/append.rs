@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_env::disk::OpenMode;
-use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted, reached};
+use skerry_types::{LeaderEpoch, Offset, WallMs, buggify, is_planted, reached};
 
 use super::Log;
 use crate::batch::{Batch, BatchHeader, Batches, HEADER_BYTES, MarkerType, control_marker};
@@ -279,6 +279,7 @@ impl Log {
         Ok(u64::from(self.active().size) + size > limit
             || self.waited_too_long(placed.max_timestamp(), now)?
             || self.active().index_is_full(&self.config)
+            || buggify("segment-full-at-once", 4)
             || !self.active().can_hold(placed.last_offset()))
     }
 

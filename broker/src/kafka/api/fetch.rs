@@ -14,7 +14,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{ApiKey, FetchRequest};
 use skerry_log::ReadPlan;
-use skerry_types::{BrokerId, Instant, LeaderEpoch, Offset, Uuid};
+use skerry_types::{BrokerId, Instant, LeaderEpoch, Offset, Uuid, buggify};
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
@@ -199,7 +199,7 @@ async fn fetch(
         }
         round.read_all(&session.set).await;
         let enough = round.bytes >= spec.min_bytes || round.must_answer || session.set.is_empty();
-        if enough || broker.env().clock.now() >= deadline {
+        if enough || broker.env().clock.now() >= deadline || buggify("poll-answered-early", 4) {
             break round;
         }
         tokio::select! {

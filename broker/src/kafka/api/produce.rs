@@ -18,7 +18,7 @@ use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 use skerry_log::batch::BatchHeader;
 use skerry_log::{AppendError, InvalidBatch, RecordError, ValidBatch};
-use skerry_types::Instant;
+use skerry_types::{BUGGIFY_LATE, Instant, buggify};
 use tokio::sync::oneshot;
 
 use crate::broker::Broker;
@@ -59,6 +59,9 @@ fn start(context: Context, mut request: Request) -> Pending {
     let topics = Produce::new(&context, version, &decoded).append_all(decoded);
     Box::pin(async move {
         let topics = wait_for_all(&context, version, topics, deadline).await;
+        if buggify("acknowledgement-comes-late", 4) {
+            context.broker.env().clock.sleep(BUGGIFY_LATE).await;
+        }
         if answered {
             answer(&context.broker, version, correlation_id, topics)
         } else {
@@ -273,6 +276,9 @@ impl<'a> Produce<'a> {
         })?;
         if let Some(free_bytes) = broker.disk_nearly_full() {
             return Err(ProduceError::DiskNearlyFull { free_bytes }.into());
+        }
+        if buggify("not-leader-for-once", 10) {
+            return Err(ResponseError::NotLeaderOrFollower.into());
         }
         let now = broker.env().clock.wall();
         let rules = partition.settings().log.validation_rules(now, self.version >= 7);
