@@ -363,6 +363,13 @@ pub const PLANTS: &[Planted] = &[
         "a log that is cut keeps the leader epochs of what was cut (KAFKA-10706)",
     ),
     in_scenario(
+        "end-told-before-it-is-known",
+        "old-high-watermark",
+        20,
+        &["end-went-back"],
+        "a new leader tells where its log ends before it knows all that is committed (KIP-207)",
+    ),
+    in_scenario(
         "standing-ignored",
         "stale-leader",
         60,

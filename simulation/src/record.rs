@@ -193,7 +193,9 @@ impl Batch<'_> {
         let codec = Codec::of(self.bytes[22])?;
         let mut rest = Bytes::from(codec.unpack(&self.bytes[HEADER_BYTES..]).ok()?);
         let mut records = Vec::new();
-        for _ in 0..self.count {
+        // Compaction may have left fewer than there are offsets, or none.
+        let count = i32::from_be_bytes(self.bytes[57..HEADER_BYTES].try_into().ok()?);
+        for _ in 0..count {
             let length = usize::try_from(varint(&mut rest)?).ok()?;
             if length > rest.len() {
                 return None;
@@ -206,7 +208,7 @@ impl Batch<'_> {
             let value = nullable(&mut record)?;
             records.push((self.base + delta, key, value));
         }
-        Some(records)
+        rest.is_empty().then_some(records)
     }
 }
 
@@ -349,6 +351,36 @@ mod tests {
                 "{codec:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_compaction_leaves_of_a_batch_is_read() {
+        let sent: Vec<_> = (0..3).map(|serial| Value { producer: 3, serial }).collect();
+        let whole = encode(&sent, Identity::NONE, 1, 0);
+        // The last record alone, in the place that it has.
+        let records = first(&whole).unwrap().records().unwrap();
+        let length = (whole.len() - HEADER_BYTES) / 3;
+        let thinned = |left: std::ops::Range<usize>, count: u8| {
+            let mut bytes = whole.to_vec();
+            bytes.drain(HEADER_BYTES + length * left.end..);
+            bytes.drain(HEADER_BYTES..HEADER_BYTES + length * left.start);
+            let size = (bytes.len() - PREFIX_BYTES) as u8;
+            (bytes[11], bytes[60]) = (size, count);
+            bytes
+        };
+        let last = thinned(2..3, 1);
+        assert_eq!(first(&last).unwrap().records().unwrap(), records[2..]);
+        assert_eq!((records[2].0, first(&last).unwrap().end()), (2, 3));
+        // An empty batch keeps its producer's place, and its offsets.
+        let empty = thinned(0..0, 0);
+        assert_eq!(first(&empty).unwrap().records(), Some(vec![]));
+        assert_eq!(first(&empty).unwrap().end(), 3);
+        assert_eq!(
+            first(&thinned(0..2, 1)).unwrap().records(),
+            None,
+            "more than it says"
+        );
+        assert_eq!(first(&thinned(0..1, 2)).unwrap().records(), None, "less");
     }
 
     #[test]

@@ -153,19 +153,17 @@ fn show(args: &OneArgs, scenario: &Scenario, timeline: Option<&Path>) -> anyhow:
     if let Some(trace) = &args.trace {
         say!("trace: {}", trace.display());
     }
-    if result.violations.is_empty() {
-        print_success(&result);
-        let lacking = scenario
-            .reaches
-            .iter()
-            .filter(|goal| !result.goals.contains_key(*goal));
-        for goal in lacking {
-            say!("  it does not come to {goal}, and shows nothing: another --seed may");
-        }
-    } else {
+    if !result.violations.is_empty() {
         failure::print(&result, story.as_ref(), &again(args));
+        return Ok(ExitCode::FAILURE);
     }
-    Ok(status(result.violations.is_empty()))
+    print_success(&result);
+    let reaches = scenario.reaches.iter();
+    let lacking: Vec<_> = reaches.filter(|goal| !result.goals.contains_key(*goal)).collect();
+    for goal in &lacking {
+        say!("  it does not come to {goal}, and shows nothing: another --seed may");
+    }
+    Ok(status(lacking.is_empty()))
 }
 
 /// The surroundings of the second run. The variables that the C library reads give the heap another shape, and their

@@ -1,7 +1,9 @@
 //! A copy of a partition as it lies on a simulated disk.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::is_compacted;
 use crate::disk::SimDisk;
 use crate::process::DATA_DIR;
 use crate::record::{self, Batch, segment};
@@ -13,6 +15,7 @@ pub(super) struct Mark {
     pub(super) end: i64,
     /// The epoch of the leader that took it.
     pub(super) epoch: i32,
+    /// 0 in a log that is compacted: there a batch keeps its place and its epoch, and loses records.
     pub(super) crc: u32,
     /// The bytes are those that the sum was made of.
     pub(super) whole: bool,
@@ -66,6 +69,11 @@ pub(super) fn batches(
         Image::Durable => disk.durable_names(&dir, segment::base),
     };
     let first = bases.iter().rposition(|base| *base <= from).unwrap_or(0);
+    let compacted = is_compacted(partition);
+    if compacted {
+        // The file may have been written anew.
+        *cursor = Cursor::default();
+    }
     let mut marks = Vec::new();
     for base in bases.into_iter().skip(first) {
         if base >= to {
@@ -80,7 +88,9 @@ pub(super) fn batches(
                     break;
                 }
                 if batch.end() > from {
-                    marks.push(Mark::of(&batch));
+                    let mark = Mark::of(&batch);
+                    let crc = if compacted { 0 } else { mark.crc };
+                    marks.push(Mark { crc, ..mark });
                 }
                 last = at;
                 at += batch.bytes.len();
@@ -104,6 +114,26 @@ pub(super) fn is_whole(disk: &SimDisk, partition: &str, mark: &Mark) -> bool {
     let range = (mark.base, mark.end);
     let now = batches(disk, partition, Image::Live, range, &mut Cursor::default());
     now.first().is_some_and(|now| now.is_same(mark) && now.whole)
+}
+
+/// Of each key that has a value the last one before `to`: compaction takes out nothing of this.
+pub(super) fn last_values(disk: &SimDisk, partition: &str, to: i64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let dir = Path::new(DATA_DIR).join("log").join(partition);
+    let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for base in disk.live_names(&dir, segment::base) {
+        disk.with_live(&segment::path(&dir, base), |bytes| {
+            for batch in record::batches(bytes).take_while(|batch| batch.base < to) {
+                for (_, key, value) in batch.records().unwrap_or_default() {
+                    if value.is_empty() {
+                        values.remove(&*key);
+                    } else {
+                        values.insert(key.to_vec(), value.to_vec());
+                    }
+                }
+            }
+        });
+    }
+    values
 }
 
 /// Where the durable part of a partition ends. `known` and `cursor` are what an earlier look found.

@@ -1,12 +1,14 @@
 //! One partition of the cluster: everything that was ever committed, and each replica beside it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
 use skerry::partition::{Look, Part};
 use skerry_metadata_state::Partition;
-use std::collections::{BTreeMap, BTreeSet};
 
 use super::copies::{self, Cursor, Image, Mark};
 use super::mirror::{Mirror, Moved};
-use super::{Found, id_of, split};
+use super::{Found, id_of, is_compacted, split};
 use crate::disk::SimDisk;
 
 /// Names and disks of the nodes.
@@ -341,9 +343,10 @@ impl Ghost {
         if to <= from {
             return;
         }
+        let has_holes = is_compacted(&self.name);
         let mut next = from;
         for mark in replica.mirror.between(from, to) {
-            if mark.base > next {
+            if mark.base > next && !has_holes {
                 break;
             }
             next = mark.end;
@@ -369,6 +372,9 @@ impl Ghost {
                 replica.compared = next;
                 return;
             }
+        }
+        if has_holes {
+            next = next.max(to);
         }
         if next < to {
             found.push((
@@ -438,42 +444,67 @@ impl Ghost {
         Some(replica.durable.min(look.log_end.get()))
     }
 
-    /// Record for record the same, as far as each says that it is committed.
+    /// Record for record the same, up to the last that one of them takes for committed: all are in sync, and none is shorter.
+    /// Where logs are compacted, each in its own time, the last value of each key.
     pub(super) fn compare_copies(
         &self,
         looks: &[Option<Look>],
         (names, disks): Nodes<'_>,
         found: &mut Found,
     ) {
-        let mut first: Option<(usize, Vec<Mark>)> = None;
-        for (node, look) in looks.iter().enumerate() {
-            let Some(look) = look else { continue };
-            if matches!(look.part, Part::Nothing) {
-                continue;
-            }
-            let range = (self.start.max(look.log_start.get()), look.high_watermark.get());
-            let marks = copies::batches(
-                &disks[node],
-                &self.name,
-                Image::Live,
-                range,
-                &mut Cursor::default(),
-            );
-            match &first {
-                None => first = Some((node, marks)),
-                Some((other, expected)) => {
-                    let differs = expected.iter().zip(&marks).find(|(one, two)| one != two);
-                    if let Some((one, two)) = differs {
-                        found.push((
-                            "copies-differ",
-                            format!(
-                                "{}: {} has {one:?}, {} has {two:?}",
-                                self.name, names[*other], names[node]
-                            ),
-                        ));
-                    }
-                }
-            }
+        let looks: Vec<(usize, &Look)> = looks
+            .iter()
+            .enumerate()
+            .filter_map(|(node, look)| Some((node, look.as_ref()?)))
+            .filter(|(_, look)| !matches!(look.part, Part::Nothing))
+            .collect();
+        let ends = looks.iter().map(|(_, look)| look.high_watermark.get());
+        let end = ends.max().unwrap_or(0);
+        if is_compacted(&self.name) {
+            let values = looks
+                .iter()
+                .map(|(node, _)| (*node, copies::last_values(&disks[*node], &self.name, end)));
+            return compare_all(&self.name, names, &values.collect::<Vec<_>>(), found);
+        }
+        // Records may have been deleted further on one of them than on others.
+        let starts = looks.iter().map(|(_, look)| look.log_start.get());
+        let range = (starts.max().unwrap_or(0).max(self.start), end);
+        let marks = looks.iter().map(|(node, _)| {
+            let mut cursor = Cursor::default();
+            let marks = copies::batches(&disks[*node], &self.name, Image::Live, range, &mut cursor);
+            let marks: BTreeMap<i64, Mark> = marks.into_iter().map(|mark| (mark.base, mark)).collect();
+            (*node, marks)
+        });
+        compare_all(&self.name, names, &marks.collect::<Vec<_>>(), found);
+    }
+}
+
+/// Two copies that have something else in a place, or that one of them has and the other has not.
+fn compare_all<K: Ord + Debug, V: PartialEq + Debug>(
+    name: &str,
+    names: &[String],
+    copies: &[(usize, BTreeMap<K, V>)],
+    found: &mut Found,
+) {
+    let Some(((first, expected), others)) = copies.split_first() else {
+        return;
+    };
+    for (node, copy) in others {
+        let places: BTreeSet<&K> = expected.keys().chain(copy.keys()).collect();
+        let differs = places
+            .into_iter()
+            .find(|place| expected.get(*place) != copy.get(*place));
+        if let Some(place) = differs {
+            found.push((
+                "copies-differ",
+                format!(
+                    "{name} at {place:?}: {} has {:?}, {} has {:?}",
+                    names[*first],
+                    expected.get(place),
+                    names[*node],
+                    copy.get(place)
+                ),
+            ));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::copies::{self, Cursor, Image, Mark};
+use super::is_compacted;
 use crate::disk::SimDisk;
 
 /// See the module.
@@ -62,7 +63,10 @@ impl Mirror {
                 self.marks = found.iter().map(|mark| (mark.base, *mark)).collect();
                 found.retain(|mark| !old.get(&mark.base).is_some_and(|old| old.is_same(mark)));
                 let is_gone = |mark: &Mark| !self.marks.get(&mark.base).is_some_and(|now| now.is_same(mark));
-                let gone = old.into_values().filter(is_gone);
+                // What compaction has taken out leaves a hole; what was cut has something else in its place.
+                let is_cut =
+                    |mark: &Mark| !is_compacted(name) || self.between(mark.base, mark.end).next().is_some();
+                let gone = old.into_values().filter(|mark| is_gone(mark) && is_cut(mark));
                 moved.removed.extend(gone);
             }
             None => {}

@@ -30,7 +30,7 @@ use skerry::broker::Broker;
 use skerry::partition::Part;
 use skerry_metadata::{Durable, WalMark};
 use skerry_metadata_state::Image;
-use skerry_types::{BrokerId, PartitionIndex, Uuid, sometimes};
+use skerry_types::{BrokerId, PartitionIndex, TopicId, Uuid, sometimes};
 
 use self::ghost::Ghost;
 use self::metadata::MetadataWatch;
@@ -72,6 +72,8 @@ pub(crate) struct Watcher {
     /// Nodes that have lost their disk, and the directory that was on it: until the cluster knows of another one.
     lost: BTreeMap<usize, Uuid>,
     ghosts: BTreeMap<String, Ghost>,
+    /// The topic of the groups, as it was made last.
+    groups: Option<TopicId>,
     /// What was seen to happen, by kind.
     pub(crate) seen: BTreeMap<&'static str, u64>,
 }
@@ -95,6 +97,7 @@ impl Watcher {
                 .map(|name| (name.clone(), Ghost::new(name, disks.len())))
                 .collect(),
             metadata: MetadataWatch::default(),
+            groups: None,
             lost: BTreeMap::new(),
             names,
             disks,
@@ -292,6 +295,7 @@ impl Watcher {
         let moved = self.metadata.look(brokers, &self.marks, &mut found);
         if let Some(image) = self.metadata.newest().filter(|_| moved) {
             self.forget_lost(&image);
+            self.know_groups(&image);
             for ghost in self.ghosts.values_mut() {
                 ghost.lost = self.lost.keys().copied().collect();
                 ghost.place(partition_of(&image, &ghost.name));
@@ -320,6 +324,21 @@ impl Watcher {
         }
         for (check, message) in found {
             self.violations.add(&self.trace, check, message);
+        }
+    }
+
+    /// The groups' partitions come with the first group. Where a recovered quorum did not know them they are others.
+    fn know_groups(&mut self, image: &Image) {
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else {
+            return;
+        };
+        if self.groups.replace(topic.id) != Some(topic.id) {
+            self.ghosts.retain(|name, _| !is_of_groups(name));
+            for number in 0..topic.partitions.len() {
+                let name = format!("{OFFSETS_TOPIC}-{number}");
+                self.ghosts
+                    .insert(name.clone(), Ghost::new(name, self.disks.len()));
+            }
         }
     }
 
@@ -581,6 +600,15 @@ fn place_of(id: BrokerId) -> Option<usize> {
 fn split(name: &str) -> Option<(&str, i32)> {
     let (topic, number) = name.rsplit_once('-')?;
     Some((topic, number.parse().ok()?))
+}
+
+fn is_of_groups(partition: &str) -> bool {
+    partition.starts_with(OFFSETS_TOPIC)
+}
+
+/// What is superseded may be gone from its log.
+fn is_compacted(partition: &str) -> bool {
+    is_of_groups(partition)
 }
 
 fn partition_of(image: &Image, name: &str) -> Option<skerry_metadata_state::Partition> {

@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use skerry::broker::Broker;
 use skerry::partition::Look;
-use skerry::partitions::{LOG_STARTS, RECOVERY_POINTS};
+use skerry::partitions::{CLEANED, LOG_STARTS, RECOVERY_POINTS};
 use skerry_env::Rng;
 use skerry_env::disk::Disk;
 use skerry_log::{FileCache, Log, LogConfig, Recovered, Shutdown, checkpoint};
 use skerry_types::{Offset, TopicPartition, WallMs};
 
-use super::Found;
-use super::walk;
+use super::{Found, OFFSETS_TOPIC, copies, is_compacted, walk};
 use crate::disk::SimDisk;
 use crate::oracle::Rotten;
 use crate::process::DATA_DIR;
@@ -76,7 +75,12 @@ impl Shadow {
 
     fn look_at_copy(&self, subject: &Subject<'_>, copy: &SimDisk, found: &mut Found) {
         let (mut ends, mut looks) = (BTreeMap::new(), Vec::new());
-        for (topic, partitions) in TOPICS {
+        let image = subject.broker.quorum().image();
+        let groups = image
+            .topic(OFFSETS_TOPIC)
+            .map_or(0, |topic| topic.partitions.len());
+        let groups = (OFFSETS_TOPIC, i32::try_from(groups).unwrap_or(0));
+        for (topic, partitions) in TOPICS.into_iter().chain([groups]) {
             for number in 0..partitions {
                 let partition = subject.broker.partitions().get(topic, number);
                 let Some(partition) = partition else { continue };
@@ -89,11 +93,19 @@ impl Shadow {
                 let who = format!("{text} on {}", subject.name);
                 let extent = (look.log_start.get(), look.log_end.get());
                 let walked = walk::batches(subject.disk, &text, extent);
-                walk::check_offsets(&who, &walked, extent, found);
+                if !is_compacted(&text) {
+                    walk::check_offsets(&who, &walked, extent, found);
+                }
                 if let Some(remembered) = partition.remembered() {
                     walk::check_producers(&who, &walked, &remembered, extent.0, found);
                 }
-                looks.push((name, text, look));
+                let config = partition.settings().log.clone();
+                looks.push(Known {
+                    name,
+                    text,
+                    look,
+                    config,
+                });
             }
         }
         // A second power cut, right after what the first recovery has done.
@@ -105,8 +117,15 @@ impl Shadow {
     }
 }
 
-/// A partition, as a folder too, and what its node knows of it.
-pub(super) type Known = (TopicPartition, String, Look);
+/// A partition, and what its node knows of it.
+pub(super) struct Known {
+    pub(super) name: TopicPartition,
+    /// Its folder.
+    pub(super) text: String,
+    pub(super) look: Look,
+    /// With which a start opens it.
+    pub(super) config: LogConfig,
+}
 
 /// Opens what is on `copy` as a start would, and compares it with `disk`, of which it was a copy. `ends`: where the logs
 /// ended when they were opened before.
@@ -127,7 +146,8 @@ pub(super) fn recover_all(
         }
     };
     let files = FileCache::new(attached, FILES);
-    for (name, text, look) in looks {
+    for known in looks {
+        let Known { name, text, look, .. } = known;
         let case = Case {
             disk,
             copy,
@@ -135,7 +155,8 @@ pub(super) fn recover_all(
             look,
             who: format!("{text} on {who}"),
         };
-        let Some(end) = case.recover(&files, checkpoints.of(name), found) else {
+        let recovered = checkpoints.of(name);
+        let Some(end) = case.recover(&files, known.config.clone(), recovered, found) else {
             continue;
         };
         let before = ends.insert(text.clone(), end);
@@ -150,6 +171,7 @@ pub(super) fn recover_all(
 struct Checkpoints {
     starts: BTreeMap<TopicPartition, Offset>,
     points: BTreeMap<TopicPartition, Offset>,
+    cleaned: BTreeMap<TopicPartition, Offset>,
 }
 
 impl Checkpoints {
@@ -158,6 +180,7 @@ impl Checkpoints {
         Ok(Self {
             starts: read(LOG_STARTS)?,
             points: read(RECOVERY_POINTS)?,
+            cleaned: read(CLEANED)?,
         })
     }
 
@@ -166,7 +189,7 @@ impl Checkpoints {
         Recovered {
             log_start: or_zero(&self.starts),
             recovery_point: or_zero(&self.points),
-            cleaned_until: None,
+            cleaned_until: self.cleaned.get(name).copied(),
         }
     }
 }
@@ -186,9 +209,14 @@ struct Case<'a> {
 
 impl Case<'_> {
     /// Opens it; returns where it ends.
-    fn recover(&self, files: &Arc<FileCache>, recovered: Recovered, found: &mut Found) -> Option<i64> {
+    fn recover(
+        &self,
+        files: &Arc<FileCache>,
+        config: LogConfig,
+        recovered: Recovered,
+        found: &mut Found,
+    ) -> Option<i64> {
         let dir = log_dir().join(self.text);
-        let config = LogConfig::default();
         let opened = Log::open(files, dir, None, config, Shutdown::Unclean, recovered, WallMs(0));
         let log = match opened {
             Ok((log, _)) => log,
@@ -211,6 +239,11 @@ impl Case<'_> {
             ));
             return;
         }
+        if is_compacted(self.text) {
+            self.check_values(durable, found);
+            walk::check_indexes(self.copy, self.text, &self.who, found);
+            return;
+        }
         let walked = walk::batches(self.copy, self.text, (start, end));
         walk::check_offsets(&self.who, &walked, (start, end), found);
         // Beyond, a cut that no sync has covered may be undone.
@@ -229,5 +262,17 @@ impl Case<'_> {
         let remembered: Vec<_> = log.remembered().collect();
         walk::check_producers(&self.who, &walked, &remembered, start, found);
         walk::check_indexes(self.copy, self.text, &self.who, found);
+    }
+
+    /// Compacted or not, each key has the value that it had.
+    fn check_values(&self, durable: i64, found: &mut Found) {
+        let [before, after] =
+            [self.disk, self.copy].map(|disk| copies::last_values(disk, self.text, durable));
+        if before != after {
+            found.push((
+                "recovery-loses-durable",
+                format!("{}, has {after:?} up to {durable}; it was {before:?}", self.who),
+            ));
+        }
     }
 }

@@ -70,7 +70,12 @@ fn known(end: i64, durable: i64) -> Known {
         epochs: vec![(LeaderEpoch(0), Offset(0))],
         lead: None,
     };
-    (TopicPartition::new("orders", 0), NAME.to_owned(), look)
+    Known {
+        name: TopicPartition::new("orders", 0),
+        text: NAME.to_owned(),
+        look,
+        config: LogConfig::default(),
+    }
 }
 
 /// Two power cuts with a recovery after each, as [`super::shadow::Shadow::look`] does it, with `between` after the first.

@@ -15,7 +15,7 @@ use kafka_protocol::messages::list_offsets_response::{
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use skerry_log::{Log, ReadError, TimestampPlan, TimestampQuery};
 use skerry_replica::Leader;
-use skerry_types::{LeaderEpoch, Offset, WallMs, sometimes};
+use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted, sometimes};
 
 use crate::broker::Broker;
 use crate::gate::{Operation, Resource};
@@ -267,7 +267,9 @@ fn look_at(log: &Log, leader: Option<&Leader>, isolation: Isolation, wanted: Wan
         (None, _) | (_, Isolation::LogEnd) => log.log_end(),
     };
     // A new leader learns what is acknowledged a moment later: until then the end would seem to have gone back.
-    let lags = isolation != Isolation::LogEnd && leader.is_some_and(|leader| !leader.serves_latest());
+    let lags = isolation != Isolation::LogEnd
+        && leader.is_some_and(|leader| !leader.serves_latest())
+        && !is_planted("end-told-before-it-is-known");
     let epoch = || {
         leader
             .map(Leader::epoch)
