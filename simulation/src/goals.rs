@@ -87,6 +87,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "log-cut-while-it-was-flushed" "while a sync is on its way"
 
     Any "folder-of-a-deleted-topic" "a topic was deleted and made again while a node was down or starting: its folder is still there"
+    Any "topic-not-shown-yet" "a client asks for a topic that is made, and whose logs are not open yet"
     Any "partition-of-an-earlier-name" "a topic is made under a name that the checkpoints still know of an earlier one"
 
     // Leaders and followers.
@@ -133,6 +134,8 @@ pub const GOALS: &[Goal] = goals! {
     Several "copy-does-not-count" "a copy that is lost, or lost what was not flushed, is not eligible"
     Several "leaving-broker-relieved" "a broker that stops hands its partitions over first"
     Several "broker-forgotten" "a broker that is down and has no replicas is forgotten: it registers anew"
+    Several "reassignment-complete" "a partition has moved to the replicas that it was to have"
+    Several "leader-lost-while-it-moves" "and lost its leader on the way"
     Several "given-up-move-keeps-a-copy" "a reassignment is given up, and a copy that it made is needed"
     Any "metadata-log-not-durable" "a sync of the quorum's log fails"
     Several "asked-for-a-lost-disk" "a node that has lost its disk is asked as if it had it, and refuses"

@@ -14,7 +14,7 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{self, MetadataRequest, MetadataResponse, TopicName};
 use skerry_metadata_state::{Image, Partition, Topic};
-use skerry_types::{BrokerId, Uuid};
+use skerry_types::{BrokerId, Uuid, sometimes};
 
 use crate::broker::Broker;
 use crate::gate::{Operation, Resource};
@@ -53,6 +53,8 @@ async fn handle(context: Context, version: i16, request: MetadataRequest) -> Met
             ResponseError::TopicAuthorizationFailed,
         );
         let mut unknown = unknown_names(&broker.image(), names);
+        let is_made = |name: &String| broker.quorum().image().topic(name).is_some();
+        sometimes("topic-not-shown-yet", unknown.iter().any(is_made));
         if request.allow_auto_topic_creation && !unknown.is_empty() && creates_topics(broker) {
             let create = |name: &str| allows(Operation::Create, name);
             missing.extend(split(

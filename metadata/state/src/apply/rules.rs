@@ -1,6 +1,6 @@
 //! What decides about one partition: who is in sync, who may lead, when a reassignment is complete (KIP-455, 841, 966).
 
-use skerry_types::{BrokerId, is_planted, reached};
+use skerry_types::{BrokerId, is_planted, reached, sometimes};
 
 use crate::image::{Image, Partition, Topic};
 use crate::outcome::Refusal;
@@ -117,6 +117,7 @@ impl<'a> Rules<'a> {
         {
             return;
         }
+        sometimes("leader-lost-while-it-moves", partition.is_reassigning());
         let able = |replica: &&BrokerId| self.image.is_able(partition, **replica);
         let able: Vec<BrokerId> = partition.replicas.iter().filter(able).copied().collect();
         let first = |among: &[BrokerId]| able.iter().find(|replica| among.contains(replica)).copied();
@@ -189,6 +190,7 @@ impl<'a> Rules<'a> {
         partition.replicas = target;
         partition.adding.clear();
         partition.removing.clear();
+        reached("reassignment-complete");
         self.set_isr(partition, isr);
     }
 
