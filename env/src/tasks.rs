@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
@@ -48,7 +49,26 @@ impl Tasks {
     }
 }
 
-/// A running task.
+/// hyper's tasks, too.
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, future: F) {
+        // It lasts as long as its connection.
+        drop(self.spawn("http", future));
+    }
+}
+
+/// How a task has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Done,
+    /// It was aborted, or its runtime has gone.
+    Stopped,
+    /// It panicked. Production aborts the process instead.
+    Panicked,
+}
+
+/// A running task. As a future it waits until the task has ended.
 pub struct TaskHandle(tokio::task::JoinHandle<()>);
 
 impl TaskHandle {
@@ -72,6 +92,18 @@ impl TaskHandle {
     /// Waits until the task has ended, however it ended.
     pub async fn join(self) {
         // A panic stops the process in production, and is a violation in the simulator: nothing to add here.
-        let _ = self.0.await;
+        let _ = self.await;
+    }
+}
+
+impl Future for TaskHandle {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        Pin::new(&mut self.0).poll(cx).map(|ended| match ended {
+            Ok(()) => Ended::Done,
+            Err(error) if error.is_panic() => Ended::Panicked,
+            Err(_) => Ended::Stopped,
+        })
     }
 }

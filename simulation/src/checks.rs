@@ -216,6 +216,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("does-not-stop", Planted("clients-hold-up-the-stop")),
     ("leak", By("a_leak_is_more_than_new_processes_hold")),
     ("retry-storm", By("a_storm_is_more_than_pauses_allow")),
+    ("acts-while-still", By("a_process_that_stands_still_does_nothing")),
     (
         "error-line",
         By("a_line_that_no_disk_explains_is_unexpected_whatever_the_disks_do"),

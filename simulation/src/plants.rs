@@ -252,6 +252,12 @@ pub const PLANTS: &[Planted] = &[
         "who hears nobody begins terms, and disturbs the leader when it is back",
     ),
     in_cluster(
+        "raft-past-the-env",
+        30,
+        &["acts-while-still"],
+        "openraft and its connections run past the node's Env: in a process that stands still they go on",
+    ),
+    in_cluster(
         "fenced-broker-stays-in-sync",
         10,
         &["wrong-in-sync-set"],

@@ -60,7 +60,8 @@ pub(super) async fn open(
     let endpoint = Endpoint::from_static("http://replication.skerry")
         .initial_stream_window_size(limits.window_bytes.saturating_add(WINDOW_SLACK_BYTES))
         .initial_connection_window_size(limits.window_bytes.saturating_add(WINDOW_SLACK_BYTES))
-        .max_frame_size(FRAME_BYTES);
+        .max_frame_size(FRAME_BYTES)
+        .executor(env.tasks.clone());
     let channel: Channel =
         bounded(&env.clock, deadline, endpoint.connect_with_connector(connector)).await??;
     let mut client = ReplicationClient::new(channel)

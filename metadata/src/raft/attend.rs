@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
+use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::{Instant as _, RaftMetrics};
 use skerry_proto::quorum as proto;
 
 use super::network::client_of;
+use super::runtime::Moment;
 use super::types::{ServerMetrics, State, TypeConfig};
 use super::{Node, broker_id};
 
@@ -82,7 +83,7 @@ impl Node {
             return;
         }
         let lease = self.config().timings.lease;
-        let first = lease.saturating_sub(heard.elapsed()) + lease / STAGGER * rank;
+        let first = lease.saturating_sub(self.since(heard)) + lease / STAGGER * rank;
         self.env().clock.sleep(first).await;
         // The others may have heard from it a little later.
         for _ in 0..lease.as_millis() / AGAIN_HUNT.as_millis() {
@@ -102,7 +103,8 @@ impl Node {
             return true;
         }
         let recent = self.config().timings.lease;
-        let heir = heir(&self.raft().metrics().borrow_watched(), recent);
+        let is_recent = |heard| self.since(heard) < recent;
+        let heir = heir(&self.raft().metrics().borrow_watched(), is_recent);
         match heir {
             Some(heir) => self.offer(heir).await,
             None => false,
@@ -153,8 +155,8 @@ fn rank(metrics: &ServerMetrics, dead: u64) -> u32 {
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 
-/// The voter that has most of the log, of those that have answered within `recent`.
-fn heir(metrics: &RaftMetrics<TypeConfig>, recent: Duration) -> Option<u64> {
+/// The voter that has most of the log, of those whose last answer `is_recent`.
+fn heir(metrics: &RaftMetrics<TypeConfig>, is_recent: impl Fn(Moment) -> bool) -> Option<u64> {
     let replication = metrics.replication.as_ref()?;
     let heartbeats = metrics.heartbeat.as_ref()?;
     metrics
@@ -164,7 +166,7 @@ fn heir(metrics: &RaftMetrics<TypeConfig>, recent: Duration) -> Option<u64> {
         .filter(|id| *id != metrics.id)
         .filter_map(|id| {
             let heard = (*heartbeats.get(&id)?)?;
-            (heard.elapsed() < recent).then_some((*replication.get(&id)?, id))
+            is_recent(*heard).then_some((*replication.get(&id)?, id))
         })
         .max()
         .map(|(_, id)| id)

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
 use skerry_proto::quorum as proto;
@@ -43,7 +42,7 @@ impl Node {
                 return Some(Duration::ZERO);
             }
             let acked = (*metrics.heartbeat.as_ref()?.get(&id)?)?;
-            Some(acked.elapsed())
+            Some(self.since(*acked))
         };
         QuorumStatus {
             node_id: self.config().node_id,

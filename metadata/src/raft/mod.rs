@@ -13,6 +13,7 @@ mod members;
 mod network;
 mod recover;
 mod room;
+mod runtime;
 mod server;
 mod snapshot;
 mod store;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::Fatal;
-use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
+use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata_state::{Command, Image, Outcome};
@@ -44,10 +45,11 @@ use self::machine::Machine;
 use self::members::Change;
 use self::network::{AddressBook, Peers};
 use self::room::Room;
+use self::runtime::Moment;
 use self::server::Service;
 use self::snapshot::Snapshots;
 use self::store::Store;
-use self::types::{Raft, Runtime, ServerMetrics, TypeConfig};
+use self::types::{Raft, ServerMetrics, TypeConfig};
 use crate::config::QuorumConfig;
 use crate::errors::{ChangeRefused, MembershipError, ProposeError, ReadError, StartError};
 use crate::publish::Publisher;
@@ -168,7 +170,7 @@ impl Node {
             LogStore::new(store, flusher, room.clone()),
             machine,
         );
-        let raft = Runtime::scope(env.rng.u64(), new)
+        let raft = runtime::scope(&env, new)
             .await
             .map_err(|error| unreadable(&dir, &error))?;
         let inner = Inner {
@@ -268,9 +270,14 @@ impl Node {
         self.inner.stop_serving.subscribe()
     }
 
-    /// Runs a call of openraft where it finds its random numbers.
+    /// Runs a call of openraft where it finds its world.
     fn scoped<F: Future>(&self, call: F) -> impl Future<Output = F::Output> {
-        Runtime::scope(self.inner.env.rng.u64(), call)
+        runtime::scope(&self.inner.env, call)
+    }
+
+    /// How long ago `moment` was.
+    fn since(&self, moment: Moment) -> Duration {
+        self.env().clock.now() - moment.0
     }
 
     /// Serves the quorum's and the broker's services until the shutdown.
@@ -374,7 +381,7 @@ impl Node {
         metrics.state == ServerState::Leader
             && metrics
                 .last_quorum_acked
-                .is_some_and(|acked| acked.elapsed() < self.lease_of_reads())
+                .is_some_and(|acked| self.since(*acked) < self.lease_of_reads())
     }
 
     pub(crate) fn decides_alone(&self) -> bool {

@@ -125,21 +125,26 @@ pub(super) type Client = QuorumClient<Channel>;
 
 /// A client that connects to `addr` when it is used.
 pub(super) fn client_of(env: &Env, addr: &str) -> Client {
+    let tasks = env.tasks.clone();
     let (env, addr) = (env.clone(), addr.to_owned());
     let connector = tower::service_fn(move |_: Uri| {
         let (env, addr) = (env.clone(), addr.clone());
         async move { env.net.dial(&addr).await.map(TokioIo::new) }
     });
     // The connector knows the address: the URI only names the protocol.
-    let channel = Endpoint::from_static("http://quorum.skerry")
+    let endpoint = Endpoint::from_static("http://quorum.skerry")
         .http2_keep_alive_interval(if is_planted("quorum-without-pings") {
             Duration::from_secs(3_600)
         } else {
             PING_EVERY
         })
-        .keep_alive_timeout(PING_TIMEOUT)
-        .connect_with_connector_lazy(connector);
-    QuorumClient::new(channel)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let endpoint = if is_planted("raft-past-the-env") {
+        endpoint
+    } else {
+        endpoint.executor(tasks)
+    };
+    QuorumClient::new(endpoint.connect_with_connector_lazy(connector))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }

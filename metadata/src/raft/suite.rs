@@ -17,9 +17,10 @@ use tokio::sync::watch;
 use super::log::{Flusher, LogStore};
 use super::machine::Machine;
 use super::room::Room;
+use super::runtime::scope;
 use super::snapshot::{PIECE_BYTES, Snapshots};
 use super::store::Store;
-use super::types::{Entry, LeaderId, LogId, Runtime, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use super::types::{Entry, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use crate::wal::{WalMark, cut_unsynced_wal};
 use crate::{ProposeError, Quorum, QuorumConfig, Role};
 
@@ -50,7 +51,7 @@ fn open(dir: &Path, mark: Option<WalMark>) -> (LogStore, Machine, TaskHandle) {
 
 #[tokio::test]
 async fn openrafts_own_suite_passes() {
-    Runtime::scope(1, Suite::test_all(Builder))
+    scope(&Env::os(), Suite::test_all(Builder))
         .await
         .expect("every test of the suite");
 }
@@ -93,7 +94,7 @@ async fn a_promise_survives_the_loss_of_power() {
 
         let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
         assert_eq!(log.read_vote().await.expect("read"), Some(Vote::new(round, 1)));
-        Runtime::scope(1, log.blocking_append([entry(round - 1)]))
+        scope(&Env::os(), log.blocking_append([entry(round - 1)]))
             .await
             .expect("durable");
         drop((log, machine));
@@ -113,7 +114,7 @@ async fn power_loss_takes_what_was_not_synced_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mark = WalMark::default();
     let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
-    Runtime::scope(1, async {
+    scope(&Env::os(), async {
         log.save_vote(&Vote::new(3, 1)).await.expect("saved");
         log.blocking_append([entry(0), entry(1), entry(2)])
             .await
@@ -149,7 +150,7 @@ async fn nothing_is_promised_after_a_sync_that_failed() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mark = WalMark::default();
         let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
-        Runtime::scope(1, async {
+        scope(&Env::os(), async {
             log.save_vote(&Vote::new(1, 1)).await.expect("saved");
             log.blocking_append([entry(0)]).await.expect("durable");
             mark.let_syncs_fail(true);

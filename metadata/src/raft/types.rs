@@ -3,14 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use openraft_rt::deterministic_rng::DeterministicRng;
-use openraft_rt_tokio::TokioRuntime;
 use skerry_metadata_state::{Command, Outcome};
 use skerry_types::Uuid;
 
-/// tokio, with random numbers (election timeouts) that follow from a seed. Every future that openraft polls must run
-/// in a `Runtime::scope`: `Node::scoped` opens one with a seed from `Env`.
-pub(crate) type Runtime = DeterministicRng<TokioRuntime>;
+use super::runtime::Runtime;
 
 openraft::declare_raft_types!(
     /// The metadata quorum's types.

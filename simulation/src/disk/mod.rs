@@ -109,6 +109,7 @@ struct State {
     external: ExternalDir,
     sync_failures: u64,
     full_refusals: u64,
+    changes: u64,
     troubles: Troubles,
     /// Syncs of records under this folder are not done.
     lies_about: Option<PathBuf>,
@@ -143,6 +144,7 @@ impl SimDisk {
             external: ExternalDir::new(host),
             sync_failures: 0,
             full_refusals: 0,
+            changes: 0,
             troubles: Troubles::new(),
             lies_about: None,
             handles: Arc::default(),
@@ -258,6 +260,12 @@ impl SimDisk {
         self.0.lock().sync_failures
     }
 
+    /// How many writes, syncs and changes of names were asked of it since it was made.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.0.lock().changes
+    }
+
     /// How many files are open now.
     #[must_use]
     pub fn open_files(&self) -> u64 {
@@ -330,6 +338,7 @@ impl State {
             return Err(gone());
         }
         let Some(kind) = dies else { return Ok(()) };
+        self.changes += 1;
         match &mut self.dies_in {
             Some((armed, left)) if *armed == kind => {
                 *left -= 1;

@@ -128,6 +128,16 @@ impl HostClock {
         readings.wall_fault = None;
     }
 
+    /// How long the simulation has to go on until this clock says `deadline`, if its rate stays as it is.
+    pub(super) fn real_time_until(&self, deadline: Instant) -> Duration {
+        let wait = deadline.since(self.now());
+        let rate_ppm = u128::try_from(1_000_000 + self.readings.lock().drift_ppm).unwrap_or(1_000_000);
+        let nanos = (wait.as_nanos() * 1_000_000).div_ceil(rate_ppm);
+        // A century is for ever: tokio's timer does not count further.
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        Duration::from_nanos(nanos.min(3_000_000_000_000_000_000))
+    }
+
     fn now_nanos(&self) -> u64 {
         let readings = self.readings.lock();
         let passed = (self.time.micros() * 1_000).saturating_sub(readings.sim_nanos);
@@ -153,15 +163,16 @@ impl ClockBackend for HostClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let drift_ppm = self.readings.lock().drift_ppm;
-        let wait = deadline.since(self.now());
-        let wait_nanos =
-            wait.as_nanos() * 1_000_000 / u128::try_from(1_000_000 + drift_ppm).unwrap_or(1_000_000);
-        // A century is for ever: tokio's timer does not count further.
-        let nanos = u64::try_from(wait_nanos)
-            .unwrap_or(u64::MAX)
-            .min(3_000_000_000_000_000_000);
-        Box::pin(tokio::time::sleep(Duration::from_nanos(nanos)))
+        let clock = self.clone();
+        Box::pin(async move {
+            loop {
+                tokio::time::sleep(clock.real_time_until(deadline)).await;
+                // Its rate may have changed: no timer ends before its time.
+                if clock.now() >= deadline {
+                    return;
+                }
+            }
+        })
     }
 }
 

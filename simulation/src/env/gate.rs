@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use parking_lot::Mutex;
 
@@ -15,10 +15,10 @@ struct State {
     held: u64,
 }
 
-/// The gate of one host: while it is closed no task of the process moves. Cheap to clone.
+/// The gate of one host: while it is closed no task of the process moves, and none of its sockets. Cheap to clone.
 ///
-/// Tasks that libraries start without asking the environment are not held here (hyper's connections); the world holds
-/// the host's links as well, so that they have nothing to do.
+/// The tasks that hyper starts for the connections of a server do not ask the environment. They wait for their sockets,
+/// which are held here, and for the process' own tasks.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<Mutex<State>>);
 
@@ -52,6 +52,16 @@ impl Gate {
         self.0.lock().held
     }
 
+    /// Ready while the gate is open; whoever waits is woken when it opens.
+    pub(super) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.closed {
+            state.waiting.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
     /// A future that moves only while the gate is open.
     pub fn hold<F: Future>(&self, future: F) -> Held<F> {
         self.0.lock().held += 1;
@@ -78,13 +88,7 @@ impl<F: Future> Future for Held<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        {
-            let mut state = self.gate.0.lock();
-            if state.closed {
-                state.waiting.push(cx.waker().clone());
-                return Poll::Pending;
-            }
-        }
+        ready!(self.gate.poll_open(cx));
         self.future.as_mut().poll(cx)
     }
 }

@@ -6,6 +6,8 @@ mod corrupt;
 mod gate;
 mod net;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -65,6 +67,7 @@ impl Host {
             })),
             net: Network::new(Arc::new(net::SimNetwork::new(
                 self.net.clone(),
+                self.gate.clone(),
                 Rng::seeded(rng.u64()),
             ))),
             disk: self.disk.attach(),

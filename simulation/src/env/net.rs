@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::corrupt::{self, Corrupted, Course, Damage};
+use super::gate::Gate;
 use crate::trace::{Trace, fnv_of};
 use crate::world::KAFKA_PORT;
 
@@ -59,6 +60,8 @@ struct Corruption {
 struct Traffic {
     dials: AtomicU64,
     writes: AtomicU64,
+    /// Connections given up, whose other end is told so.
+    ends: AtomicU64,
 }
 
 struct Ways {
@@ -199,6 +202,12 @@ impl NetControl {
         (count(&self.traffic.dials), count(&self.traffic.writes))
     }
 
+    /// How many connections the host has given up.
+    #[must_use]
+    pub fn ends(&self) -> u64 {
+        self.traffic.ends.load(Ordering::Relaxed)
+    }
+
     /// What this end of a connection sends goes thither. Whoever has a tap is a node.
     fn course(&self, accepted_on: Option<u16>) -> Course {
         match accepted_on {
@@ -208,7 +217,7 @@ impl NetControl {
         }
     }
 
-    fn wrap(&self, stream: TcpStream, rng: Rng, accepted_on: Option<u16>) -> io::Result<Conn> {
+    fn wrap(&self, stream: TcpStream, gate: Gate, rng: Rng, accepted_on: Option<u16>) -> io::Result<Conn> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
         let tap = self.tap.clone().filter(|_| accepted_on.is_some());
@@ -228,6 +237,7 @@ impl NetControl {
                 ends: (local, peer),
                 course: self.course(accepted_on),
                 stream: Some(stream),
+                gate,
                 control: self.clone(),
                 tap,
                 rng,
@@ -240,12 +250,13 @@ impl NetControl {
 
 pub(super) struct SimNetwork {
     control: NetControl,
+    gate: Gate,
     rng: Rng,
 }
 
 impl SimNetwork {
-    pub(super) fn new(control: NetControl, rng: Rng) -> Self {
-        Self { control, rng }
+    pub(super) fn new(control: NetControl, gate: Gate, rng: Rng) -> Self {
+        Self { control, gate, rng }
     }
 }
 
@@ -264,6 +275,7 @@ impl NetworkBackend for SimNetwork {
                 listener,
                 local,
                 control: self.control.clone(),
+                gate: self.gate.clone(),
                 rng,
             })))
         })
@@ -296,7 +308,8 @@ impl NetworkBackend for SimNetwork {
             self.control
                 .trace
                 .detail(&self.control.host, "dial", u64::from(port), 0);
-            self.control.wrap(stream, Rng::seeded(self.rng.u64()), None)
+            let rng = Rng::seeded(self.rng.u64());
+            self.control.wrap(stream, self.gate.clone(), rng, None)
         })
     }
 }
@@ -316,6 +329,7 @@ struct SimListener {
     listener: TcpListener,
     local: SocketAddr,
     control: NetControl,
+    gate: Gate,
     rng: Rng,
 }
 
@@ -323,8 +337,9 @@ impl ListenerBackend for SimListener {
     fn accept(&mut self) -> NetFuture<'_, Conn> {
         Box::pin(async move {
             let (stream, _) = self.listener.accept().await?;
+            let rng = Rng::seeded(self.rng.u64());
             self.control
-                .wrap(stream, Rng::seeded(self.rng.u64()), Some(self.local.port()))
+                .wrap(stream, self.gate.clone(), rng, Some(self.local.port()))
         })
     }
 
@@ -340,6 +355,8 @@ struct SimIo {
     course: Course,
     /// `None`: a fault broke the connection.
     stream: Option<TcpStream>,
+    /// While the process stands still nothing is read or written, whoever asks.
+    gate: Gate,
     control: NetControl,
     tap: Option<Arc<dyn Tap>>,
     rng: Rng,
@@ -421,6 +438,7 @@ impl AsyncRead for SimIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.gate.poll_open(cx));
         let faults = *self.control.faults.lock();
         let room = if self.draws(faults.chop_one_in) {
             1
@@ -450,6 +468,7 @@ impl AsyncRead for SimIo {
 
 impl AsyncWrite for SimIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.gate.poll_open(cx));
         if self.stream.is_some() && self.must_wait(cx) {
             return Poll::Pending;
         }
@@ -484,6 +503,7 @@ impl AsyncWrite for SimIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.gate.poll_open(cx));
         match &mut self.stream {
             Some(stream) => Pin::new(stream).poll_flush(cx),
             None => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
@@ -491,6 +511,7 @@ impl AsyncWrite for SimIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.gate.poll_open(cx));
         match &mut self.stream {
             Some(stream) => Pin::new(stream).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
@@ -500,6 +521,26 @@ impl AsyncWrite for SimIo {
 
 impl Drop for SimIo {
     fn drop(&mut self) {
+        // hyper gives up a connection whose peer has gone while the process stands still: it does so when that goes on. Where
+        // there is no runtime any more the process dies.
+        if self.gate.is_closed()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let kept = Self {
+                id: self.id,
+                ends: self.ends,
+                course: self.course,
+                stream: self.stream.take(),
+                // It waits once.
+                gate: Gate::default(),
+                control: self.control.clone(),
+                tap: self.tap.take(),
+                rng: self.rng.clone(),
+            };
+            runtime.spawn(self.gate.hold(async move { drop(kept) }));
+            return;
+        }
+        self.control.traffic.ends.fetch_add(1, Ordering::Relaxed);
         let mut ways = self.control.ways.lock();
         ways.open.remove(&self.id);
         ways.accepted.remove(&self.id);

@@ -34,7 +34,7 @@ use skerry_types::{BrokerId, PartitionIndex, TopicId, Uuid, sometimes};
 
 use self::ghost::Ghost;
 use self::metadata::MetadataWatch;
-pub(crate) use self::usage::Usage;
+pub(crate) use self::usage::{Acts, Usage};
 use crate::disk::SimDisk;
 use crate::oracle::Violations;
 use crate::trace::Trace;

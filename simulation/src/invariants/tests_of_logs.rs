@@ -12,7 +12,7 @@ use skerry_types::{
 };
 
 use super::offsets::{Committed, Groups, check_told};
-use super::usage::Usage;
+use super::usage::{Acts, Usage};
 use super::{Found, walk};
 use crate::disk::{DiskConfig, SimDisk};
 use crate::record::{self, Identity};
@@ -360,6 +360,30 @@ fn a_leak_is_more_than_new_processes_hold() {
         ..fresh
     };
     assert!(wedged.judge(&fresh, 3).is_empty());
+}
+
+#[test]
+fn a_process_that_stands_still_does_nothing() {
+    let before = Acts {
+        dials: 3,
+        writes: 40,
+        ends: 1,
+        disk: 200,
+        promised: (2, 17),
+    };
+    assert!(before.judge(&before, "n1").is_empty());
+    for acts in [
+        Acts { dials: 4, ..before },
+        Acts { writes: 41, ..before },
+        Acts { ends: 2, ..before },
+        Acts { disk: 201, ..before },
+        Acts {
+            promised: (3, 17),
+            ..before
+        },
+    ] {
+        assert_eq!(checks(&acts.judge(&before, "n1")), ["acts-while-still"]);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What nodes hold and how busy they are: no leak, no storm.
+//! What nodes hold and how busy they are: no leak, no storm, and no life in a process that stands still.
 
 use super::Found;
 
@@ -9,6 +9,32 @@ const WRITES_MAX: u64 = 10_000;
 
 /// What a connection may hold of requests that wait, and of answers that nobody takes any more.
 const CONNECTION_KIB: u64 = 4_096;
+
+/// What a host has done to the world so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Acts {
+    pub(crate) dials: u64,
+    pub(crate) writes: u64,
+    /// Connections given up.
+    pub(crate) ends: u64,
+    /// Writes, syncs and changed names. Of a host that is down the world itself may exchange the disk.
+    pub(crate) disk: u64,
+    /// What its voter has promised: a term, and an entry.
+    pub(crate) promised: (u64, u64),
+}
+
+impl Acts {
+    /// Of a host whose process stands still, or is dead, since it had done `before`.
+    pub(crate) fn judge(&self, before: &Self, node: &str) -> Found {
+        if self == before {
+            return Found::new();
+        }
+        vec![(
+            "acts-while-still",
+            format!("the process of {node} does not run, and has gone from {before:?} to {self:?}"),
+        )]
+    }
+}
 
 /// What nodes hold at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::World;
 use crate::complaints::{self, Disks};
 use crate::invariants::offsets::{self, Committed, Groups, TOPIC};
 use crate::invariants::shadow::{Shadow, Subject};
-use crate::invariants::{Found, Usage};
+use crate::invariants::{Acts, Found, Usage};
 use crate::process::State;
 use crate::scenario::{Scenario, Timed};
 
@@ -29,6 +29,8 @@ pub(super) struct Checks {
     lived: Option<Usage>,
     fresh: Option<Usage>,
     anew: bool,
+    /// What the nodes had done whose processes do not run, when these stopped; and whether they only stand still.
+    still: BTreeMap<usize, (bool, Acts)>,
 }
 
 impl Checks {
@@ -41,6 +43,7 @@ impl Checks {
             lived: None,
             fresh: None,
             anew: false,
+            still: BTreeMap::new(),
         }
     }
 
@@ -52,6 +55,7 @@ impl Checks {
 
 impl World<'_> {
     pub(super) fn check_now_and_then(&mut self) {
+        self.check_who_is_still();
         self.cast_shadow();
         self.hear_complaints();
         if self.now_ms >= self.checks.next_count_ms {
@@ -62,6 +66,33 @@ impl World<'_> {
         if self.shared.is_audited() {
             self.count_what_is_held();
         }
+    }
+
+    /// Before a step: whose process does not run from now on.
+    pub(super) fn note_who_is_still(&mut self) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let may_go_on = node.host.gate.is_closed();
+            if !node.is_silent() {
+                self.checks.still.remove(&index);
+            } else if self
+                .checks
+                .still
+                .get(&index)
+                .is_none_or(|known| known.0 != may_go_on)
+            {
+                self.checks.still.insert(index, (may_go_on, node.acts()));
+            }
+        }
+    }
+
+    /// After it: none of them has done anything.
+    fn check_who_is_still(&mut self) {
+        let mut found = Found::new();
+        for (index, (_, before)) in &self.checks.still {
+            let node = &self.nodes[*index];
+            found.extend(node.acts().judge(before, &node.name));
+        }
+        self.report(found);
     }
 
     fn report(&self, found: Found) {

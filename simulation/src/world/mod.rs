@@ -415,6 +415,7 @@ impl<'a> World<'a> {
         while self.now_ms < by_ms && !enough(self) {
             self.act();
             self.links.pass_what_is_not_late(&self.sim);
+            self.note_who_is_still();
             if !self.step() {
                 return false;
             }

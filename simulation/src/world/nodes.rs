@@ -8,6 +8,7 @@ use skerry::broker::Broker;
 use super::faults::Action;
 use super::{World, first_panic};
 use crate::env::Host;
+use crate::invariants::Acts;
 use crate::oracle::WireOracle;
 use crate::process::{Process, State};
 use crate::scenario::WorkerKind;
@@ -38,6 +39,31 @@ impl Node {
             self.process.state(),
             State::Starting | State::Serving | State::Stopping
         )
+    }
+
+    /// Its process stands still, or has died.
+    pub(super) fn is_silent(&self) -> bool {
+        self.host.gate.is_closed() || self.process.state() == State::Down
+    }
+
+    /// What it has done to the world.
+    pub(super) fn acts(&self) -> Acts {
+        let (dials, writes) = self.host.net.traffic();
+        let sockets = Acts {
+            dials,
+            writes,
+            ends: self.host.net.ends(),
+            ..Acts::default()
+        };
+        if !self.host.gate.is_closed() {
+            return sockets;
+        }
+        let durable = self.process.wal_mark().durable();
+        Acts {
+            disk: self.host.disk.changes(),
+            promised: (durable.term, durable.last_index),
+            ..sockets
+        }
     }
 
     /// What the disk has done to the process: after that it may end.
