@@ -378,7 +378,7 @@ pub const PLANTS: &[Planted] = &[
     in_scenario(
         "standing-ignored",
         "stale-leader",
-        60,
+        100,
         &[
             "stale-leader-commits",
             "acknowledged-before-durable",

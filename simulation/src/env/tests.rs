@@ -34,7 +34,11 @@ fn run(sim: &mut Sim<'_>, trace: &Trace, millis: u64) {
 #[test]
 fn a_process_that_stands_still_writes_nothing_and_its_timers_end_when_it_goes_on() {
     let trace = Trace::silent();
-    let mut sim = Builder::new().tick_duration(TICK).build();
+    let mut sim = Builder::new()
+        .tick_duration(TICK)
+        .min_message_latency(TICK)
+        .max_message_latency(TICK)
+        .build();
     let net = NetControl::new("peer", None, trace.clone());
     let peer = host("peer", net.clone(), &trace);
     let n1 = host("n1", net.for_host("n1", None), &trace);
