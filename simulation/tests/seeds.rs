@@ -88,6 +88,50 @@ fn a_replay_writes_what_check_reads_and_a_timeline() {
     assert!(text(&output).contains(" 0 broken promises"), "{}", text(&output));
 }
 
+/// How many milliseconds after the quorum's leader has stopped at three seconds somebody leads the next term, where all clocks go at
+/// this rate.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it reads and writes the program's files"
+)]
+fn succession_ms(ppm: i64) -> u64 {
+    let file = |extension: &str| {
+        let name = format!("skerry-sim-test-{}-rate{ppm}.{extension}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (scenario, page) = (file("json"), file("html"));
+    let history = serde_json::json!({
+        "seed": 1, "nodes": 3, "replication": 3, "min_in_sync": 2, "faults_ms": 5_000, "tick_ms": 1, "latency_ms": [1, 10],
+        "cold_read_one_in": 0, "ends_with_power_cut": false,
+        "workload": {"workers": [{"host": "client-a", "kind": "setup"}]},
+        "faults": [
+            {"at_ms": 1_500, "on": "all", "fault": {"clock-drift": {"ppm": ppm}}},
+            {"at_ms": 3_000, "on": "controller", "fault": {"pause": {"for_ms": 2_000}}},
+        ],
+    });
+    std::fs::write(&scenario, history.to_string()).expect("the scenario");
+    let output = sim(&["scenario", "run", &scenario, "--html", &page]);
+    assert!(output.status.success(), "{}", text(&output));
+    let page = std::fs::read_to_string(page).expect("the timeline");
+    let (before, _) = page
+        .match_indices(",\"is\":\"quorum\",\"leader\":")
+        .map(|(at, what)| (&page[..at], &page[at + what.len()..]))
+        .find(|(_, rest)| !rest.starts_with("null") && rest[1..].starts_with(",\"term\":2}"))
+        .expect("somebody leads in term 2");
+    let (_, micros) = before.rsplit_once(':').expect("a moment begins with its time");
+    micros.parse::<u64>().expect("a number") / 1_000 - 3_000
+}
+
+#[test]
+fn elections_go_by_the_clocks_of_the_voters() {
+    let (slow, right, fast) = (succession_ms(-500_000), succession_ms(0), succession_ms(500_000));
+    assert!(
+        slow > right * 3 / 2 && right * 3 / 4 > fast,
+        "{slow}, {right}, {fast}"
+    );
+}
+
 #[test]
 fn a_failure_is_made_small_and_can_be_run_again() {
     let small = std::env::temp_dir().join(format!("skerry-sim-test-{}.json", std::process::id()));
