@@ -201,7 +201,8 @@ pub(crate) fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
 }
 
 /// FNV-1a of `bytes` alone.
-pub(crate) fn fnv_of(bytes: &[u8]) -> u64 {
+#[must_use]
+pub fn fnv_of(bytes: &[u8]) -> u64 {
     fnv(FNV_OFFSET, bytes)
 }
 

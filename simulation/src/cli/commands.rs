@@ -197,7 +197,7 @@ pub(super) fn determinism(seeds: Seeds, jobs: Option<usize>, choice: &Choice) ->
     };
     // Each line is made, and is in the sum over all; none is kept.
     let nowhere = Path::new("/dev/null");
-    let mut found: BTreeMap<u64, Vec<(String, String)>> = BTreeMap::new();
+    let mut found: BTreeMap<u64, Vec<one::Result>> = BTreeMap::new();
     let mut done = 0;
     for surroundings in &both {
         let all = (seeds.first..=seeds.last).map(|seed| args(seed, nowhere));
@@ -208,7 +208,7 @@ pub(super) fn determinism(seeds: Seeds, jobs: Option<usize>, choice: &Choice) ->
             |result| {
                 done += 1;
                 let runs = found.entry(result.seed).or_default();
-                runs.push((result.hash, result.layout));
+                runs.push(result);
                 progress.line(done, &format!("{done} of {} runs", count * 2), began.elapsed());
                 true
             },
@@ -216,13 +216,17 @@ pub(super) fn determinism(seeds: Seeds, jobs: Option<usize>, choice: &Choice) ->
     }
     let (mut differ, mut elsewhere) = (0, 0);
     for (seed, runs) in &found {
-        let [(one, here), (two, there)] = runs.as_slice() else {
+        let [one, two] = runs.as_slice() else {
             anyhow::bail!("seed {seed} did not run twice");
         };
-        elsewhere += u64::from(here != there);
-        if one == two && !one.is_empty() {
+        elsewhere += u64::from(one.layout != two.layout);
+        if one.in_common()? == two.in_common()? && !one.hash.is_empty() {
             if count <= SEEDS_NAMED {
-                say!("seed {seed}: the same trace twice ({one})");
+                say!(
+                    "seed {seed}: the same trace ({}), history ({}) and result twice",
+                    one.hash,
+                    one.history
+                );
             }
         } else {
             differ += 1;

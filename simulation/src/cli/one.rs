@@ -7,13 +7,16 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use skerry_checker::history::History;
 use skerry_simulation::scenario::Scenario;
-use skerry_simulation::trace::{Detail, SimTime, Trace};
+use skerry_simulation::trace::{Detail, SimTime, Trace, fnv_of};
 use skerry_simulation::world;
 
 use super::out::say;
 use super::{Nodes, OneArgs, files};
 
+/// The versions of all that this program is made of.
+const LOCKFILE: &[u8] = include_bytes!("../../../Cargo.lock");
 /// Lines before the end that a failure shows.
 const LAST_LINES: usize = 24;
 /// A pipe holds what a child says at its end; and nobody reads more.
@@ -24,6 +27,9 @@ const VIOLATIONS_MAX: usize = 40;
 pub(super) struct Result {
     pub(super) seed: u64,
     pub(super) hash: String,
+    /// One number over the history of what clients did and heard, where the whole trace was asked for.
+    #[serde(default)]
+    pub(super) history: String,
     pub(super) sim_ms: u64,
     pub(super) starts: u64,
     pub(super) answers_checked: u64,
@@ -44,6 +50,17 @@ pub(super) struct Result {
     pub(super) layout: String,
     pub(super) violations: Vec<Broken>,
     pub(super) last_lines: Vec<String>,
+}
+
+impl Result {
+    /// All that two runs of a seed must have in common: everything but where and how fast they ran.
+    pub(super) fn in_common(&self) -> anyhow::Result<String> {
+        Ok(serde_json::to_string(&Self {
+            processor_ms: 0,
+            layout: String::new(),
+            ..self.clone()
+        })?)
+    }
 }
 
 /// A broken promise.
@@ -165,6 +182,11 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Trace::new(SimTime::default(), Detail::Everything, Some(files::create(path)?)),
         None => Trace::new(SimTime::default(), Detail::Events, None),
     };
+    // Another program may take another way: this says which one it was.
+    trace.event(
+        "world",
+        format_args!("seed {}, Cargo.lock {:016x}", scenario.seed, fnv_of(LOCKFILE)),
+    );
     skerry_types::count_goals();
     let mut report = world::run(&scenario, trace.clone(), args.story.is_some(), &args.until);
     if let (Some(path), Some(story)) = (&args.story, &report.story) {
@@ -186,6 +208,10 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
     let result = Result {
         seed: scenario.seed,
         hash: format!("{:016x}", report.hash),
+        history: match &args.trace {
+            Some(_) => hash_of(&report.history)?,
+            None => String::new(),
+        },
         sim_ms: report.sim_ms,
         starts: report.starts,
         answers_checked: report.answers_checked,
@@ -213,6 +239,12 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
     };
     say!("{}", serde_json::to_string(&result)?);
     Ok(ExitCode::SUCCESS)
+}
+
+fn hash_of(history: &History) -> anyhow::Result<String> {
+    let mut lines = Vec::new();
+    history.write(&mut lines)?;
+    Ok(format!("{:016x}", fnv_of(&lines)))
 }
 
 /// With names that JSON can be read back into.
