@@ -24,4 +24,4 @@ pub use raft::Survivor;
 pub use skerry_metadata_state as state;
 pub use skerry_metadata_state::{Command, Delta, Image, Outcome, Refusal};
 pub use status::{Leadership, MemberStatus, QuorumStatus, Role, StoreTrouble};
-pub use wal::{Durable, WalMark, cut_unsynced_wal};
+pub use wal::{Durable, WalMark, cut_unsynced_wal, tear_unsynced_wal};

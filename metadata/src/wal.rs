@@ -27,6 +27,12 @@ struct Marked {
     syncs_fail: bool,
     syncs_lie: bool,
     sync_failures: u64,
+    /// The last write that the store has noted as synced.
+    noted: u64,
+    /// What the next start must find.
+    must_find: Option<Durable>,
+    /// What a start should have found, and what it found.
+    lost: Option<(Durable, Durable)>,
 }
 
 /// What a power cut cannot take from a voter.
@@ -49,6 +55,44 @@ impl WalMark {
     pub fn forget(&self) {
         let mut marked = self.0.lock();
         (marked.lens, marked.durable) = (BTreeMap::new(), Durable::default());
+        marked.must_find = None;
+    }
+
+    /// The last write that the store has noted as synced in its file.
+    #[must_use]
+    pub fn noted(&self) -> u64 {
+        self.0.lock().noted
+    }
+
+    /// What a start should have found and what it found instead, where it went on all the same with less. Told once.
+    #[must_use]
+    pub fn lost_at_start(&self) -> Option<(Durable, Durable)> {
+        self.0.lock().lost.take()
+    }
+
+    /// The store is opened, and this is in it.
+    pub(crate) fn on_opened(&self, found: Durable) {
+        let mut marked = self.0.lock();
+        if let Some(promised) = marked.must_find.take()
+            && (found.term < promised.term || found.last_index < promised.last_index)
+        {
+            marked.lost = Some((promised, found));
+        }
+    }
+
+    pub(crate) fn note(&self, number: u64) {
+        self.0.lock().noted = number;
+    }
+
+    /// The node is down. What was cut off behind the last entry may have been cut off durably: with `is_torn` only the vote
+    /// is sure.
+    fn on_cut(&self, is_torn: bool) {
+        let mut marked = self.0.lock();
+        let mut promised = marked.durable;
+        if is_torn {
+            promised.last_index = 0;
+        }
+        marked.must_find = (!marked.syncs_lie).then_some(promised);
     }
 
     /// Remembers the lengths as they are now, right after a sync, and what is in the store.
@@ -80,6 +124,11 @@ impl WalMark {
         self.0.lock().sync_failures
     }
 
+    /// The device lies about syncs now.
+    pub(crate) fn lies(&self) -> bool {
+        self.0.lock().syncs_lie
+    }
+
     /// Refuses a sync where it is to fail.
     pub(crate) fn before_sync(&self) -> io::Result<()> {
         let mut marked = self.0.lock();
@@ -98,22 +147,61 @@ impl WalMark {
 /// # Errors
 /// The system's.
 pub fn cut_unsynced_wal(dir: &Path, mark: &WalMark) -> io::Result<()> {
+    mark.on_cut(false);
+    change_unsynced(dir, mark, |mut bytes, synced| {
+        bytes.truncate(synced);
+        bytes
+    })
+}
+
+/// As [`cut_unsynced_wal`], where the power went while the log was being written: of each file of the log that is longer than
+/// what was synced, `tear` makes what the device has, from its bytes and how many of them were synced.
+///
+/// # Errors
+/// The system's.
+pub fn tear_unsynced_wal(
+    dir: &Path,
+    mark: &WalMark,
+    tear: impl FnMut(Vec<u8>, usize) -> Vec<u8>,
+) -> io::Result<()> {
+    mark.on_cut(true);
+    change_unsynced(dir, mark, tear)
+}
+
+fn change_unsynced(
+    dir: &Path,
+    mark: &WalMark,
+    mut tear: impl FnMut(Vec<u8>, usize) -> Vec<u8>,
+) -> io::Result<()> {
     let durable = mark.0.lock().lens.clone();
     for (name, len) in wal_files(dir)? {
-        let keep = durable.get(&name).copied().unwrap_or(0);
-        if len > keep {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "RocksDB's files are the operating system's"
-            )]
-            let file = fs::OpenOptions::new().write(true).open(dir.join(&name))?;
-            file.set_len(keep)?;
+        let synced = durable.get(&name).copied().unwrap_or(0);
+        if len > synced {
+            let path = dir.join(&name);
+            let (bytes, synced) = (read(&path)?, usize::try_from(synced).unwrap_or(usize::MAX));
+            write(&path, &tear(bytes, synced))?;
         }
     }
     Ok(())
 }
 
-fn wal_files(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)
+}
+
+pub(crate) fn wal_files(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
     let mut files = BTreeMap::new();
     #[expect(
         clippy::disallowed_methods,

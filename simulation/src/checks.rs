@@ -194,6 +194,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "quorum-went-back",
         By("what_a_node_knows_of_the_quorum_never_becomes_less"),
     ),
+    ("quorum-promises-lost", Planted("metadata-rot-taken-for-a-tear")),
     ("needless-term", By("who_hears_nobody_begins_no_term")),
     ("lost-vote-counts", By("who_has_lost_its_disk_has_no_vote")),
     // Processes.
@@ -249,7 +250,7 @@ mod tests {
     use crate::plants::PLANTS;
 
     /// Names in the same spelling, in the places that make checks: a host, a topic, a kind of fault.
-    const OTHERS: [&str; 3] = ["core-probe", "churn-reborn", "wiped-disk"];
+    const OTHERS: [&str; 4] = ["core-probe", "churn-reborn", "wiped-disk", "metadata-rot"];
 
     fn sources(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in std::fs::read_dir(dir).unwrap() {

@@ -137,6 +137,8 @@ pub const GOALS: &[Goal] = goals! {
     Several "reassignment-complete" "a partition has moved to the replicas that it was to have"
     Several "leader-lost-while-it-moves" "and lost its leader on the way"
     Several "given-up-move-keeps-a-copy" "a reassignment is given up, and a copy that it made is needed"
+    Any "metadata-log-torn" "a start finds the end of the quorum's log as the power left it, torn behind what was synced"
+    Several "metadata-log-rotten" "a start lacks what was synced of the quorum's log, and refuses"
     Any "metadata-log-not-durable" "a sync of the quorum's log fails"
     Several "asked-for-a-lost-disk" "a node that has lost its disk is asked as if it had it, and refuses"
     Several "another-directory-refused" "a node with another disk wants to join, and the old disk votes or was just heard"

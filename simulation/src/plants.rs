@@ -513,6 +513,19 @@ pub const PLANTS: &[Planted] = &[
         "a member of an earlier generation is given an assignment",
     ),
     in_scenario(
+        "metadata-rot-taken-for-a-tear",
+        "metadata-rot",
+        5,
+        &["quorum-promises-lost"],
+        "a node starts without the votes and entries behind a bit of the quorum's log that has rotted",
+    ),
+    in_cluster(
+        "torn-metadata-refused",
+        20,
+        &["node-does-not-start"],
+        "a node does not start with a quorum's log that was being written when the power went",
+    ),
+    in_scenario(
         "metadata-sync-failure-ignored",
         "metadata-sync-fails",
         5,

@@ -7,15 +7,19 @@ use parking_lot::Mutex;
 use skerry::broker::Broker;
 use skerry::config::NodeConfig;
 use skerry::node::{self, Hooks};
-use skerry_metadata::{WalMark, cut_unsynced_wal};
+use skerry_env::Rng;
+use skerry_metadata::{WalMark, cut_unsynced_wal, tear_unsynced_wal};
 use tokio::sync::Notify;
 
-use crate::disk::SimDisk;
+use crate::disk::{self, SimDisk};
 use crate::env::Host;
 
 pub(crate) const DATA_DIR: &str = "/data";
 /// Where the quorum's own store is, under the data directory.
 const RAFT_DIR: &str = "metadata/raft";
+
+/// RocksDB numbers its files with so many digits.
+const NUMBER_DIGITS: usize = 6;
 
 /// How the process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub(crate) struct Process {
     /// The broker while it serves. Weak: nothing of a process may outlive its crash.
     broker: Arc<Mutex<Weak<Broker>>>,
     wal_mark: WalMark,
+    /// Draws what a power cut leaves of the quorum's log.
+    tears: Rng,
     snapshot_every_entries: u64,
     state: Arc<Mutex<State>>,
     stop: Arc<Mutex<Arc<Notify>>>,
@@ -51,12 +57,13 @@ pub(crate) struct Process {
 
 impl Process {
     /// The process of node `number`, not started yet. The first `voters` decide; none: it is alone.
-    pub(crate) fn new(host: Host, number: u32, voters: u32, snapshot_every_entries: u64) -> Self {
+    pub(crate) fn new(host: Host, number: u32, voters: u32, snapshot_every_entries: u64, tears: Rng) -> Self {
         Self {
             settings: Arc::new(settings(&host.name, number, voters)),
             broker: Arc::default(),
             host,
             wal_mark: WalMark::default(),
+            tears,
             snapshot_every_entries,
             state: Arc::new(Mutex::new(State::Down)),
             stop: Arc::default(),
@@ -120,7 +127,10 @@ impl Process {
         }
         let mut node = match node::start_with(host.boot(), config, hooks).await {
             Ok(node) => node,
-            Err(error) => return self.set_state(State::Exited(format!("does not start: {error}"))),
+            Err(error) => {
+                let why = self.without_the_machine(&format!("does not start: {error}"));
+                return self.set_state(State::Exited(why));
+            }
         };
         *self.broker.lock() = Arc::downgrade(node.broker());
         trace.event(&self.host.name, format_args!("serves"));
@@ -133,15 +143,52 @@ impl Process {
                 node.shutdown().await;
                 self.set_state(State::Stopped);
             }
-            why = node.failed() => self.set_state(State::Exited(why)),
+            why = node.failed() => self.set_state(State::Exited(self.without_the_machine(&why))),
         }
     }
 
-    /// What a crash, of the power or of the process, takes from RocksDB: closing it has written what only its memory
-    /// held.
-    pub(crate) fn cut_metadata(&self) {
-        let dir: PathBuf = self.host.disk.external(&Path::new(DATA_DIR).join(RAFT_DIR));
-        if let Err(error) = cut_unsynced_wal(&dir, &self.wal_mark) {
+    /// Where RocksDB's files are in the machine.
+    pub(crate) fn raft_dir(&self) -> PathBuf {
+        self.host.disk.external(&Path::new(DATA_DIR).join(RAFT_DIR))
+    }
+
+    /// Names RocksDB's files as programs see them, without their numbers: where the machine has them, and how many its threads
+    /// have made before, differs from run to run.
+    fn without_the_machine(&self, text: &str) -> String {
+        let dir = self.raft_dir().display().to_string();
+        let text = text.replace(&dir, &format!("{DATA_DIR}/{RAFT_DIR}"));
+        let parts = text.split('/').map(|part| {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            if digits == NUMBER_DIGITS {
+                &part[digits..]
+            } else {
+                part
+            }
+        });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    /// What a crash takes from RocksDB: of the process, what only its memory held, which closing it has written; of the power,
+    /// any part of that.
+    pub(crate) fn cut_metadata(&self, power: bool) {
+        let dir = self.raft_dir();
+        let cut = if power {
+            tear_unsynced_wal(&dir, &self.wal_mark, |bytes, synced| {
+                let left = disk::torn(&bytes, synced, &self.tears);
+                self.host.trace.event(
+                    &self.host.name,
+                    format_args!(
+                        "of its metadata log {synced} of {} bytes were synced, and the device has {}",
+                        bytes.len(),
+                        left.len()
+                    ),
+                );
+                left
+            })
+        } else {
+            cut_unsynced_wal(&dir, &self.wal_mark)
+        };
+        if let Err(error) = cut {
             self.host.trace.event(
                 &self.host.name,
                 format_args!("its metadata cannot be cut: {error}"),

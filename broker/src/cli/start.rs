@@ -367,9 +367,8 @@ fn explain(error: &StartError, config: &NodeConfig) -> Failure {
         | StartError::Quorum(skerry_metadata::StartError::Io { path, source }) => {
             explain_disk(failure, path, source, config)
         }
-        StartError::MetadataMissing { .. }
-        | StartError::Identity { .. }
-        | StartError::Quorum(skerry_metadata::StartError::Damaged { .. }) => failure
+        StartError::Quorum(skerry_metadata::StartError::Damaged { .. }) => explain_damage(failure, config),
+        StartError::MetadataMissing { .. } | StartError::Identity { .. } => failure
             .hint("restore it from a backup, or move the directory away to begin with an empty cluster")
             .hint(untouched),
         StartError::Quorum(_) | StartError::Register(_) => {
@@ -382,6 +381,24 @@ fn explain(error: &StartError, config: &NodeConfig) -> Failure {
             failure.hint(format!("the data directory is {}", config.data_dir.display()))
         }
     }
+}
+
+/// The quorum's store is damaged. An older copy of it would vote again in terms in which this node has voted.
+fn explain_damage(failure: Failure, config: &NodeConfig) -> Failure {
+    if config.voters.len() < 2 {
+        return failure
+            .hint("restore it from a backup, or move the directory away to begin with an empty cluster")
+            .hint("nothing on disk was changed");
+    }
+    let (node, metadata) = (config.node_id, config.data_dir.join("metadata"));
+    failure
+        .hint(format!(
+            "while the other voters decide: `skerry cluster voters remove {node}` on another node, an empty folder in the \
+             place of {}, start this node, and `skerry cluster voters add {node}`",
+            metadata.display()
+        ))
+        .hint("without a majority of the others: `skerry cluster recover --help`")
+        .hint("do not restore an older copy of it: this node would forget what it has promised the others")
 }
 
 fn explain_owner(failure: Failure, owner: i32) -> Failure {

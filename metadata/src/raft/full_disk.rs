@@ -91,7 +91,7 @@ fn large(index: u64, bytes: usize) -> Entry {
 fn a_store_that_has_failed_takes_no_more_and_opens_again() {
     let Some(disk) = SmallDisk::mount(16) else { return };
     let dir = disk.path().join("raft");
-    let store = Store::open(&dir, None).expect("opens");
+    let store = Store::open(&dir, None, None).expect("opens");
     store.put_vote(&Vote::new(3, 1)).expect("written");
     store.sync().expect("durable");
     assert_eq!(store.failure(), None);
@@ -129,7 +129,7 @@ fn a_store_that_has_failed_takes_no_more_and_opens_again() {
     drop(store);
 
     disk.free();
-    let store = Store::open(&dir, None).expect("opens again");
+    let store = Store::open(&dir, None, None).expect("opens again");
     assert_eq!(store.vote().expect("read"), Some(Vote::new(3, 1)));
     let last = store.last_entry().expect("read").map(|id| id.index);
     assert!(last >= durable, "{durable:?} was durable, {last:?} is there");

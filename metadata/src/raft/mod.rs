@@ -3,6 +3,8 @@
 mod ask;
 mod attend;
 mod convert;
+#[cfg(test)]
+mod damage;
 mod describe;
 mod found;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod suite;
+mod synced;
 mod types;
 
 use std::future::Future;
@@ -49,6 +52,7 @@ use self::runtime::Moment;
 use self::server::Service;
 use self::snapshot::Snapshots;
 use self::store::Store;
+use self::synced::Synced;
 use self::types::{Raft, ServerMetrics, TypeConfig};
 use crate::config::QuorumConfig;
 use crate::errors::{ChangeRefused, MembershipError, ProposeError, ReadError, StartError};
@@ -141,8 +145,15 @@ impl Node {
         let id = raft_id(config.node_id)
             .ok_or_else(|| StartError::Config("node.id must not be negative".to_owned()))?;
         let dir = env.disk.external_path(&config.data_dir.join(RAFT_DIR));
+        let synced = Synced::open(&*env.disk, &config.data_dir).map_err(|source| StartError::Io {
+            path: config.data_dir.clone(),
+            source,
+        })?;
         let (path, mark) = (dir.clone(), config.wal_mark.clone());
-        let store = Arc::new(env.tasks.run_blocking(move || Store::open(&path, mark)).await?);
+        let opened = env
+            .tasks
+            .run_blocking(move || Store::open(&path, Some(synced), mark));
+        let store = Arc::new(opened.await?);
         let had_log = store.is_used().map_err(|error| unreadable(&dir, &error))?;
         let (flusher, task) = Flusher::start(&store, &env.tasks);
         let stop_serving = watch::Sender::new(false);

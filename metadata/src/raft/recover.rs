@@ -12,6 +12,7 @@ use skerry_metadata_state::Command;
 use skerry_types::{BrokerId, WallMs, is_planted};
 
 use super::store::Store;
+use super::synced::Synced;
 use super::types::{Entry, LeaderId, LogId, Member, Membership, Proposal, Vote};
 use super::{RAFT_DIR, broker_id, raft_id};
 use crate::config::Voter;
@@ -32,6 +33,9 @@ pub struct Survivor {
     node: BrokerId,
     raft_id: u64,
     store: Store,
+    synced: Synced,
+    /// It had synced more than can be read.
+    is_damaged: bool,
     /// The newest term that it has voted in.
     term: u64,
     last: LogId,
@@ -50,11 +54,12 @@ impl Survivor {
         let identity = identity::read(disk, dir)?.ok_or_else(empty)?;
         let node = identity.node_id;
         let raft_id = raft_id(node).ok_or_else(empty)?;
-        let store = Store::open(&disk.external_path(&dir.join(RAFT_DIR)), None)?;
         let io = |source| RecoverError::Io {
             dir: dir.to_owned(),
             source,
         };
+        let synced = Synced::open(disk, dir).map_err(io)?;
+        let store = Store::open(&disk.external_path(&dir.join(RAFT_DIR)), None, None)?;
         let snapshot = store.snapshot().map_err(io)?;
         let entries = store.entries(.., usize::MAX).map_err(io)?;
         let in_log = entries.iter().rev().find_map(|entry| match &entry.payload {
@@ -79,7 +84,9 @@ impl Survivor {
             last: last.ok_or_else(empty)?,
             committed: known.into_iter().flatten().max(),
             membership,
+            is_damaged: store.last_write() < synced.known(),
             store,
+            synced,
         };
         let voters: BTreeSet<u64> = survivor.membership.voter_ids().collect();
         if voters == BTreeSet::from([raft_id]) {
@@ -176,7 +183,8 @@ impl Survivor {
             committed: true,
         })?;
         self.store.append(entries)?;
-        self.store.sync()
+        self.store.sync()?;
+        self.synced.reset(self.store.last_write())
     }
 }
 
@@ -202,6 +210,9 @@ impl fmt::Display for Survivor {
                 |index| format!("all up to {index} was decided")
             )
         )?;
+        if self.is_damaged {
+            writeln!(f, "its disk is damaged: entries that this node had are gone")?;
+        }
         writeln!(
             f,
             "kept: every entry of this log, those after that point included, whoever decided on them; the records of \

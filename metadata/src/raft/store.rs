@@ -3,6 +3,10 @@
 //! Writes go to RocksDB's memory and are readable at once; they are durable after the next [`Store::sync`]. RocksDB
 //! replays its write-ahead log in order, so whatever was written before a durable thing is durable as well.
 //!
+//! What was synced and is not there any more is damage, and the store does not open: [`Synced`] tells it from a torn tail.
+//! Everything is read once at the start, so that RocksDB compares the sums of all of it: what a later read or a compaction
+//! would stumble over is told there.
+//!
 //! The first write that fails is the last that RocksDB is given: it asserts that nobody writes to a file after that.
 
 use std::io;
@@ -17,9 +21,10 @@ use rocksdb::{
     Options, WriteBatch,
 };
 use skerry_proto::quorum as proto;
-use skerry_types::is_planted;
+use skerry_types::{is_planted, reached};
 
 use super::convert::{self, ConvertError};
+use super::synced::Synced;
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use crate::errors::StartError;
 use crate::wal::{Durable, WalMark};
@@ -63,6 +68,7 @@ fn log_key(index: u64) -> [u8; 9] {
 pub(crate) struct Store {
     db: DB,
     dir: PathBuf,
+    synced: Option<Synced>,
     mark: Option<WalMark>,
     /// Names the next snapshot. Above whatever a crash left.
     next_generation: AtomicU64,
@@ -79,7 +85,11 @@ pub(crate) struct Pieces {
 }
 
 fn failed(error: rocksdb::Error) -> io::Error {
-    io::Error::other(error.into_string())
+    let kind = match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.into_string())
 }
 
 fn damaged(what: &str, error: impl std::fmt::Display) -> io::Error {
@@ -116,27 +126,49 @@ impl From<ConvertError> for io::Error {
 }
 
 impl Store {
-    /// Opens or creates the database. Blocks for some milliseconds.
-    pub(crate) fn open(dir: &Path, mark: Option<WalMark>) -> Result<Self, StartError> {
-        let options = options().map_err(|error| start_error(dir, error))?;
-        let db = DB::open(&options, dir).map_err(|error| start_error(dir, error))?;
+    /// Opens or creates the database. Blocks for some milliseconds. Without `synced`, rot in the newest writes is taken for a
+    /// torn tail.
+    pub(crate) fn open(
+        dir: &Path,
+        synced: Option<Synced>,
+        mark: Option<WalMark>,
+    ) -> Result<Self, StartError> {
+        let known = synced.as_ref().map_or(0, Synced::known);
+        let db = open_database(dir, known)?;
         let store = Self {
             db,
             dir: dir.to_owned(),
+            synced,
             mark,
             next_generation: AtomicU64::new(0),
             failure: OnceLock::new(),
         };
-        store.clear_leftovers().map_err(|source| StartError::Io {
-            path: dir.to_owned(),
-            source,
-        })?;
-        // RocksDB has written what it found in its log to a table, and synced it.
-        store.mark_synced().map_err(|source| StartError::Io {
-            path: dir.to_owned(),
-            source,
-        })?;
-        Ok(store)
+        let opened = store.read_all().and_then(|()| {
+            // RocksDB has written what it found in its log to a table, and synced it.
+            store.note_synced(store.last_write());
+            store.clear_leftovers()?;
+            if let Some(mark) = &store.mark {
+                mark.on_opened(store.promised()?);
+            }
+            store.mark_synced()
+        });
+        match opened {
+            Ok(()) => Ok(store),
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => Err(StartError::Damaged {
+                path: dir.to_owned(),
+                reason: source.to_string(),
+            }),
+            Err(source) => Err(StartError::Io {
+                path: dir.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// RocksDB compares the sums of what it reads.
+    fn read_all(&self) -> io::Result<()> {
+        let mut all = self.db.iterator(IteratorMode::Start);
+        all.try_for_each(|item| item.map(drop).map_err(failed))
     }
 
     /// Makes everything written so far durable. A failure is final.
@@ -147,8 +179,27 @@ impl Store {
             }
             return Err(self.fail(&error.to_string()));
         }
+        // Whatever others write meanwhile is not sure to be covered.
+        let covered = self.last_write();
         self.change(|db| db.flush_wal(true))?;
+        self.note_synced(covered);
         self.mark_synced()
+    }
+
+    /// The number of the last write. RocksDB counts them, and never backwards.
+    pub(crate) fn last_write(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    fn note_synced(&self, number: u64) {
+        // A device that lies about syncs keeps nothing else that was written since.
+        let lies = self.mark.as_ref().is_some_and(WalMark::lies);
+        if let Some(synced) = self.synced.as_ref().filter(|_| !lies) {
+            synced.note(number);
+            if let Some(mark) = &self.mark {
+                mark.note(number);
+            }
+        }
     }
 
     /// Lets RocksDB write, unless a write has failed before.
@@ -173,13 +224,18 @@ impl Store {
     }
 
     fn mark_synced(&self) -> io::Result<()> {
-        let Some(mark) = &self.mark else { return Ok(()) };
+        match &self.mark {
+            Some(mark) => mark.record(&self.dir, self.promised()?),
+            None => Ok(()),
+        }
+    }
+
+    fn promised(&self) -> io::Result<Durable> {
         let last = self.last_entry()?.or(self.purged()?);
-        let durable = Durable {
+        Ok(Durable {
             term: self.vote()?.map_or(0, |vote| vote.leader_id.term),
             last_index: last.map_or(0, |last| last.index),
-        };
-        mark.record(&self.dir, durable)
+        })
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
@@ -372,7 +428,7 @@ fn read_entry(index: u64, bytes: Bytes) -> io::Result<Entry> {
 }
 
 /// Metadata is small: so are RocksDB's buffers, threads and files.
-fn options() -> Result<Options, rocksdb::Error> {
+fn options(recovery: DBRecoveryMode) -> Result<Options, rocksdb::Error> {
     let mut options = Options::default();
     options.create_if_missing(true);
     // Group commit: writes stay in memory until `sync` writes and syncs them at once.
@@ -393,12 +449,54 @@ fn options() -> Result<Options, rocksdb::Error> {
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options.set_compression_type(DBCompressionType::None);
-    // A torn tail was promised to nobody.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_wal_recovery_mode(recovery);
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(256 << 10)?);
     options.set_block_based_table_factory(&blocks);
     Ok(options)
+}
+
+/// Opens the database, which must have every write up to the number `synced`. One in which a sum fails is not changed before
+/// that is known.
+fn open_database(dir: &Path, synced: u64) -> Result<DB, StartError> {
+    let options = |recovery| options(recovery).map_err(|error| start_error(dir, error));
+    let strict = match DB::open(&options(DBRecoveryMode::AbsoluteConsistency)?, dir) {
+        Ok(db) => return check_sequence(db, dir, synced, None),
+        Err(error) => error,
+    };
+    let is_planted = is_planted("torn-metadata-refused");
+    if strict.kind() != rocksdb::ErrorKind::Corruption || is_planted {
+        return Err(start_error(dir, strict));
+    }
+    // A torn tail was promised to nobody. What is left is looked at before anything is made of it.
+    let options = options(DBRecoveryMode::PointInTime)?;
+    let look = DB::open_for_read_only(&options, dir, false).map_err(|error| start_error(dir, error))?;
+    drop(check_sequence(look, dir, synced, Some(strict.into_string()))?);
+    reached("metadata-log-torn");
+    DB::open(&options, dir).map_err(|error| start_error(dir, error))
+}
+
+fn check_sequence(db: DB, dir: &Path, synced: u64, why: Option<String>) -> Result<DB, StartError> {
+    let found = db.latest_sequence_number();
+    if found >= synced || is_planted("metadata-rot-taken-for-a-tear") {
+        return Ok(db);
+    }
+    reached("metadata-log-rotten");
+    let why = why.unwrap_or_else(|| "the writes after that are not there".to_owned());
+    Err(StartError::Damaged {
+        path: wal_of(dir),
+        reason: format!("write {synced} was synced, and only those up to {found} can be read: {why}"),
+    })
+}
+
+/// The file that RocksDB writes to, or the directory where that cannot be told.
+fn wal_of(dir: &Path) -> PathBuf {
+    let logs = crate::wal::wal_files(dir).unwrap_or_default();
+    let mut written = logs.iter().filter(|(_, len)| **len > 0);
+    match (written.next(), written.next()) {
+        (Some((name, _)), None) => dir.join(name),
+        _ => dir.to_owned(),
+    }
 }
 
 fn start_error(dir: &Path, error: rocksdb::Error) -> StartError {

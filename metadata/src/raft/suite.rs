@@ -42,7 +42,7 @@ fn room(dir: &Path) -> Room {
 
 fn open(dir: &Path, mark: Option<WalMark>) -> (LogStore, Machine, TaskHandle) {
     let tasks = Env::os().tasks;
-    let store = Arc::new(Store::open(&dir.join("raft"), mark).expect("opens"));
+    let store = Arc::new(Store::open(&dir.join("raft"), None, mark).expect("opens"));
     let (flusher, task) = Flusher::start(&store, &tasks);
     let room = room(dir);
     let machine = Machine::load(Arc::clone(&store), flusher.clone(), tasks, room.clone()).expect("loads");
@@ -243,7 +243,7 @@ fn meta(index: u64) -> SnapshotMeta {
 async fn a_snapshot_is_replaced_while_it_is_read_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let tasks = Env::os().tasks;
-    let store = Arc::new(Store::open(&dir.path().join("raft"), None).expect("opens"));
+    let store = Arc::new(Store::open(&dir.path().join("raft"), None, None).expect("opens"));
     let (flusher, task) = Flusher::start(&store, &tasks);
     let room = room(dir.path());
     let load =
@@ -298,7 +298,7 @@ async fn a_snapshot_is_replaced_while_it_is_read_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn appends_to_peers_are_bounded_in_bytes() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let store = Store::open(&dir.path().join("raft"), None).expect("opens");
+    let store = Store::open(&dir.path().join("raft"), None, None).expect("opens");
     store.append((0..100).map(entry)).expect("written");
     let one = store.entries(0..1, usize::MAX).expect("read");
     assert_eq!(store.entries(10.., 1).expect("read"), [entry(10)]);

@@ -79,7 +79,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 47] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 48] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -121,6 +121,7 @@ pub(super) const SCENARIOS: [(&str, &str); 47] = scenarios![
     "misdirected-write",
     "bad-sector",
     "metadata-sync-fails",
+    "metadata-rot",
     "damaged-batches",
     "swapped-disks",
     "wiped-voter",

@@ -327,6 +327,18 @@ fn place(image: &mut Vec<u8>, position: usize, bytes: &[u8]) {
 }
 
 /// The sectors that `len` bytes at `position` touch, cut to those bytes.
+/// What the power leaves of a file that another library has written: of what it had not synced each sector may be there, or
+/// not, or be torn or garbage.
+pub(crate) fn torn(bytes: &[u8], synced: usize, rng: &Rng) -> Vec<u8> {
+    let (kept, tail) = bytes.split_at(synced.min(bytes.len()));
+    let mut file = FileNode::default();
+    file.write(0, kept.to_vec());
+    file.sync();
+    file.write(kept.len(), tail.to_vec());
+    file.cut_power(rng, Unkindness::draw(rng));
+    file.durable
+}
+
 fn sectors(position: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
     let end = position + len;
     let mut start = position;
@@ -358,6 +370,23 @@ mod tests {
             }]
         );
         assert_eq!(sectors(3, 0).count(), 0);
+    }
+
+    #[test]
+    fn a_tail_is_torn_and_what_was_synced_is_not() {
+        let bytes: Vec<u8> = (0..5_000_u32).map(|byte| byte as u8).collect();
+        let (mut whole, mut shorter, mut other) = (0, 0, 0);
+        for seed in 0..200 {
+            let left = torn(&bytes, 700, &Rng::seeded(seed));
+            assert_eq!(left[..700], bytes[..700]);
+            whole += u64::from(left == bytes);
+            shorter += u64::from(left.len() < bytes.len());
+            other += u64::from(!bytes.starts_with(&left));
+        }
+        assert!(
+            whole > 10 && shorter > 20 && other > 50,
+            "{whole} {shorter} {other}"
+        );
     }
 
     #[test]

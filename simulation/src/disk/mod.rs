@@ -36,6 +36,7 @@ use skerry_types::Instant;
 use self::external::ExternalDir;
 use self::file::SimFile;
 pub use self::inode::CutReport;
+pub(crate) use self::inode::torn;
 use self::inode::{DirNode, FileNode, Inode, InodeId, Unkindness};
 use self::trouble::Troubles;
 pub use self::trouble::{Harm, Sector, Trouble};

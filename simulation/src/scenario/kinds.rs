@@ -96,7 +96,7 @@ const fn kind(
 }
 
 /// All kinds. A new one takes a number that nobody has; an old one keeps its own.
-pub const KINDS: [Kind; 52] = [
+pub const KINDS: [Kind; 53] = [
     kind(1, "kill", Group::Process, Rate::Often, (3, 4)),
     kind(2, "power-cut", Group::Power, Rate::Often, (3, 3)),
     kind(3, "double-power-cut", Group::Power, Rate::Often, (1, 1)),
@@ -131,6 +131,7 @@ pub const KINDS: [Kind; 52] = [
     kind(70, "wiped-majority", Group::Membership, Rate::Beyond, (0, 1)),
     kind(71, "lying-voter", Group::Disk, Rate::Beyond, (0, 1)),
     kind(66, "metadata-sync-fails", Group::Disk, Rate::Seldom, (1, 1)),
+    kind(72, "metadata-rot", Group::Disk, Rate::Seldom, (0, 1)),
     kind(41, "split", Group::Net, Rate::Seldom, (0, 2)),
     kind(42, "ring", Group::Net, Rate::Often, (0, 1)),
     kind(43, "no-clients", Group::Net, Rate::Seldom, (0, 2)),

@@ -317,6 +317,9 @@ pub enum Fault {
     Throttle { bytes_per_second: u64, for_ms: u64 },
     /// Syncs of the metadata's own store (RocksDB) fail; at the end a person restarts the broker.
     MetadataSyncFails { for_ms: u64 },
+    /// The node is killed, and while it is down a bit of what was synced of the quorum's own files rots. It must not start with
+    /// them; an operator gives it an empty folder in their place, and its vote again.
+    MetadataRot { down_ms: u64 },
     /// Those hit are cut off from all other nodes, and with `clients` from the clients as well. Among themselves they
     /// hear each other.
     Isolate { way: Way, clients: bool, for_ms: u64 },
@@ -407,6 +410,7 @@ impl Fault {
             Self::ReadFlips { .. } => "read-flips",
             Self::Throttle { .. } => "throttle",
             Self::MetadataSyncFails { .. } => "metadata-sync-fails",
+            Self::MetadataRot { .. } => "metadata-rot",
             Self::Isolate { .. } => "isolate",
             Self::Bridge { .. } => "bridge",
             Self::Pause { .. } => "pause",
@@ -792,6 +796,7 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             for_ms,
         },
         "metadata-sync-fails" => Fault::MetadataSyncFails { for_ms },
+        "metadata-rot" => Fault::MetadataRot { down_ms },
         "disk-full" => Fault::DiskFull {
             room_bytes: rng.below(200_000),
             for_ms,

@@ -161,6 +161,7 @@ impl World<'_> {
                 self.nodes[index].host.disk.die_in(op, count);
             }
             Fault::BitRot { down_ms } if up => self.let_a_bit_rot(index, Some(down_ms)),
+            Fault::MetadataRot { down_ms } if up => self.let_the_quorum_rot(index, down_ms),
             Fault::QuietRot if up => self.let_a_bit_rot(index, None),
             Fault::BadSector if up => self.let_a_sector_go_bad(index),
             Fault::MisdirectedWrite if up => self.misdirect_a_write(index),
@@ -176,6 +177,7 @@ impl World<'_> {
             }
             Fault::Kill { .. }
             | Fault::BitRot { .. }
+            | Fault::MetadataRot { .. }
             | Fault::QuietRot
             | Fault::BadSector
             | Fault::MisdirectedWrite

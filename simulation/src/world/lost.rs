@@ -29,9 +29,9 @@ pub(super) enum Step {
 
 /// A disk that is lost, and not yet replaced in every respect.
 pub(super) struct Lost {
-    node: usize,
+    pub(super) node: usize,
     /// Set when the operator has given its vote to the new disk; `None`: it had none.
-    operator: Option<Arc<AtomicBool>>,
+    pub(super) operator: Option<Arc<AtomicBool>>,
 }
 
 impl World<'_> {
@@ -123,7 +123,7 @@ impl World<'_> {
     }
 
     /// An operator takes the vote of the lost disk, and gives it to the new one.
-    fn send_operator(&mut self, index: usize) -> Arc<AtomicBool> {
+    pub(super) fn send_operator(&mut self, index: usize) -> Arc<AtomicBool> {
         self.operators += 1;
         let host = self.new_host(&format!("operator-{}", self.operators));
         let shared = self.shared.clone();

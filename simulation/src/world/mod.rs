@@ -14,6 +14,7 @@ mod network;
 mod nodes;
 mod processes;
 mod recover;
+mod spoilt;
 mod survivors;
 mod telling;
 
@@ -97,6 +98,8 @@ struct World<'a> {
     is_healed: bool,
     /// A disk that was lost, the last one.
     lost: Option<lost::Lost>,
+    /// A bit of the quorum's own files that has rotted, the last one.
+    spoilt: Option<spoilt::Spoilt>,
     operators: u64,
     faults: BTreeMap<&'static str, u64>,
     /// What faults did, where the world can tell.
@@ -198,7 +201,10 @@ impl<'a> World<'a> {
                 0 => scenario.nodes,
                 voters => voters,
             },
-            loses_disks: scenario.faults.iter().any(|timed| timed.kind() == "wiped-disk"),
+            loses_disks: scenario
+                .faults
+                .iter()
+                .any(|timed| ["wiped-disk", "metadata-rot"].contains(&timed.kind())),
         };
         let net = NetControl::new("world", None, trace.clone());
         let shared = Shared::new(
@@ -240,6 +246,7 @@ impl<'a> World<'a> {
             rotten: Vec::new(),
             is_healed: false,
             lost: None,
+            spoilt: None,
             operators: 0,
             faults: BTreeMap::new(),
             felt: BTreeMap::new(),
@@ -567,7 +574,13 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         let number = u32::try_from(number + 1).unwrap_or(1);
         nodes.push(Node {
             name: name.clone(),
-            process: Process::new(host.clone(), number, voters, scenario.snapshot_every_entries),
+            process: Process::new(
+                host.clone(),
+                number,
+                voters,
+                scenario.snapshot_every_entries,
+                Rng::seeded(seed ^ 0x7ea2 ^ (u64::from(number) << 20)),
+            ),
             host,
             oracle,
             starts: 1,

@@ -113,8 +113,11 @@ impl World<'_> {
         }
         match node.process.state() {
             state @ State::Exited(_) => {
-                self.on_exit(index, &state);
+                let is_spoilt = self.on_exit(index, &state);
                 self.crash(index, false, SUPERVISOR_MS);
+                if is_spoilt {
+                    self.replace_metadata(index);
+                }
             }
             State::Stopped => {
                 self.trace.event(&node.name, format_args!("has stopped"));
@@ -128,16 +131,19 @@ impl World<'_> {
                     let why = format!("{} serves with the disk of another node", node.name);
                     self.violations.add(&self.trace, check, why);
                 }
+                self.judge_metadata(index);
             }
             State::Down | State::Starting | State::Stopping => {}
         }
     }
 
-    fn on_exit(&mut self, index: usize, state: &State) {
-        let State::Exited(why) = state else { return };
+    /// True where it says that the quorum's files are damaged, and they are.
+    fn on_exit(&mut self, index: usize, state: &State) -> bool {
+        let State::Exited(why) = state else { return false };
         let name = &self.nodes[index].name;
         self.trace.event(name, format_args!("ends by itself: {why}"));
         let refuses = self.refuses_the_disk(index, why);
+        let is_spoilt = self.tells_of_the_rot(index, why);
         let node = &self.nodes[index];
         // Who has no replicas may be forgotten while it starts: it says so, ends, and registers anew.
         let workers = &self.scenario.workload.workers;
@@ -146,12 +152,13 @@ impl World<'_> {
             why.ends_with("was unregistered") && workers.iter().any(|worker| forgets(&worker.kind));
         if let Some(check) = judge(
             state,
-            refuses || is_forgotten || node.may_end(why),
+            refuses || is_forgotten || is_spoilt || node.may_end(why),
             node.is_swapped,
         ) {
             self.violations
                 .add(&self.trace, check, format!("{}: {why}", node.name));
         }
+        is_spoilt
     }
 
     /// Ends the process without asking it; it starts again after `down_ms`.
@@ -170,7 +177,7 @@ impl World<'_> {
             node.host.disk.kill();
             self.trace.event(&node.name, format_args!("is killed"));
         }
-        node.process.cut_metadata();
+        node.process.cut_metadata(power);
         if power || node.host.disk.sync_failures() > 0 {
             self.shared.note(Note::UnsyncedMayBeLost);
         }

@@ -1,0 +1,169 @@
+//! Bits of the quorum's own files that rot: what was synced there is this node's votes and entries, and a node that starts
+//! without them may vote twice in a term.
+//!
+//! The node must say so, name the file, and not start. Then a person does what its hint says: an empty folder in the place of
+//! the quorum's, the vote taken from the old one and given to the new. The records of the partitions stay. One node at a time,
+//! within the budget of disks that are lost (`lost.rs`): the other voters have whatever this one has promised.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use skerry_env::Rng;
+
+use super::World;
+use super::lost::Lost;
+use crate::process::{DATA_DIR, State};
+
+const METADATA_DIR: &str = "metadata";
+/// Beside RocksDB's files: how far they were synced (`metadata/FORMAT.md`).
+const SYNCED: &str = "synced";
+const LOG: &str = ".log";
+const CURRENT: &str = "CURRENT";
+
+/// The bit.
+pub(super) struct Spoilt {
+    node: usize,
+    /// How the name of the file ends: its number depends on RocksDB's threads.
+    file: &'static str,
+}
+
+impl World<'_> {
+    /// Kills the node, and turns a bit over in its quorum's files.
+    pub(super) fn let_the_quorum_rot(&mut self, index: usize, down_ms: u64) {
+        if let Err(why) = self.may_spoil(index) {
+            let name = &self.nodes[index].name;
+            self.trace
+                .event(name, format_args!("its metadata stays good: {why}"));
+            return;
+        }
+        self.crash(index, false, down_ms);
+        let rng = Rng::seeded(self.scenario.seed ^ 0x3e7a_0707 ^ (self.now_ms << 20));
+        let node = &self.nodes[index];
+        match spoil(&node.process.raft_dir(), &rng) {
+            Ok((file, position)) => {
+                self.trace.event(
+                    &node.name,
+                    format_args!("a bit of its metadata has rotted: byte {position} of its {file}"),
+                );
+                self.spoilt = Some(Spoilt { node: index, file });
+            }
+            Err(error) => {
+                self.trace
+                    .event(&node.name, format_args!("its metadata cannot rot: {error}"));
+                self.shared.end_change_of_members();
+            }
+        }
+    }
+
+    fn may_spoil(&mut self, index: usize) -> Result<(), String> {
+        let watcher = self.watcher.as_ref().ok_or("it is the only node")?;
+        let voters = watcher.voters().ok_or("nobody knows who votes")?;
+        if voters.contains(&index) && voters.len() < 3 {
+            return Err("its vote is needed".to_owned());
+        }
+        if let Some(missing) = self.disk_is_missed() {
+            return Err(missing);
+        }
+        let node = &self.nodes[index];
+        if node.process.state() != State::Serving || self.nodes.iter().any(|node| node.is_swapped) {
+            return Err("it does not serve".to_owned());
+        }
+        // What no file tells looks like a torn tail: a disk that refuses writes may have kept an older number.
+        let noted = node.process.wal_mark().noted().to_be_bytes();
+        let file = Path::new(DATA_DIR).join(METADATA_DIR).join(SYNCED);
+        let tells = |bytes: &[u8]| bytes.get(1..9) == Some(&noted[..]);
+        if !node.host.disk.with_live(&file, tells).unwrap_or(false) {
+            return Err("how far it was synced is not noted".to_owned());
+        }
+        // Who votes must not change while a vote may have to be replaced.
+        if self.spoilt.is_some() || !self.shared.begin_change_of_members() {
+            return Err("somebody changes the voters".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Refuses to start and names the file that has rotted.
+    pub(super) fn tells_of_the_rot(&self, index: usize, why: &str) -> bool {
+        let spoilt = self.spoilt.as_ref().filter(|spoilt| spoilt.node == index);
+        spoilt.is_some_and(|spoilt| why.starts_with("does not start") && why.contains(spoilt.file))
+    }
+
+    /// A person does what the hint of a damaged store says. The node is down.
+    pub(super) fn replace_metadata(&mut self, index: usize) {
+        let Some(spoilt) = self.spoilt.take() else { return };
+        let node = &self.nodes[index];
+        self.trace.event(
+            &node.name,
+            format_args!(
+                "somebody puts an empty folder in the place of its metadata, whose {} file has rotted",
+                spoilt.file
+            ),
+        );
+        let mark = node.process.wal_mark();
+        let durable = mark.durable();
+        mark.forget();
+        node.host.disk.empty_dir(&Path::new(DATA_DIR).join(METADATA_DIR));
+        let brokers = self.brokers();
+        let mut votes = false;
+        if let Some(watcher) = &mut self.watcher {
+            votes = watcher.voters().is_some_and(|voters| voters.contains(&index));
+            watcher.on_vote_lost(index, durable, false, &brokers);
+        }
+        *self.felt.entry("rotten metadata replaced").or_default() += 1;
+        let operator = votes.then(|| self.send_operator(index));
+        self.lost = Some(Lost {
+            node: index,
+            operator,
+        });
+    }
+
+    /// The node serves: it has found what it had promised.
+    pub(super) fn judge_metadata(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        if let Some((promised, found)) = node.process.wal_mark().lost_at_start() {
+            let why = format!(
+                "{} had synced a vote in term {} and entries up to {}, and goes on from term {} and entry {}",
+                node.name, promised.term, promised.last_index, found.term, found.last_index
+            );
+            self.violations.add(&self.trace, "quorum-promises-lost", why);
+        }
+        if self.spoilt.as_ref().is_some_and(|spoilt| spoilt.node == index) {
+            self.spoilt = None;
+            self.shared.end_change_of_members();
+            self.trace.event(
+                &self.nodes[index].name,
+                format_args!("the rotten bit has cost nothing"),
+            );
+        }
+    }
+}
+
+/// Turns a bit over in what was synced: of the log that RocksDB writes to, or, where that is empty, the end of the file that
+/// names what belongs to the store. Its tables and their list depend on when its own threads ran: see the tests of
+/// `metadata/src/raft/damage.rs` for those.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+fn spoil(dir: &Path, rng: &Rng) -> io::Result<(&'static str, usize)> {
+    let mut logs: Vec<PathBuf> = std::fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort();
+    let log = logs
+        .pop()
+        .filter(|log| log.metadata().is_ok_and(|log| log.len() > 0));
+    let is_log = log.is_some();
+    let path = log.unwrap_or_else(|| dir.join(CURRENT));
+    let mut bytes = std::fs::read(&path)?;
+    let position = if is_log {
+        usize::try_from(rng.below(bytes.len() as u64)).unwrap_or(0)
+    } else {
+        bytes.len().saturating_sub(1)
+    };
+    let byte = bytes.get_mut(position).ok_or(io::ErrorKind::UnexpectedEof)?;
+    *byte ^= 1 << rng.below(8);
+    std::fs::write(&path, bytes)?;
+    Ok((if is_log { LOG } else { CURRENT }, position))
+}
