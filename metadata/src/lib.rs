@@ -23,5 +23,5 @@ pub use raft::Survivor;
 /// The pure state machine: commands, the image and what is in it.
 pub use skerry_metadata_state as state;
 pub use skerry_metadata_state::{Command, Delta, Image, Outcome, Refusal};
-pub use status::{Leadership, MemberStatus, QuorumStatus, Role, StoreTrouble};
+pub use status::{Leadership, LogEntry, MemberStatus, QuorumStatus, Role, StoreTrouble};
 pub use wal::{Durable, WalMark, cut_unsynced_wal, tear_unsynced_wal};

@@ -12,7 +12,7 @@ use crate::errors::{MembershipError, ProposeError, ReadError, StartError};
 use crate::identity;
 use crate::publish::ImageWatch;
 use crate::raft::Node;
-use crate::status::{Leadership, QuorumStatus, StoreTrouble};
+use crate::status::{Leadership, LogEntry, QuorumStatus, StoreTrouble};
 
 /// This node's part of the metadata quorum. Cheap to clone.
 #[derive(Clone)]
@@ -174,6 +174,13 @@ impl Quorum {
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         self.node.status()
+    }
+
+    /// The entries of this node's log from `first` on, committed or not; none where its store cannot be read. For checks from
+    /// outside: reads them all, and waits for the disk.
+    #[must_use]
+    pub fn log_entries(&self, first: u64) -> Vec<LogEntry> {
+        self.node.log_entries(first)
     }
 
     /// Why this node takes no part in decisions, where that is for its disk.

@@ -71,6 +71,17 @@ pub enum StoreTrouble {
     },
 }
 
+/// An entry of a node's log, for checks that compare the logs of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place.
+    pub index: u64,
+    /// Who made it: the term, and the node that led in it.
+    pub made_by: (u64, BrokerId),
+    /// FNV-1a of its bytes.
+    pub hash: u64,
+}
+
 /// What a node knows of the quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuorumStatus {

@@ -57,6 +57,14 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("refused-record", Planted("pipelined-batch-overtakes")),
     ("zombie-producer", By("a_producer_whose_epoch_is_over_is_told_so")),
     ("zombie-sync", By("an_earlier_generation_is_given_nothing")),
+    (
+        "generation-differs",
+        By("members_of_a_generation_hear_of_the_same_leader"),
+    ),
+    (
+        "assignment-differs",
+        By("members_are_given_what_their_leader_has_sent"),
+    ),
     ("resurrected-record", By("nothing_of_a_former_life_is_read")),
     ("reborn-record-changed", By("nothing_of_a_former_life_is_read")),
     ("partitions-undone", By("partitions_that_were_acknowledged_stay")),
@@ -93,6 +101,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         By("a_leader_waits_for_everybody_who_is_in_sync"),
     ),
     (
+        "in-sync-set-differs",
+        By("who_counts_is_in_sync_or_was_asked_for"),
+    ),
+    (
         "committed-by-too-few",
         By("enough_members_have_what_is_committed"),
     ),
@@ -120,6 +132,14 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("wrong-epochs", By("a_log_knows_its_epochs")),
     ("joined-too-early", By("who_joins_has_what_the_leader_began_with")),
     (
+        "acknowledged-uncommitted",
+        By("what_is_acknowledged_is_committed_and_no_successor_began_before_it"),
+    ),
+    (
+        "stale-leader-acknowledges",
+        By("what_is_acknowledged_is_committed_and_no_successor_began_before_it"),
+    ),
+    (
         "stale-leader-commits",
         By("a_leader_that_was_replaced_commits_nothing_new"),
     ),
@@ -131,6 +151,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         By("a_log_remembers_of_its_producers_what_they_wrote"),
     ),
     ("index-differs", By("index_entries_lead_to_their_batches")),
+    (
+        "checkpoint-beyond-the-log",
+        By("a_checkpoint_that_says_more_than_the_log_is_noticed"),
+    ),
     ("does-not-recover", By("a_log_that_does_not_open_is_noticed")),
     (
         "recovery-loses-durable",
@@ -144,6 +168,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
     (
         "broken-group-record",
         By("a_generation_that_cannot_be_read_is_noticed"),
+    ),
+    (
+        "assigned-not-subscribed",
+        By("a_generation_gives_away_what_its_members_subscribe_to"),
     ),
     (
         "generation-went-back",
@@ -195,6 +223,14 @@ pub const CHECKS: &[(&str, Shown)] = &[
         By("what_a_node_knows_of_the_quorum_never_becomes_less"),
     ),
     ("quorum-promises-lost", Planted("metadata-rot-taken-for-a-tear")),
+    (
+        "order-of-the-quorum",
+        By("what_is_dropped_is_in_the_snapshot_and_that_is_applied"),
+    ),
+    (
+        "raft-logs-differ",
+        By("two_logs_of_the_quorum_with_the_same_entry_are_the_same_before_it"),
+    ),
     ("needless-term", By("who_hears_nobody_begins_no_term")),
     ("lost-vote-counts", By("who_has_lost_its_disk_has_no_vote")),
     // Processes.

@@ -525,6 +525,12 @@ pub const PLANTS: &[Planted] = &[
         &["node-does-not-start"],
         "a node does not start with a quorum's log that was being written when the power went",
     ),
+    planted(
+        "assignment-of-the-generation-before",
+        10,
+        &["assignment-differs"],
+        "members are given what they had in the generation before",
+    ),
     in_scenario(
         "metadata-sync-failure-ignored",
         "metadata-sync-fails",

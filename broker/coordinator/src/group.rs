@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_types::WallMs;
+use skerry_types::{WallMs, is_planted};
 
 use crate::api::{GroupError, GroupState, JoinMember, Protocol, ReplyToken};
 use crate::records::{GroupMetadataValue, MemberMetadata};
@@ -417,6 +417,9 @@ impl Group {
     /// Sets every member's assignment.
     pub(crate) fn assign(&mut self, assignment_of: impl Fn(&str) -> Bytes) {
         for (id, member) in &mut self.members {
+            if !member.assignment.is_empty() && is_planted("assignment-of-the-generation-before") {
+                continue;
+            }
             member.assignment = assignment_of(id);
         }
     }

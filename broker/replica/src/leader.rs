@@ -188,6 +188,12 @@ impl Leader {
         self.counted().collect()
     }
 
+    /// It asks the metadata for another in-sync set, and has no answer yet.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// The same without a set of its own: some may come twice.
     pub fn counted(&self) -> impl Iterator<Item = BrokerId> {
         self.in_sync().chain(self.pending.iter().flat_map(Pending::added))

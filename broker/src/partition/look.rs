@@ -52,6 +52,8 @@ pub struct LeadLook {
     pub in_sync: Vec<BrokerId>,
     /// Who counts for the high watermark: the above, and whom it asks the metadata to add.
     pub counted: Vec<BrokerId>,
+    /// It asks the metadata for another in-sync set.
+    pub asks: bool,
 }
 
 impl LeadLook {
@@ -63,6 +65,7 @@ impl LeadLook {
             waits_for_disks: leader.visibility() == Visibility::Durable,
             in_sync: leader.in_sync().collect(),
             counted: leader.maximal_in_sync().into_iter().collect(),
+            asks: leader.is_asking(),
         }
     }
 
@@ -70,6 +73,7 @@ impl LeadLook {
         self.partition_epoch == leader.partition_epoch()
             && self.epoch_start == leader.epoch_start()
             && self.min_in_sync == leader.min_in_sync()
+            && self.asks == leader.is_asking()
             && self.waits_for_disks == (leader.visibility() == Visibility::Durable)
             && leader.in_sync().eq(self.in_sync.iter().copied())
             && leader.counted().all(|id| self.counted.contains(&id))

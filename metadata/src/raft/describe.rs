@@ -10,7 +10,7 @@ use skerry_types::{BrokerId, Uuid};
 use super::convert::{self, ConvertError};
 use super::types::TypeConfig;
 use super::{Node, broker_id};
-use crate::status::{MemberStatus, QuorumStatus, Role};
+use crate::status::{LogEntry, MemberStatus, QuorumStatus, Role};
 
 fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
     match metrics.state {
@@ -24,6 +24,13 @@ fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
 }
 
 impl Node {
+    /// See [`crate::Quorum::log_entries`].
+    pub(crate) fn log_entries(&self, first: u64) -> Vec<LogEntry> {
+        let store = self.inner.store.upgrade();
+        let entries = store.map(|store| store.log_entries(first));
+        entries.and_then(Result::ok).unwrap_or_default()
+    }
+
     pub(crate) fn status(&self) -> QuorumStatus {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();

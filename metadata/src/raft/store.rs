@@ -23,10 +23,12 @@ use rocksdb::{
 use skerry_proto::quorum as proto;
 use skerry_types::{is_planted, reached};
 
+use super::broker_id;
 use super::convert::{self, ConvertError};
 use super::synced::Synced;
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use crate::errors::StartError;
+use crate::status::LogEntry;
 use crate::wal::{Durable, WalMark};
 
 /// The first byte of every value.
@@ -327,6 +329,24 @@ impl Store {
         Ok(entries)
     }
 
+    /// The entries from `first` on, without what is in them.
+    pub(crate) fn log_entries(&self, first: u64) -> io::Result<Vec<LogEntry>> {
+        let from = log_key(first);
+        let items = self.db.iterator(IteratorMode::From(&from, Direction::Forward));
+        let entries = items.map(|item| {
+            let (key, bytes) = item.map_err(failed)?;
+            let index = log_index(&key)?;
+            let hash = fnv(&bytes);
+            let made_by = read_entry(index, bytes.into_vec().into())?.log_id.leader_id;
+            Ok(LogEntry {
+                index,
+                made_by: (made_by.term, broker_id(made_by.node_id)),
+                hash,
+            })
+        });
+        entries.collect()
+    }
+
     /// Something was promised from here: a vote or an entry.
     pub(crate) fn is_used(&self) -> io::Result<bool> {
         Ok(self.vote()?.is_some() || self.last_entry()?.is_some() || self.purged()?.is_some())
@@ -408,6 +428,11 @@ impl Store {
         self.next_generation.store(after, Ordering::Relaxed);
         self.change(|db| db.write(batch))
     }
+}
+
+fn fnv(bytes: &[u8]) -> u64 {
+    let mixed = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, mixed)
 }
 
 fn log_index(key: &[u8]) -> io::Result<u64> {

@@ -38,6 +38,7 @@ impl Ghost {
         // Only of the leader that the newest metadata names: another one may know an older set.
         if placed.leader_epoch == epoch && placed.leader == Some(id_of(node)) {
             self.check_counted(node, lead, &placed, nodes, found);
+            self.check_set(node, lead, &placed, nodes, found);
         }
         let Some(last) = last.filter(|last| last.part == look.part) else {
             return;
@@ -71,6 +72,34 @@ impl Ghost {
         }
     }
 
+    /// A node has just answered acks=all for everything before `end`: it is committed (9), and no successor of the leader that it
+    /// still takes itself for began before that (17). That every member has it, `check_members` says.
+    pub(super) fn check_acknowledged(&self, node: usize, end: i64, names: &[String], found: &mut Found) {
+        let look = self.replicas.get(node).and_then(|replica| replica.last.as_ref());
+        let Some((look, Part::Leads(epoch))) = look.map(|look| (look, look.part)) else {
+            return;
+        };
+        let mut later = self.epoch_starts.range(epoch.get() + 1..);
+        if let Some((later, start)) = later.find(|(_, start)| **start < end) {
+            found.push((
+                "stale-leader-acknowledges",
+                format!(
+                    "{} has acknowledged {} up to {end} in epoch {epoch}; the leader of epoch {later} began at {start}",
+                    names[node], self.name
+                ),
+            ));
+        }
+        if look.high_watermark.get() < end {
+            found.push((
+                "acknowledged-uncommitted",
+                format!(
+                    "{} has acknowledged {} up to {end}, which is committed up to {}",
+                    names[node], self.name, look.high_watermark
+                ),
+            ));
+        }
+    }
+
     /// Nobody is in sync whom the leader does not wait for (6).
     fn check_counted(
         &self,
@@ -89,6 +118,30 @@ impl Ghost {
                     self.name,
                     missing.get()
                 ),
+            ));
+        }
+    }
+
+    /// Who counts and is not in sync has been asked for; and of one partition epoch the leader and the metadata know the same
+    /// set (6).
+    fn check_set(
+        &self,
+        node: usize,
+        lead: &LeadLook,
+        placed: &Partition,
+        (names, _): Nodes<'_>,
+        found: &mut Found,
+    ) {
+        let same = |one: &[BrokerId], two: &[BrokerId]| {
+            one.iter().all(|id| two.contains(id)) && two.iter().all(|id| one.contains(id))
+        };
+        let is_current = lead.partition_epoch == placed.partition_epoch;
+        if (!lead.asks && !same(&lead.counted, &lead.in_sync))
+            || (is_current && !same(&lead.in_sync, &placed.isr))
+        {
+            found.push((
+                "in-sync-set-differs",
+                format!("{} leads {}: {lead:?}, {placed:?}", names[node], self.name),
             ));
         }
     }

@@ -243,6 +243,7 @@ impl QuorumWatch {
     pub(super) fn look(&mut self, news: &[QuorumStatus], durable: &[Durable], found: &mut Found) {
         let before = self.committed;
         for status in news {
+            check_order(status, found);
             self.check_leader(status, before, found);
             let own = usize::try_from(status.node_id.get() - 1)
                 .ok()
@@ -358,6 +359,27 @@ pub(super) fn statuses(brokers: &[Option<Arc<Broker>>]) -> Vec<(usize, QuorumSta
     running
         .map(|(node, broker)| (node, broker.quorum().status()))
         .collect()
+}
+
+/// What is dropped from a log is in the snapshot, what is in the snapshot is applied, what is applied is committed, and what
+/// is committed is there (24).
+fn check_order(status: &QuorumStatus, found: &mut Found) {
+    let order = [
+        status.purged_index,
+        status.snapshot_index,
+        status.applied_index,
+        status.committed_index,
+        status.last_log_index,
+    ];
+    if !order.is_sorted() {
+        found.push((
+            "order-of-the-quorum",
+            format!(
+                "n{}: purged, snapshot, applied, committed, last: {order:?}",
+                status.node_id.get()
+            ),
+        ));
+    }
 }
 
 /// What a process knows of the quorum never becomes less (24).

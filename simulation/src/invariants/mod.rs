@@ -11,6 +11,7 @@ mod lead;
 mod metadata;
 mod mirror;
 pub(crate) mod offsets;
+pub(crate) mod raft_logs;
 pub(crate) mod shadow;
 #[cfg(test)]
 mod tests;
@@ -267,6 +268,19 @@ impl Watcher {
             let broker = image.broker(id_of(*node));
             broker.is_some_and(|broker| broker.directory == *directory)
         });
+    }
+
+    /// A node has answered acks=all for this since the last look, which came after the answer.
+    pub(crate) fn on_acknowledged(&mut self, node: usize, acknowledged: &[(String, i64)]) {
+        let mut found = Found::new();
+        for (partition, end) in acknowledged {
+            if let Some(ghost) = self.ghosts.get(partition).filter(|ghost| !ghost.gives_up) {
+                ghost.check_acknowledged(node, *end, &self.names, &mut found);
+            }
+        }
+        for (check, message) in found {
+            self.violations.add(&self.trace, check, message);
+        }
     }
 
     /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now; `rotten` is in which

@@ -1,7 +1,7 @@
 //! Groups (21, 22), as the logs of `__consumer_offsets` have them: when all is quiet, what a group is told of its offsets is
 //! what its log says, generations grow, and each gives a partition to one member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use skerry_coordinator::records::{GroupMetadataValue, RecordKey};
@@ -10,6 +10,7 @@ use super::Found;
 use crate::disk::SimDisk;
 use crate::process::DATA_DIR;
 use crate::record;
+use crate::workload::READ;
 
 /// The topic of the groups.
 pub(crate) const TOPIC: &str = "__consumer_offsets";
@@ -86,6 +87,7 @@ impl Groups {
             known.1.clear();
         }
         known.0 = value.generation;
+        check_subscriptions(group, value, found);
         for member in &value.members {
             // As the workload's leaders write assignments.
             let given = String::from_utf8_lossy(&member.assignment).into_owned();
@@ -103,6 +105,58 @@ impl Groups {
                 }
             }
         }
+    }
+}
+
+/// The topics of a consumer's subscription: a version, and an array of names. What follows is the assignor's.
+pub(crate) fn topics(subscription: &[u8]) -> Vec<&str> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    let count = subscription.get(2..6).map_or(0, number);
+    let (mut topics, mut at) = (Vec::new(), 6);
+    while topics.len() < count {
+        let Some(len) = subscription.get(at..at + 2).map(number) else {
+            break;
+        };
+        let name = subscription.get(at + 2..at + 2 + len);
+        let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) else {
+            break;
+        };
+        topics.push(name);
+        at += 2 + len;
+    }
+    topics
+}
+
+/// P8: a generation gives each partition of what its members subscribe to to one of them that does. That it is one alone,
+/// `two-owners` says.
+fn check_subscriptions(group: &str, value: &GroupMetadataValue, found: &mut Found) {
+    let mut missing = BTreeSet::new();
+    for (topic, partitions) in READ {
+        let mut members = value.members.iter();
+        if members.any(|member| topics(&member.subscription).contains(&topic)) {
+            missing.extend((0..partitions).map(|number| format!("{topic}:{number}")));
+        }
+    }
+    for member in &value.members {
+        let given = String::from_utf8_lossy(&member.assignment).into_owned();
+        for place in given.split_terminator(';') {
+            missing.remove(place);
+            let topic = place.rsplit_once(':').map_or(place, |(topic, _)| topic);
+            if !topics(&member.subscription).contains(&topic) {
+                let message = format!(
+                    "generation {} of {group} gives {place} to {}, which does not subscribe to it",
+                    value.generation, member.member_id
+                );
+                found.push(("assigned-not-subscribed", message));
+            }
+        }
+    }
+    if let Some(place) = missing.pop_first() {
+        let message = format!(
+            "generation {} of {group} gives {place} to nobody: {value:?}",
+            value.generation
+        );
+        found.push(("assigned-not-subscribed", message));
     }
 }
 

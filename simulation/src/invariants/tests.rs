@@ -93,9 +93,11 @@ impl Two {
         }
     }
 
-    /// What a node is seen to be; a leader is alone in its in-sync set.
+    /// What a node is seen to be; a leader counts itself alone, and asks for something.
     fn seen(&self, node: usize, part: Part, (end, high): (i64, i64)) -> Look {
         let me = BrokerId(i32::try_from(node).unwrap() + 1);
+        let placed = self.ghost.placed.as_ref();
+        let placed = placed.filter(|placed| placed.leader == Some(me));
         Look {
             part,
             log_start: Offset(0),
@@ -108,8 +110,9 @@ impl Two {
                 epoch_start: Offset(0),
                 min_in_sync: 1,
                 waits_for_disks: true,
-                in_sync: vec![me],
+                in_sync: placed.map_or_else(|| vec![me], |placed| placed.isr.clone()),
                 counted: vec![me],
+                asks: true,
             }),
         }
     }
@@ -311,6 +314,49 @@ fn a_leader_waits_for_everybody_who_is_in_sync() {
     assert_eq!(checks(&two.look(0, leads(0), (1, 1))), ["member-not-counted"]);
     let all = |lead: &mut LeadLook| lead.counted = ids(&[1, 2]);
     assert!(two.look_at_leader(0, 0, (1, 1), all).is_empty());
+}
+
+#[test]
+fn who_counts_is_in_sync_or_was_asked_for() {
+    let mut two = Two::new();
+    two.write(0, &[1], true);
+    two.write(1, &[1], true);
+    two.place(partition(&[1, 2], &[1], &[], Some(1)));
+    let mut look = |in_sync: &[i32], asks: bool, epoch: i32| {
+        checks(&two.look_at_leader(0, 0, (1, 1), |lead| {
+            (lead.in_sync, lead.counted, lead.asks) = (ids(in_sync), ids(&[1, 2]), asks);
+            lead.partition_epoch = PartitionEpoch(epoch);
+        }))
+    };
+    assert!(look(&[1], true, 0).is_empty());
+    assert_eq!(look(&[1], false, 0), ["in-sync-set-differs"]);
+    // The metadata says otherwise of this partition epoch, and has not heard of the next one.
+    assert_eq!(look(&[1, 2], false, 0), ["in-sync-set-differs"]);
+    assert!(look(&[1, 2], false, 1).is_empty());
+}
+
+#[test]
+fn what_is_acknowledged_is_committed_and_no_successor_began_before_it() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2], true);
+    let acked = |two: &Two, node, end| {
+        let mut found = Found::new();
+        two.ghost.check_acknowledged(node, end, &two.names, &mut found);
+        checks(&found)
+    };
+    assert!(two.look(0, leads(0), (3, 2)).is_empty());
+    assert!(acked(&two, 0, 2).is_empty());
+    assert_eq!(acked(&two, 0, 3), ["acknowledged-uncommitted"]);
+    let began_at_2 = |lead: &mut LeadLook| lead.epoch_start = Offset(2);
+    assert!(two.look_at_leader(1, 1, (2, 2), began_at_2).is_empty());
+    assert!(acked(&two, 0, 2).is_empty());
+    assert_eq!(
+        acked(&two, 0, 3),
+        ["stale-leader-acknowledges", "acknowledged-uncommitted"]
+    );
+    // Who follows by now may have answered when it led.
+    assert!(acked(&two, 1, 2).is_empty());
 }
 
 #[test]

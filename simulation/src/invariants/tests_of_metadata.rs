@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skerry_metadata::{Durable, MemberStatus, QuorumStatus, Role};
+use skerry_metadata::{Durable, LogEntry, MemberStatus, QuorumStatus, Role};
 use skerry_metadata_state::{
     BrokerGuard, Command, CreateTopic, FeatureRange, HostPort, Image, Outcome, Placement, RegisterBroker,
     State,
@@ -11,6 +11,7 @@ use skerry_types::{BrokerId, Uuid, WallMs};
 
 use super::Found;
 use super::metadata::{Known, MetadataWatch, QuorumWatch, check_known, check_partition, check_registration};
+use super::raft_logs::RaftLogs;
 use super::tests::{NAME, checks, ids, partition};
 
 #[test]
@@ -316,4 +317,63 @@ fn what_was_durable_on_a_lost_disk_was_promised_rightly() {
     assert!(quorum.on_lost(0, durable, &known));
     let next = status(2, Role::Follower, (3, 1), (9, 8));
     assert!(quorum_finds(&mut quorum, next, [(0, 0), (3, 9), (3, 2)]).is_empty());
+}
+
+#[test]
+fn what_is_dropped_is_in_the_snapshot_and_that_is_applied() {
+    let news = |change: fn(&mut QuorumStatus)| {
+        let mut status = status(1, Role::Follower, (1, 2), (9, 8));
+        (status.purged_index, status.snapshot_index, status.applied_index) = (3, 5, 7);
+        change(&mut status);
+        quorum_finds(&mut QuorumWatch::default(), status, [(1, 9); 3])
+    };
+    assert!(news(|_| {}).is_empty());
+    assert_eq!(news(|status| status.purged_index = 6), ["order-of-the-quorum"]);
+    assert_eq!(news(|status| status.snapshot_index = 8), ["order-of-the-quorum"]);
+    assert_eq!(news(|status| status.applied_index = 9), ["order-of-the-quorum"]);
+}
+
+/// Entries by index, term and sum, and up to where they are known to be committed.
+type Seen<'a> = (&'a [(u64, u64, u64)], u64);
+
+#[test]
+fn two_logs_of_the_quorum_with_the_same_entry_are_the_same_before_it() {
+    let log = |entries: &[(u64, u64, u64)]| -> Vec<LogEntry> {
+        let entry = |(index, term, hash): &(u64, u64, u64)| LogEntry {
+            index: *index,
+            made_by: (*term, BrokerId(1)),
+            hash: *hash,
+        };
+        entries.iter().map(entry).collect()
+    };
+    let found = |logs: &[Seen<'_>]| {
+        let (mut all, mut found) = (RaftLogs::default(), Found::new());
+        for (node, (entries, committed)) in logs.iter().enumerate() {
+            all.look(node, &log(entries), *committed, &mut found);
+        }
+        checks(&found)
+    };
+    let first: Seen<'_> = (&[(1, 1, 7), (2, 1, 8), (3, 2, 9)], 2);
+    let none: [&str; 0] = [];
+    // One that is behind, one whose beginning was dropped, one with another end that is not committed.
+    assert_eq!(
+        found(&[
+            first,
+            (&[(1, 1, 7)], 1),
+            (&[(3, 2, 9)], 3),
+            (&[(1, 1, 7), (2, 1, 8), (3, 1, 5)], 2)
+        ]),
+        none
+    );
+    // Other bytes, another one before it, a hole, another one committed.
+    assert_eq!(found(&[first, (&[(2, 1, 6)], 0)]), ["raft-logs-differ"]);
+    assert_eq!(
+        found(&[first, (&[(2, 2, 8), (3, 2, 9)], 0)]),
+        ["raft-logs-differ"]
+    );
+    assert_eq!(found(&[(&[(1, 1, 7), (3, 2, 9)], 0)]), ["raft-logs-differ"]);
+    assert_eq!(
+        found(&[first, (&[(1, 1, 7), (2, 3, 4)], 2)]),
+        ["raft-logs-differ"]
+    );
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use skerry::partition::{Look, Part};
-use skerry::partitions::RECOVERY_POINTS;
+use skerry::partitions::{HIGH_WATERMARKS, RECOVERY_POINTS};
 use skerry_env::Rng;
 use skerry_log::{FileCache, Log, LogConfig, PartitionIdentity, ValidBatch, checkpoint};
 use skerry_metadata_state::{Command, FEATURE_LEVEL, Image, State};
@@ -99,6 +99,20 @@ fn what_was_durable_survives_two_power_cuts() {
             found.is_empty(),
             "{durable} durable, checkpoint {point}: {found:?}"
         );
+    }
+}
+
+#[test]
+fn a_checkpoint_that_says_more_than_the_log_is_noticed() {
+    for (file, said, expected) in [
+        (HIGH_WATERMARKS, 6, &[][..]),
+        (HIGH_WATERMARKS, 7, &["checkpoint-beyond-the-log"; 2]),
+    ] {
+        let disk = disk(6, 6, 6);
+        let offsets = BTreeMap::from([(TopicPartition::new("orders", 0), Offset(said))]);
+        checkpoint::write(&*disk.attach(), &Path::new("/data/log").join(file), &offsets).unwrap();
+        let found = cut_and_recover(5, &disk, known(6, 6), |_| {});
+        assert_eq!(checks(&found), expected, "{said}: {found:?}");
     }
 }
 

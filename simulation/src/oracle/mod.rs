@@ -156,6 +156,8 @@ struct Inner {
     /// Those of the other nodes.
     others: Vec<Copies>,
     answers_checked: u64,
+    /// What acks=all was answered for since somebody asked: partitions, and the offsets behind the last records.
+    acknowledged: Vec<(String, i64)>,
     /// `min.insync.replicas` of the groups' topic, as the node knows it, and as it did when it was asked before.
     commit_copies: (usize, usize),
 }
@@ -229,6 +231,7 @@ impl WireOracle {
                 .map(|disk| Copies::of(disk, disks.written_counts))
                 .collect(),
             answers_checked: 0,
+            acknowledged: Vec::new(),
             commit_copies: (1, 1),
         };
         Self {
@@ -246,6 +249,11 @@ impl WireOracle {
     #[must_use]
     pub fn answers_checked(&self) -> u64 {
         self.inner.lock().answers_checked
+    }
+
+    /// What acks=all was answered for since the last question: partitions, and the offsets behind the last records.
+    pub fn take_acknowledged(&self) -> Vec<(String, i64)> {
+        std::mem::take(&mut self.inner.lock().acknowledged)
     }
 
     /// One of the disks was lost, and this was on it.
@@ -272,6 +280,7 @@ impl WireOracle {
     pub fn forget_connections(&self) {
         let mut inner = self.inner.lock();
         inner.conns.clear();
+        inner.acknowledged.clear();
         inner.commit_copies = (1, 1);
     }
 
@@ -420,6 +429,8 @@ impl WireOracle {
                     if !acks_all {
                         continue;
                     }
+                    let end = answer.base + batch.count;
+                    inner.acknowledged.push((answer.partition.to_string(), end));
                     let looked =
                         |logs: &mut DurableLogs| logs.has_batch(&answer.partition, answer.base, batch.crc);
                     if let Err(why) = inner.copies(self.disks.copies, looked) {

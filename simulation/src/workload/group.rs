@@ -17,13 +17,15 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use skerry_client::ResponseError;
 
+use super::assigned::Given;
 use super::consume::{FetchSessions, Position, Positions, Style, fetch, new_session};
 use super::{Client, Failure, To, error_name, key, text, topic_name};
-use crate::invariants::Found;
+use crate::invariants::{Found, offsets};
+use crate::trace::fnv_of;
 use skerry_checker::history::{Op, Outcome};
 
 /// What the groups read.
-pub(super) const READ: [(&str, i32); 2] = [("orders", 3), ("events", 2)];
+pub(crate) const READ: [(&str, i32); 2] = [("orders", 3), ("events", 2)];
 const SESSION_TIMEOUT_MS: i32 = 2_000;
 const REBALANCE_TIMEOUT_MS: i32 = 2_000;
 const STYLE: Style = Style {
@@ -116,6 +118,7 @@ async fn join_and_sync(
 ) -> Result<(Membership, Vec<(String, i32)>), Failure> {
     let joined = ask_to_join(client, group, member).await?;
     let mut assignments = Vec::new();
+    let protocol = joined.protocol_name.clone().unwrap_or_default();
     if joined.leader == joined.member_id {
         if client.env.rng.chance(1, 6) {
             // Its generation waits for its assignment: nobody owns anything, and this must be refused.
@@ -128,10 +131,24 @@ async fn join_and_sync(
         let mut members: Vec<_> = joined
             .members
             .iter()
-            .map(|member| member.member_id.clone())
+            .map(|member| (member.member_id.clone(), member.metadata.clone()))
             .collect();
         members.sort();
+        let told = members
+            .iter()
+            .map(|(member, metadata)| (member.as_str(), metadata));
+        let found = client
+            .shared
+            .assigned
+            .lock()
+            .on_led(group, joined.generation_id, told);
+        report(client, found);
         assignments = assign(&members);
+        let shares = assignments
+            .iter()
+            .map(|share| (share.member_id.to_string(), share.assignment.clone()));
+        let mut assigned = client.shared.assigned.lock();
+        assigned.on_decided(group, joined.generation_id, shares.collect());
     }
     let request = SyncGroupRequest::default()
         .with_group_id(group_id(group))
@@ -142,6 +159,15 @@ async fn join_and_sync(
         .with_assignments(assignments);
     let answer = client.call(To::Coordinator(group), &request).await?;
     check(answer.error_code)?;
+    let found = client.shared.assigned.lock().on_given(&Given {
+        group,
+        generation: joined.generation_id,
+        member: &joined.member_id,
+        leader: &joined.leader,
+        protocol: answer.protocol_name.as_ref().unwrap_or(&protocol),
+        share: &answer.assignment,
+    });
+    report(client, found);
     let assigned = String::from_utf8_lossy(&answer.assignment)
         .split_terminator(';')
         .filter_map(|place| {
@@ -168,11 +194,14 @@ async fn ask_to_join(
     let mut member = member.clone();
     // Twice: the first answer to a nameless member is its name (KIP-394).
     for _ in 0..2 {
+        let subscription = subscription(&client.name);
+        if !member.is_empty() {
+            let mut assigned = client.shared.assigned.lock();
+            assigned.on_joins(group, &member, subscription.clone());
+        }
         let protocol = JoinGroupRequestProtocol::default()
             .with_name(text("range"))
-            .with_metadata(Bytes::from_static(
-                b"\0\x01\0\0\0\x02\0\x06orders\0\x06events\xff\xff\xff\xff\0\0\0\0",
-            ));
+            .with_metadata(subscription);
         let request = JoinGroupRequest::default()
             .with_group_id(group_id(group))
             .with_session_timeout_ms(SESSION_TIMEOUT_MS)
@@ -191,26 +220,47 @@ async fn ask_to_join(
     Err(Failure::unknown("MemberIdRequired twice"))
 }
 
-/// One partition after the other, round and round.
-fn assign(members: &[StrBytes]) -> Vec<SyncGroupRequestAssignment> {
-    let mut shares: BTreeMap<usize, String> = BTreeMap::new();
-    let places = READ
-        .iter()
-        .flat_map(|(topic, partitions)| (0..*partitions).map(move |number| (topic, number)));
-    for (turn, (topic, number)) in places.enumerate() {
-        shares
-            .entry(turn % members.len())
-            .or_default()
-            .push_str(&format!("{topic}:{number};"));
+fn report(client: &Client, found: Found) {
+    for (check, message) in found {
+        client.shared.violation(check, message);
     }
-    let share = |index| Bytes::from(shares.get(&index).cloned().unwrap_or_default());
-    (0..members.len())
-        .map(|index| {
-            SyncGroupRequestAssignment::default()
-                .with_member_id(members[index].clone())
-                .with_assignment(share(index))
-        })
-        .collect()
+}
+
+/// What a client subscribes to, as consumers write it (`ConsumerProtocolSubscription`): some only to the first topic.
+fn subscription(client: &str) -> Bytes {
+    let topics = if fnv_of(client.as_bytes()).is_multiple_of(3) {
+        1
+    } else {
+        READ.len()
+    };
+    let mut bytes = vec![0, 1, 0, 0, 0, u8::try_from(topics).unwrap_or(0)];
+    for (topic, _) in &READ[..topics] {
+        bytes.extend([0, u8::try_from(topic.len()).unwrap_or(0)]);
+        bytes.extend(topic.as_bytes());
+    }
+    bytes.extend([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes.into()
+}
+
+/// Each partition of each topic to one of those that subscribe to it: one after the other, round and round.
+fn assign(members: &[(StrBytes, Bytes)]) -> Vec<SyncGroupRequestAssignment> {
+    let mut shares = vec![String::new(); members.len()];
+    let mut turn = 0;
+    for (topic, partitions) in READ {
+        let readers: Vec<usize> = (0..members.len())
+            .filter(|index| offsets::topics(&members[*index].1).contains(&topic))
+            .collect();
+        for number in (0..partitions).take_while(|_| !readers.is_empty()) {
+            shares[readers[turn % readers.len()]].push_str(&format!("{topic}:{number};"));
+            turn += 1;
+        }
+    }
+    let shares = members.iter().zip(shares).map(|((member, _), share)| {
+        SyncGroupRequestAssignment::default()
+            .with_member_id(member.clone())
+            .with_assignment(share.into())
+    });
+    shares.collect()
 }
 
 /// Reads and commits until something ends the membership.

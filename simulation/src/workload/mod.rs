@@ -5,6 +5,7 @@
 //! it may not.
 
 mod admin;
+mod assigned;
 mod audit;
 mod consume;
 mod crowd;
@@ -31,7 +32,9 @@ use skerry_types::is_planted;
 use uuid::Uuid;
 
 pub use self::admin::delete_before;
+use self::assigned::Assigned;
 pub use self::audit::{audit, serves};
+pub(crate) use self::group::READ;
 pub use self::members::{add_voters, replace_voter};
 pub use self::moves::{elect_all_unclean, elect_unclean};
 use crate::env::Corrupted;
@@ -109,6 +112,8 @@ pub struct Shared {
     grown: AtomicI32,
     /// So many of `TOPICS` were made.
     made: AtomicUsize,
+    /// What groups' members were given.
+    assigned: Mutex<Assigned>,
 }
 
 impl Shared {
@@ -136,6 +141,7 @@ impl Shared {
             next_session: AtomicU64::new(0),
             grown: AtomicI32::new(0),
             made: AtomicUsize::new(0),
+            assigned: Mutex::default(),
         })
     }
 

@@ -9,6 +9,7 @@ use skerry_checker::history::{Op, Outcome, What};
 use super::World;
 use crate::complaints::{self, Disks};
 use crate::invariants::offsets::{self, Committed, Groups, TOPIC};
+use crate::invariants::raft_logs::RaftLogs;
 use crate::invariants::shadow::{Shadow, Subject};
 use crate::invariants::{Acts, Found, Usage};
 use crate::process::State;
@@ -20,6 +21,7 @@ const COUNT_MS: u64 = 1_000;
 /// See the module.
 pub(super) struct Checks {
     shadow: Shadow,
+    raft_logs: RaftLogs,
     next_count_ms: u64,
     /// Dials and writes of each node when they were counted last.
     counted: Vec<(u64, u64)>,
@@ -37,6 +39,7 @@ impl Checks {
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
             shadow: Shadow::new(scenario.seed, scenario.tick_ms),
+            raft_logs: RaftLogs::default(),
             next_count_ms: COUNT_MS,
             counted: Vec::new(),
             most: (0, 0),
@@ -62,6 +65,7 @@ impl World<'_> {
             self.checks.next_count_ms = self.now_ms + COUNT_MS;
             self.count_traffic();
             self.tell_oracles();
+            self.compare_raft_logs();
         }
         if self.shared.is_audited() {
             self.count_what_is_held();
@@ -124,6 +128,26 @@ impl World<'_> {
             },
         });
         self.report(found);
+    }
+
+    /// Compares what is new in the logs of the quorum.
+    pub(super) fn compare_raft_logs(&mut self) {
+        let (mut found, logs) = (Found::new(), &mut self.checks.raft_logs);
+        for (place, node) in self.nodes.iter().enumerate() {
+            let broker = node.process.broker();
+            let Some(broker) = broker.filter(|_| node.process.state() == State::Serving) else {
+                continue;
+            };
+            let committed = broker.quorum().status().committed_index;
+            let entries = broker.quorum().log_entries(logs.first(place));
+            logs.look(place, &entries, committed, &mut found);
+        }
+        self.report(found);
+    }
+
+    /// The quorum goes on from the log of one node.
+    pub(super) fn forget_raft_logs(&mut self) {
+        self.checks.raft_logs.on_recovered();
     }
 
     /// An error in the log of a node is a mistake of ours, unless a disk has made one, and it is a line about disks.

@@ -27,7 +27,11 @@ pub(super) enum Relief {
     GoodWrites,
     GoodReads,
     RightReads,
+    MisreadsHeard,
 }
+
+/// By then clients have heard what was misread.
+const ON_ITS_WAY_MS: u64 = 3_000;
 
 /// Streams of the draws of places that go bad: one for each way.
 const BIT: u64 = 0xb17;
@@ -125,10 +129,14 @@ impl World<'_> {
             }
             Relief::RightReads => {
                 configure(&|config| config.trouble.read_flips_one_in = 0);
+                let heard = Action::OfDisk(index, Relief::MisreadsHeard);
+                self.plan(self.now_ms + ON_ITS_WAY_MS, heard);
+                None
+            }
+            Relief::MisreadsHeard => {
                 let mut nodes = self.nodes.iter();
-                self.shared
-                    .rotten
-                    .set_misreads(nodes.any(|node| node.host.disk.misreads()));
+                let misread = nodes.any(|node| node.host.disk.misreads());
+                self.shared.rotten.set_misreads(misread);
                 None
             }
         };

@@ -323,6 +323,7 @@ impl<'a> World<'a> {
         if self.audit("auditor", true) && self.becomes_whole() {
             self.compare_copies();
             self.check_offsets();
+            self.compare_raft_logs();
             self.check_leaks();
         }
     }
@@ -452,6 +453,10 @@ impl<'a> World<'a> {
         let rotten: Vec<_> = rotten.map(|rot| (rot.node, &*rot.partition)).collect();
         if let Some(watcher) = &mut self.watcher {
             watcher.look(&brokers, &deaf, &rotten, self.now_ms);
+            for (node, other) in self.nodes.iter().enumerate() {
+                let acknowledged = other.oracle.take_acknowledged();
+                watcher.on_acknowledged(node, &acknowledged);
+            }
         }
     }
 

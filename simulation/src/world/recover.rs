@@ -240,6 +240,7 @@ impl World<'_> {
                 if let Some(watcher) = &mut self.watcher {
                     watcher.on_recovered(node);
                 }
+                self.forget_raft_logs();
                 true
             }
             Err(error) => {
