@@ -59,15 +59,15 @@ async fn broker(env: &Env, script: Script) -> String {
     let addr = listener.local_addr().to_string();
     let tasks = env.tasks.clone();
     // Ends with the test's runtime.
-    let _ = env.tasks.spawn("broker", async move {
+    drop(env.tasks.spawn("broker", async move {
         loop {
             let conn = listener.accept().await.unwrap();
             let script = script.clone();
-            let _ = tasks.spawn("broker-connection", async move {
+            drop(tasks.spawn("broker-connection", async move {
                 let _ = serve(conn, script).await;
-            });
+            }));
         }
-    });
+    }));
     addr
 }
 
