@@ -124,9 +124,13 @@ fn a_log_that_ends_early_or_is_gone_is_told_at_every_start() {
         fs::write(voter.wal(), &bytes[..bytes.len() * kept_of_1000 / 1000]).expect("written");
         is_refused_twice(&voter);
     }
-    // RocksDB begins a new database where it finds no name of one.
+    // RocksDB begins a new database where it finds no name of one. The logs that lie there it takes: nothing is lost.
     let voter = Voter::new();
     fs::remove_file(voter.raft().join("CURRENT")).expect("removed");
+    has_everything(&voter.open().expect("opens"));
+    for file in voter.files(|name| name == "CURRENT" || name.ends_with(".log")) {
+        fs::remove_file(file).expect("removed");
+    }
     is_refused_twice(&voter);
 }
 
