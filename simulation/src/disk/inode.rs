@@ -326,7 +326,6 @@ fn place(image: &mut Vec<u8>, position: usize, bytes: &[u8]) {
     image[position..end].copy_from_slice(bytes);
 }
 
-/// The sectors that `len` bytes at `position` touch, cut to those bytes.
 /// What the power leaves of a file that another library has written: of what it had not synced each sector may be there, or
 /// not, or be torn or garbage.
 pub(crate) fn torn(bytes: &[u8], synced: usize, rng: &Rng) -> Vec<u8> {
@@ -339,6 +338,7 @@ pub(crate) fn torn(bytes: &[u8], synced: usize, rng: &Rng) -> Vec<u8> {
     file.durable
 }
 
+/// The sectors that `len` bytes at `position` touch, cut to those bytes.
 fn sectors(position: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
     let end = position + len;
     let mut start = position;
