@@ -74,6 +74,29 @@ fn retention_takes_whole_segments_below_the_high_watermark() {
     );
 }
 
+/// Seed 2024 of any size, 60 s: the follower cut its log to where an older epoch had ended, below its own start.
+#[test]
+fn epochs_of_what_retention_takes_are_known_after_a_crash() {
+    let disk = PowerDisk::new();
+    let config = LogConfig {
+        retention_ms: Some(10_000),
+        ..small()
+    };
+    let mut log = create(&disk, &config);
+    append(&mut log, batch(&["a"]), 7);
+    checkpoint(&mut log);
+    append(&mut log, batch(&["b"]), 8);
+    let retired = log
+        .apply_retention(Offset(2), WallMs(NOW.get() + 1_000_000))
+        .unwrap();
+    assert_eq!((retired.segments, log.log_start()), (1, Offset(2)));
+    let known = log.epoch_starts().last();
+    drop(log);
+    let (again, _) = open(&disk, &config, Recovered::default());
+    assert_eq!(known.map(|(epoch, _)| epoch), Some(LeaderEpoch(8)));
+    assert_eq!(again.epoch_starts().last(), known);
+}
+
 #[test]
 fn retention_by_size_keeps_at_least_that_much() {
     let disk = PowerDisk::new();

@@ -346,6 +346,13 @@ impl Log {
             self.side_files.iter().try_for_each(|(_, file)| file.sync())?;
             self.place.disk().sync_dir(&self.place.dir)?;
         }
+        if count > 0 && self.epochs_dirty {
+            // Recovery knows the epochs of what goes by the file alone. Where there is no room for that, room comes first.
+            match self.write_epochs() {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                written => written?,
+            }
+        }
         for _ in 0..count {
             let segment = self.segments.remove(0);
             self.snapshots.retain(|at| *at != segment.base);
