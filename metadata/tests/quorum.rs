@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use skerry_env::Env;
@@ -256,9 +257,11 @@ struct Three {
 impl Three {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // Ports that were free a moment ago.
-        let held: Vec<_> = (0..3)
-            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        // A node that is started again needs its port again: on addresses that no connection goes out from, nobody takes it.
+        static CLUSTERS: AtomicU8 = AtomicU8::new(60);
+        let net = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let held: Vec<_> = (1..=3)
+            .map(|id| std::net::TcpListener::bind(format!("127.0.{net}.{id}:0")).unwrap())
             .collect();
         let voters: Vec<Voter> = (1..)
             .zip(&held)

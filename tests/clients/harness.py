@@ -2,6 +2,7 @@
 test a process and a deadline of its own."""
 import contextlib
 import faulthandler
+import fcntl
 import fnmatch
 import json
 import os
@@ -28,21 +29,33 @@ OPTIONAL = ("confluent_kafka", "kafka", "aiokafka", "cramjam", "lz4", "zstandard
 HEAP = os.environ.get("SUITE_KAFKA_HEAP", "-Xms512M -Xmx512M")
 
 
+HELD_PORTS: Dict[int, int] = {}  # By port, the open file whose lock says that it is ours, until this process ends.
+
+
+def hold_port(port: int) -> bool:
+    """Takes a port for the life of this process. That nobody listens on it now is not enough: a node is started, or started
+    again, long after its port was drawn, and the tests beside this one draw from the same range."""
+    directory = os.path.join(tempfile.gettempdir(), f"skerry-test-ports-{os.getuid()}")
+    os.makedirs(directory, exist_ok=True)
+    file = os.open(os.path.join(directory, str(port)), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+    except OSError:
+        os.close(file)
+        return False
+    HELD_PORTS[port] = file
+    return True
+
+
 def free_ports(count: int) -> List[int]:
     """Ports below the range that the system hands to outgoing connections: a broker must find its port again after a kill."""
-    rng, found, held = random.Random(), [], []
+    found: List[int] = []
     while len(found) < count:
-        port = rng.randrange(15_000, 32_000)
-        one = socket.socket()
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            one.close()
-            continue
-        held.append(one)
-        found.append(port)
-    for one in held:
-        one.close()
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        if hold_port(port):
+            found.append(port)
     return found
 
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use skerry_env::Env;
@@ -50,9 +51,11 @@ impl World {
         if let Ok(filter) = std::env::var("RUST_LOG") {
             let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
         }
-        // Ports that were free a moment ago.
+        // A node that is started again needs its port again: on addresses that no connection goes out from, nobody takes it.
+        static WORLDS: AtomicU8 = AtomicU8::new(100);
+        let net = WORLDS.fetch_add(1, Ordering::Relaxed);
         let held: Vec<_> = (1..=nodes)
-            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .map(|id| std::net::TcpListener::bind(format!("127.0.{net}.{id}:0")).unwrap())
             .collect();
         let addrs: BTreeMap<i32, String> = (1..)
             .zip(&held)

@@ -3,14 +3,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from typing import Any, Dict, List
 
 import wire
 from cluster import Cluster
-from harness import Context, eventually, free_ports, test
+from harness import Context, eventually, free_ports, hold_port, test
 
 ALL = {1, 2, 3}
 
@@ -330,17 +329,8 @@ def three_free_ports() -> int:
     """A port that is free like all those that three nodes take above it."""
     while True:
         (port,) = free_ports(1)
-        held: List[socket.socket] = []
-        try:
-            for offset in (base + 100 * n for n in range(3) for base in (0, 1, 552)):
-                held.append(socket.socket())
-                held[-1].bind(("127.0.0.1", port + offset))
+        if all(hold_port(port + offset) for offset in (base + 100 * n for n in range(3) for base in (0, 1, 552)) if offset):
             return port
-        except OSError:
-            continue
-        finally:
-            for one in held:
-                one.close()
 
 
 @test("nodes: skerry dev: prints where it serves, tells of a death, ends all its nodes however it ends", own_broker=True, ours_only=True, seconds=150)
