@@ -485,8 +485,10 @@ fn options(recovery: DBRecoveryMode) -> Result<Options, rocksdb::Error> {
 /// that is known.
 fn open_database(dir: &Path, synced: u64) -> Result<DB, StartError> {
     let options = |recovery| options(recovery).map_err(|error| start_error(dir, error));
+    // Looked for first: a database that has been opened writes to another file.
+    let wal = wal_of(dir);
     let strict = match DB::open(&options(DBRecoveryMode::AbsoluteConsistency)?, dir) {
-        Ok(db) => return check_sequence(db, dir, synced, None),
+        Ok(db) => return check_sequence(db, wal, synced, None),
         Err(error) => error,
     };
     let is_planted = is_planted("torn-metadata-refused");
@@ -496,12 +498,12 @@ fn open_database(dir: &Path, synced: u64) -> Result<DB, StartError> {
     // A torn tail was promised to nobody. What is left is looked at before anything is made of it.
     let options = options(DBRecoveryMode::PointInTime)?;
     let look = DB::open_for_read_only(&options, dir, false).map_err(|error| start_error(dir, error))?;
-    drop(check_sequence(look, dir, synced, Some(strict.into_string()))?);
+    drop(check_sequence(look, wal, synced, Some(strict.into_string()))?);
     reached("metadata-log-torn");
     DB::open(&options, dir).map_err(|error| start_error(dir, error))
 }
 
-fn check_sequence(db: DB, dir: &Path, synced: u64, why: Option<String>) -> Result<DB, StartError> {
+fn check_sequence(db: DB, wal: PathBuf, synced: u64, why: Option<String>) -> Result<DB, StartError> {
     let found = db.latest_sequence_number();
     if found >= synced || is_planted("metadata-rot-taken-for-a-tear") {
         return Ok(db);
@@ -509,7 +511,7 @@ fn check_sequence(db: DB, dir: &Path, synced: u64, why: Option<String>) -> Resul
     reached("metadata-log-rotten");
     let why = why.unwrap_or_else(|| "the writes after that are not there".to_owned());
     Err(StartError::Damaged {
-        path: wal_of(dir),
+        path: wal,
         reason: format!("write {synced} was synced, and only those up to {found} can be read: {why}"),
     })
 }
