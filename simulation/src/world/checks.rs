@@ -75,16 +75,17 @@ impl World<'_> {
     /// Before a step: whose process does not run from now on.
     pub(super) fn note_who_is_still(&mut self) {
         for (index, node) in self.nodes.iter().enumerate() {
-            let may_go_on = node.host.gate.is_closed();
+            let stands_still = node.host.gate.is_closed();
             if !node.is_silent() {
                 self.checks.still.remove(&index);
             } else if self
                 .checks
                 .still
                 .get(&index)
-                .is_none_or(|known| known.0 != may_go_on)
+                .is_none_or(|known| known.0 != stands_still)
             {
-                self.checks.still.insert(index, (may_go_on, node.acts()));
+                let acts = node.acts(stands_still);
+                self.checks.still.insert(index, (stands_still, acts));
             }
         }
     }
@@ -92,9 +93,9 @@ impl World<'_> {
     /// After it: none of them has done anything.
     fn check_who_is_still(&mut self) {
         let mut found = Found::new();
-        for (index, (_, before)) in &self.checks.still {
+        for (index, (stood_still, before)) in &self.checks.still {
             let node = &self.nodes[*index];
-            found.extend(node.acts().judge(before, &node.name));
+            found.extend(node.acts(*stood_still).judge(before, &node.name));
         }
         self.report(found);
     }

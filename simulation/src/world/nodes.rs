@@ -46,8 +46,8 @@ impl Node {
         self.host.gate.is_closed() || self.process.state() == State::Down
     }
 
-    /// What it has done to the world.
-    pub(super) fn acts(&self) -> Acts {
+    /// What it has done to the world. The disk of a process that is dead, and does not stand still, the world itself may exchange.
+    pub(super) fn acts(&self, stands_still: bool) -> Acts {
         let (dials, writes) = self.host.net.traffic();
         let sockets = Acts {
             dials,
@@ -55,7 +55,7 @@ impl Node {
             ends: self.host.net.ends(),
             ..Acts::default()
         };
-        if !self.host.gate.is_closed() {
+        if !stands_still {
             return sockets;
         }
         let durable = self.process.wal_mark().durable();
