@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::ConsumerProtocolSubscription;
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use skerry_coordinator::records::{GroupMetadataValue, RecordKey};
 
 use super::Found;
@@ -108,23 +111,27 @@ impl Groups {
     }
 }
 
-/// The topics of a consumer's subscription: a version, and an array of names. What follows is the assignor's.
-pub(crate) fn topics(subscription: &[u8]) -> Vec<&str> {
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-    let count = subscription.get(2..6).map_or(0, number);
-    let (mut topics, mut at) = (Vec::new(), 6);
-    while topics.len() < count {
-        let Some(len) = subscription.get(at..at + 2).map(number) else {
-            break;
-        };
-        let name = subscription.get(at + 2..at + 2 + len);
-        let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) else {
-            break;
-        };
-        topics.push(name);
-        at += 2 + len;
-    }
-    topics
+/// What a consumer of these topics tells its group when it joins, in the version of KIP-429.
+pub(crate) fn subscription(topics: &[&str]) -> Bytes {
+    let topics = topics
+        .iter()
+        .map(|topic| StrBytes::from_string((*topic).to_owned()))
+        .collect();
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(1);
+    let message = ConsumerProtocolSubscription::default().with_topics(topics);
+    message.encode(&mut bytes, 1).expect("a version that there is");
+    bytes.freeze()
+}
+
+/// Whether a member that joined with `subscription` reads `topic`; not where its bytes make no sense.
+pub(crate) fn subscribes(subscription: &Bytes, topic: &str) -> bool {
+    let mut bytes = subscription.clone();
+    let read = |bytes: &mut Bytes| {
+        let version = bytes.try_get_i16().ok()?;
+        ConsumerProtocolSubscription::decode(bytes, version).ok()
+    };
+    read(&mut bytes).is_some_and(|read| read.topics.iter().any(|name| **name == *topic))
 }
 
 /// P8: a generation gives each partition of what its members subscribe to to one of them that does. That it is one alone,
@@ -133,7 +140,7 @@ fn check_subscriptions(group: &str, value: &GroupMetadataValue, found: &mut Foun
     let mut missing = BTreeSet::new();
     for (topic, partitions) in READ {
         let mut members = value.members.iter();
-        if members.any(|member| topics(&member.subscription).contains(&topic)) {
+        if members.any(|member| subscribes(&member.subscription, topic)) {
             missing.extend((0..partitions).map(|number| format!("{topic}:{number}")));
         }
     }
@@ -142,7 +149,7 @@ fn check_subscriptions(group: &str, value: &GroupMetadataValue, found: &mut Foun
         for place in given.split_terminator(';') {
             missing.remove(place);
             let topic = place.rsplit_once(':').map_or(place, |(topic, _)| topic);
-            if !topics(&member.subscription).contains(&topic) {
+            if !subscribes(&member.subscription, topic) {
                 let message = format!(
                     "generation {} of {group} gives {place} to {}, which does not subscribe to it",
                     value.generation, member.member_id

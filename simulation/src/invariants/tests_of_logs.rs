@@ -257,15 +257,10 @@ fn a_generation_gives_away_what_its_members_subscribe_to() {
         let mut found = Found::new();
         let mut value = GroupMetadataValue::decode(&generation(1, &[])).unwrap();
         for (number, (topics, assignment)) in members.iter().enumerate() {
-            let mut subscription = vec![0, 1, 0, 0, 0, topics.len() as u8];
-            for topic in *topics {
-                subscription.extend([0, topic.len() as u8]);
-                subscription.extend(topic.as_bytes());
-            }
             let mut one = GroupMetadataValue::decode(&generation(1, &[("a", *assignment)])).unwrap();
             let mut member = one.members.remove(0);
             member.member_id = format!("m{number}").into();
-            member.subscription = subscription.into();
+            member.subscription = super::offsets::subscription(topics);
             value.members.push(member);
         }
         let key = RecordKey::encode_group_metadata("g");

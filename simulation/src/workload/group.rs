@@ -233,13 +233,8 @@ fn subscription(client: &str) -> Bytes {
     } else {
         READ.len()
     };
-    let mut bytes = vec![0, 1, 0, 0, 0, u8::try_from(topics).unwrap_or(0)];
-    for (topic, _) in &READ[..topics] {
-        bytes.extend([0, u8::try_from(topic.len()).unwrap_or(0)]);
-        bytes.extend(topic.as_bytes());
-    }
-    bytes.extend([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
-    bytes.into()
+    let topics: Vec<&str> = READ[..topics].iter().map(|(topic, _)| *topic).collect();
+    offsets::subscription(&topics)
 }
 
 /// Each partition of each topic to one of those that subscribe to it: one after the other, round and round.
@@ -248,7 +243,7 @@ fn assign(members: &[(StrBytes, Bytes)]) -> Vec<SyncGroupRequestAssignment> {
     let mut turn = 0;
     for (topic, partitions) in READ {
         let readers: Vec<usize> = (0..members.len())
-            .filter(|index| offsets::topics(&members[*index].1).contains(&topic))
+            .filter(|index| offsets::subscribes(&members[*index].1, topic))
             .collect();
         for number in (0..partitions).take_while(|_| !readers.is_empty()) {
             shares[readers[turn % readers.len()]].push_str(&format!("{topic}:{number};"));
