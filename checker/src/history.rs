@@ -1,6 +1,6 @@
 //! What clients did and heard: the only input of the checker. One JSON object a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{BufRead, Write};
 use std::str::FromStr;
@@ -319,9 +319,42 @@ impl History {
         }
         counts
     }
+
+    /// The kinds of operations that were under way at each of these moments: microseconds, in their order.
+    #[must_use]
+    pub fn under_way(&self, moments: &[u64]) -> Vec<BTreeSet<&'static str>> {
+        let mut events = self.events.iter().peekable();
+        let mut open: BTreeMap<u64, &'static str> = BTreeMap::new();
+        let at = |moment: &u64| {
+            while let Some(event) = events.next_if(|event| event.at <= *moment) {
+                match &event.what {
+                    What::Invoke(op) => drop(open.insert(event.id, op.kind())),
+                    What::Complete(_) => drop(open.remove(&event.id)),
+                    What::Note(_) => {}
+                }
+            }
+            open.values().copied().collect()
+        };
+        moments.iter().map(at).collect()
+    }
 }
 
 impl Op {
+    /// The kinds of what clients do while faults happen.
+    pub const KINDS: [&str; 11] = [
+        "send",
+        "poll",
+        "list-end",
+        "commit",
+        "read-commit",
+        "join",
+        "own",
+        "trim",
+        "create-topic",
+        "delete-topic",
+        "set-config",
+    ];
+
     /// The kind's name.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -336,3 +336,19 @@ fn a_history_that_cannot_be_is_refused() {
     writer.history.complete(2, "c", id, Outcome::Sent { base: 0 });
     assert!(writer.checks().contains(&"malformed-history"), "ended twice");
 }
+
+#[test]
+fn operations_under_way_are_those_asked_for_and_not_answered() {
+    let mut history = History::default();
+    let sent = history.invoke(10, "a", send(1, 0, true, true));
+    let listed = history.invoke(20, "b", Op::FinalTopics);
+    history.complete(30, "a", sent, failed(false));
+    history.complete(40, "b", listed, failed(true));
+    let under_way: Vec<Vec<_>> = history
+        .under_way(&[9, 10, 25, 30, 39, 41])
+        .into_iter()
+        .map(|kinds| kinds.into_iter().collect())
+        .collect();
+    let (both, one): (&[&str], &[&str]) = (&["final-topics", "send"], &["final-topics"]);
+    assert_eq!(under_way, [&[], &["send"], both, one, one, &[]]);
+}

@@ -21,7 +21,7 @@ pub enum World {
 }
 
 impl World {
-    /// A world of so many nodes can reach it; 0: of 3 or 5.
+    /// A world of so many nodes can reach it; 0: of several.
     #[must_use]
     pub const fn has(self, nodes: u32) -> bool {
         match self {

@@ -305,9 +305,14 @@ pub(crate) mod segment {
         name.strip_suffix(".log")?.parse().ok()
     }
 
-    /// Where the segment that begins with this offset is.
+    /// The name of the segment that begins with this offset.
+    pub(crate) fn name(base: i64) -> String {
+        format!("{base:020}.log")
+    }
+
+    /// Where it is.
     pub(crate) fn path(dir: &Path, base: i64) -> PathBuf {
-        dir.join(format!("{base:020}.log"))
+        dir.join(name(base))
     }
 }
 

@@ -123,6 +123,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let nodes = choice.nodes.map_or(1, |nodes| nodes.0);
     let goals = summary.goals(nodes);
     goals.print(args.goals);
+    if args.goals {
+        summary.print_met();
+    }
     let lacks_goals = args.every_goal && goals.never().next().is_some();
     Ok(status(summary.failed.is_empty() && !lacks_goals))
 }

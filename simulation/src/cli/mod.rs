@@ -160,7 +160,8 @@ struct RunArgs {
     /// How many at a time; as many as there are processors unless told otherwise.
     #[arg(long)]
     jobs: Option<usize>,
-    /// Prints how many of the seeds reached each goal, and how often; without it, the goals that no seed reached.
+    /// Prints how many of the seeds reached each goal, and how often, and how often each kind of fault met each kind of
+    /// operation; without it, the goals that no seed reached.
     #[arg(long)]
     goals: bool,
     /// Ends with status 1 also where a goal was never reached.
@@ -172,7 +173,7 @@ struct RunArgs {
 
 #[derive(Args, Clone, Default)]
 struct Choice {
-    /// How many nodes: one unless told otherwise; `any`: 3 or 5, as the seed says.
+    /// How many nodes: one unless told otherwise; `any`: 2 to 7, most often 3, as the seed says.
     #[arg(long, value_name = "N")]
     nodes: Option<Nodes>,
     /// Only faults of these kinds or groups of kinds happen, separated by commas.

@@ -36,6 +36,9 @@ pub(super) struct Result {
     /// Operations asked for, and those that succeeded, by kind.
     pub(super) operations: BTreeMap<String, (u64, u64)>,
     pub(super) faults: BTreeMap<String, u64>,
+    /// How often faults met operations that were under way, by the kinds of both.
+    #[serde(default)]
+    pub(super) met: BTreeMap<String, BTreeMap<String, u64>>,
     /// What was seen to happen in a cluster, by kind.
     #[serde(default)]
     pub(super) seen: BTreeMap<String, u64>,
@@ -218,6 +221,13 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         answers_checked: report.answers_checked,
         operations: named(operations),
         faults: named(report.faults),
+        met: named(
+            report
+                .met
+                .into_iter()
+                .map(|(fault, met)| (fault, named(met)))
+                .collect(),
+        ),
         goals: named(skerry_types::goals_reached()),
         seen: named(report.seen),
         processor_ms: files::processor_ms(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use skerry_checker::history::Op;
 use skerry_simulation::scenario::Group;
 
 use super::one::Result;
@@ -21,6 +22,8 @@ pub(super) struct Summary {
     answers_checked: u64,
     operations: u64,
     faults: BTreeMap<String, u64>,
+    /// How often a fault met an operation that was under way.
+    met: BTreeMap<(String, String), u64>,
     seen: BTreeMap<String, u64>,
     /// Goals: how often they were reached, and in how many seeds.
     goals: BTreeMap<String, (u64, u64)>,
@@ -36,6 +39,11 @@ impl Summary {
         self.operations += result.operations.values().map(|(_, done)| done).sum::<u64>();
         for (kind, count) in &result.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
+        }
+        for (fault, met) in &result.met {
+            for (operation, count) in met {
+                *self.met.entry((fault.clone(), operation.clone())).or_default() += count;
+            }
         }
         for (goal, count) in &result.goals {
             let (times, seeds) = self.goals.entry(goal.clone()).or_default();
@@ -90,6 +98,13 @@ impl Summary {
                 );
             }
         }
+        if !self.faults.is_empty() {
+            let pairs = self.faults.len() * Op::KINDS.len();
+            say!(
+                "faults met operations that were under way: {} of {pairs} pairs",
+                self.met.len()
+            );
+        }
         let seen = self.seen.iter().map(|(kind, count)| format!("{kind} {count}"));
         if !self.seen.is_empty() {
             say!("the cluster: {}", seen.collect::<Vec<_>>().join(", "));
@@ -109,6 +124,25 @@ pub(super) struct GoalReport<'a> {
 }
 
 impl Summary {
+    /// A row for each kind of fault, a column for each operation that clients had under way.
+    pub(super) fn print_met(&self) {
+        say!(
+            "{:<20} {}",
+            "faults met",
+            Op::KINDS.map(|kind| format!("{kind:>12}")).join(" ")
+        );
+        for fault in self.faults.keys() {
+            let times = |kind: &str| {
+                self.met
+                    .get(&(fault.clone(), kind.to_owned()))
+                    .copied()
+                    .unwrap_or(0)
+            };
+            let row = Op::KINDS.map(|kind| format!("{:>12}", times(kind)));
+            say!("{fault:<20} {}", row.join(" "));
+        }
+    }
+
     /// The goals of worlds of so many nodes.
     pub(super) fn goals(&self, nodes: u32) -> GoalReport<'_> {
         let of_world = GOALS.iter().filter(|goal| goal.world.has(nodes));

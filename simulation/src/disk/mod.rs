@@ -38,6 +38,7 @@ use self::file::SimFile;
 pub use self::inode::CutReport;
 pub(crate) use self::inode::torn;
 use self::inode::{DirNode, FileNode, Inode, InodeId, Unkindness};
+pub use self::oracle::Image;
 use self::trouble::Troubles;
 pub use self::trouble::{Harm, Sector, Trouble};
 use crate::trace::Trace;

@@ -1,9 +1,19 @@
 //! The truth about a disk, for checks only: what a power cut at this moment would be sure to leave.
 
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 
 use super::{Inode, InodeId, ROOT, SimDisk, State, parts};
+use crate::record::segment;
+
+/// Which of a disk's two images is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// What a read returns.
+    Live,
+    /// What a power cut leaves at least.
+    Durable,
+}
 
 impl State {
     fn resolve_durable(&self, path: &Path) -> Option<InodeId> {
@@ -54,6 +64,33 @@ impl SimDisk {
             Some(Inode::Dir(dir)) => dir.durable.keys().filter_map(|name| pick(name)).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Where the segments of the log in `dir` begin, from the one on that holds `offset`.
+    pub fn segments_from(&self, dir: &Path, image: Image, offset: i64) -> Vec<i64> {
+        let state = self.0.lock();
+        let id = match image {
+            Image::Live => state.resolve(dir),
+            Image::Durable => state.resolve_durable(dir),
+        };
+        let Some(Inode::Dir(dir)) = id.and_then(|id| state.inodes.get(&id)) else {
+            return Vec::new();
+        };
+        let names = match image {
+            Image::Live => &dir.live,
+            Image::Durable => &dir.durable,
+        };
+        // The digits of an offset are as many in every name: names are in the order of the offsets.
+        let holder = segment::name(offset.max(0));
+        let (until, behind) = (Bound::Included(&holder), Bound::Excluded(&holder));
+        let first = names.range::<String, _>((Bound::Unbounded, until));
+        let others = names.range::<String, _>((behind, Bound::Unbounded));
+        first
+            .rev()
+            .find_map(|(name, _)| segment::base(name))
+            .into_iter()
+            .chain(others.filter_map(|(name, _)| segment::base(name)))
+            .collect()
     }
 
     /// Shows a file's bytes as a read returns them; `None` where there is no such file.

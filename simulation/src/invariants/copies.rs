@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::is_compacted;
+pub(super) use crate::disk::Image;
 use crate::disk::SimDisk;
 use crate::process::DATA_DIR;
 use crate::record::{self, Batch, segment};
@@ -39,15 +40,6 @@ impl Mark {
     }
 }
 
-/// Which of a file's two images is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Image {
-    /// What a read returns.
-    Live,
-    /// What a power cut leaves at least.
-    Durable,
-}
-
 /// A place in a copy from which the next look goes on: the last batch that was seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cursor {
@@ -64,18 +56,13 @@ pub(super) fn batches(
     cursor: &mut Cursor,
 ) -> Vec<Mark> {
     let dir = Path::new(DATA_DIR).join("log").join(partition);
-    let bases = match image {
-        Image::Live => disk.live_names(&dir, segment::base),
-        Image::Durable => disk.durable_names(&dir, segment::base),
-    };
-    let first = bases.iter().rposition(|base| *base <= from).unwrap_or(0);
     let compacted = is_compacted(partition);
     if compacted {
         // The file may have been written anew.
         *cursor = Cursor::default();
     }
     let mut marks = Vec::new();
-    for base in bases.into_iter().skip(first) {
+    for base in disk.segments_from(&dir, image, from) {
         if base >= to {
             break;
         }
@@ -139,7 +126,7 @@ pub(super) fn last_values(disk: &SimDisk, partition: &str, to: i64) -> BTreeMap<
 /// Where the durable part of a partition ends. `known` and `cursor` are what an earlier look found.
 pub(super) fn durable_end(disk: &SimDisk, partition: &str, known: i64, cursor: &mut Cursor) -> i64 {
     let dir = Path::new(DATA_DIR).join("log").join(partition);
-    let Some(newest) = disk.durable_names(&dir, segment::base).pop() else {
+    let Some(newest) = disk.segments_from(&dir, Image::Durable, i64::MAX).pop() else {
         return 0;
     };
     // An empty segment begins where the log ends.

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use skerry::broker::Broker;
 use skerry::partition::Part;
+use skerry::partitions::LocalTopic;
 use skerry_metadata::{Durable, WalMark};
 use skerry_metadata_state::Image;
 use skerry_types::{BrokerId, PartitionIndex, TopicId, Uuid, sometimes};
@@ -317,8 +318,13 @@ impl Watcher {
         }
         for (node, broker) in brokers.iter().enumerate() {
             let Some(broker) = broker else { continue };
+            // Ghosts are in the order of their names: one look-up for all partitions of a topic.
+            let mut topic: Option<Arc<LocalTopic>> = None;
             for ghost in self.ghosts.values_mut() {
-                let partition = broker.partitions().get(&ghost.topic, ghost.number);
+                if topic.as_ref().is_none_or(|topic| **topic.name() != *ghost.topic) {
+                    topic = broker.partitions().topic(&ghost.topic);
+                }
+                let partition = topic.as_ref().and_then(|topic| topic.partition(ghost.number));
                 ghost.look_at(node, partition.as_deref(), (&self.names, &self.disks), &mut found);
             }
         }

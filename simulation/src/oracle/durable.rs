@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::wire::{CommitAsked, PartitionName};
-use crate::disk::SimDisk;
+use crate::disk::{Image, SimDisk};
 use crate::process::DATA_DIR;
 use crate::record::{self, Batch, segment};
 
@@ -76,15 +76,15 @@ impl DurableLogs {
     }
 
     fn has_batch_in(&mut self, dir: &Path, base: i64, crc: u32) -> Result<(), String> {
-        let segments = self.segments(dir);
-        let Some((_, path)) = segments.iter().rev().find(|(first, _)| *first <= base) else {
-            // Everything up to here was deleted in the meantime; or nothing was ever durable.
-            return if segments.is_empty() {
-                Err("no segment's name is durable".to_owned())
-            } else {
-                Ok(())
-            };
+        let segments = self.segments_from(dir, base);
+        let Some(first) = segments.first() else {
+            return Err("no segment's name is durable".to_owned());
         };
+        if *first > base {
+            // Everything up to here was deleted in the meantime.
+            return Ok(());
+        }
+        let path = &segment::path(dir, *first);
         let start = self
             .seen
             .get(path)
@@ -129,10 +129,10 @@ impl DurableLogs {
     }
 
     fn reaches_in(&self, dir: &Path, high_watermark: i64) -> Result<(), i64> {
-        let segments = self.segments(dir);
-        let Some((first, path)) = segments.last() else {
+        let Some(first) = &self.segments_from(dir, i64::MAX).pop() else {
             return Err(0);
         };
+        let path = &segment::path(dir, *first);
         // An empty segment begins where the log ends.
         if *first >= high_watermark {
             return Ok(());
@@ -181,9 +181,9 @@ impl DurableLogs {
     }
 
     fn has_commit_in(&self, dir: &Path, commit: &CommitAsked) -> bool {
-        let mut newest_first = self.segments(dir).into_iter().rev();
-        newest_first.any(|(_, path)| {
-            self.with_file(&path, |bytes| {
+        let mut newest_first = self.segments_from(dir, 0).into_iter().rev();
+        newest_first.any(|base| {
+            self.with_file(&segment::path(dir, base), |bytes| {
                 record::batches(bytes).any(|batch| says(&batch, commit))
             }) == Some(true)
         })
@@ -197,14 +197,13 @@ impl DurableLogs {
         }
     }
 
-    fn segments(&self, dir: &Path) -> Vec<(i64, PathBuf)> {
-        let bases = if self.written_counts {
-            self.disk.live_names(dir, segment::base)
-        } else {
-            self.disk.durable_names(dir, segment::base)
+    /// Where segments begin, from the one on that holds `offset`.
+    fn segments_from(&self, dir: &Path, offset: i64) -> Vec<i64> {
+        let image = match self.written_counts {
+            true => Image::Live,
+            false => Image::Durable,
         };
-        let paths = bases.into_iter().map(|base| (base, segment::path(dir, base)));
-        paths.collect()
+        self.disk.segments_from(dir, image, offset)
     }
 }
 

@@ -16,7 +16,12 @@ const CALM_MS: u64 = 1_500;
 /// The scenario of a seed for so many nodes; 0: the seed says how many.
 pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
     let rng = Rng::seeded(seed ^ 0xc105_7e20);
-    let drawn = [3, 3, 3, 5][below(&rng, 4)];
+    let usual = [3, 3, 3, 5][below(&rng, 4)];
+    let odd = Rng::seeded(seed ^ fnv_of(b"odd sizes"));
+    let drawn = match odd.chance(1, 5) {
+        true => [2, 4, 6, 7][below(&odd, 4)],
+        false => usual,
+    };
     let nodes = if nodes == 0 { drawn } else { nodes };
     let faults_ms = 4_000 + rng.below(5_000);
     let replication = [3, 3, 3, 2][below(&rng, 4)].min(i16::try_from(nodes).unwrap_or(3));
@@ -206,6 +211,6 @@ mod tests {
         }
         let wanted = KINDS.iter().filter(|kind| kind.most_of_several > 0).count();
         assert_eq!(kinds.len(), wanted, "{kinds:?}");
-        assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
     }
 }

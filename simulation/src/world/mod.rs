@@ -73,6 +73,8 @@ pub struct Report {
     pub answers_checked: u64,
     /// Faults that happened, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How often a fault of each kind met an operation of each kind that was under way.
+    pub met: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// What was seen to happen in the cluster, by kind.
     pub seen: BTreeMap<&'static str, u64>,
     /// What happened, where it was asked for.
@@ -102,6 +104,8 @@ struct World<'a> {
     spoilt: Option<spoilt::Spoilt>,
     operators: u64,
     faults: BTreeMap<&'static str, u64>,
+    /// When they happened, in microseconds.
+    happened: Vec<(u64, &'static str)>,
     /// What faults did, where the world can tell.
     felt: BTreeMap<&'static str, u64>,
     /// Where somebody will look.
@@ -249,6 +253,7 @@ impl<'a> World<'a> {
             spoilt: None,
             operators: 0,
             faults: BTreeMap::new(),
+            happened: Vec::new(),
             felt: BTreeMap::new(),
             story: None,
             checks: Checks::new(scenario),
@@ -514,6 +519,7 @@ impl<'a> World<'a> {
             starts: self.nodes.iter().map(|node| node.starts).sum(),
             answers_checked: self.nodes.iter().map(|node| node.oracle.answers_checked()).sum(),
             faults: self.faults,
+            met: met(&self.happened, &history),
             seen: {
                 let mut seen = self.watcher.map(|watcher| watcher.seen).unwrap_or_default();
                 seen.extend(self.felt);
@@ -597,4 +603,19 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         });
     }
     nodes
+}
+
+/// How often faults, by when they happened, met operations.
+fn met(
+    happened: &[(u64, &'static str)],
+    history: &History,
+) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
+    let moments: Vec<u64> = happened.iter().map(|(at, _)| *at).collect();
+    let mut met: BTreeMap<_, BTreeMap<_, u64>> = BTreeMap::new();
+    for ((_, fault), operations) in happened.iter().zip(history.under_way(&moments)) {
+        for operation in operations {
+            *met.entry(*fault).or_default().entry(operation).or_default() += 1;
+        }
+    }
+    met
 }
