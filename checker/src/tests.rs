@@ -349,6 +349,6 @@ fn operations_under_way_are_those_asked_for_and_not_answered() {
         .into_iter()
         .map(|kinds| kinds.into_iter().collect())
         .collect();
-    let (both, one): (&[&str], &[&str]) = (&["final-topics", "send"], &["final-topics"]);
-    assert_eq!(under_way, [&[], &["send"], both, one, one, &[]]);
+    let (sent, both, listed) = (vec!["send"], vec!["final-topics", "send"], vec!["final-topics"]);
+    assert_eq!(under_way, [vec![], sent, both, listed.clone(), listed, vec![]]);
 }
