@@ -207,6 +207,18 @@ class Broker:
         return self.process.returncode
 
 
+
+def stop_all(brokers: Sequence[Broker]) -> None:
+    """Ends the nodes that still run, and fails where one does not end as it should. Of Kafka's own node nothing is asked."""
+    running = [broker for broker in brokers if broker.alive]
+    # All at once: nodes of a cluster that stop one after the other wait for a majority that is gone.
+    for broker in running:
+        broker.terminate()
+    statuses = [(broker, broker.stop()) for broker in running]
+    for broker, status in statuses:
+        assert status in (0, 143) or not broker.binary, f"a node ended with status {status} after SIGTERM:\n{broker.log_tail()}"
+
+
 class ToolFailed(AssertionError):
     def __init__(self, status: int, output: str):
         super().__init__(f"tool ended with status {status}: {output[-3000:]}")
@@ -357,11 +369,7 @@ class Context:
         raise Skip(reason)
 
     def close(self) -> None:
-        # All at once: nodes of a cluster that stop one after the other wait for a majority that is gone.
-        for broker in self._brokers:
-            broker.terminate()
-        for broker in self._brokers:
-            broker.stop()
+        stop_all(self._brokers)
 
 
 def eventually(what: str, condition: Callable[[], Any], seconds: float = 20, every: float = 0.05) -> Any:
@@ -420,6 +428,7 @@ class Suite:
         try:
             context = Context(self, one, directory)
             one.run(context)
+            context.close()
             status = 0
         except (Skip, ModuleNotFoundError) as e:
             # A codec or client that pip could not install is a test that cannot run, and is reported as one.
@@ -440,6 +449,9 @@ class Suite:
 
     def run(self, only: List[str]) -> int:
         chosen = [t for t in TESTS if not only or any(fnmatch.fnmatch(t.name, p) or p in t.name for p in only)]
+        if not chosen:
+            print(f"no test has {' or '.join(only)} in its name; --list shows all of them", file=sys.stderr)
+            return 2
         counts = {"PASS": 0, "FAIL": 0, "SKIPPED": 0}
         failed: List[str] = []
         waiting: List[Test] = []
@@ -462,7 +474,7 @@ class Suite:
                 while waiting and len(running) < self.jobs and not (waiting[0].last and running):
                     one = waiting.pop(0)
                     if one.last and self.broker:
-                        self.broker.stop()
+                        self._stop_shared(counts, failed)
                     directory = os.path.join(self.directory, "".join(c if c.isalnum() or c in "-." else "_" for c in one.name))
                     os.makedirs(directory, exist_ok=True)
                     sys.stdout.flush()
@@ -475,7 +487,10 @@ class Suite:
             for pid in running:
                 with contextlib.suppress(OSError):
                     os.killpg(pid, signal.SIGKILL)
-            self._finish()
+            if self._tool_process:
+                self._tool_process.kill()
+                self._tool_process.wait()
+            self._stop_shared(counts, failed)
         print(f"{counts['PASS']} passed, {counts['FAIL']} failed, {counts['SKIPPED']} skipped in {time.monotonic() - self.started:.0f} s")
         if failed:
             print(f"logs of failures: {self.directory}")
@@ -542,12 +557,14 @@ class Suite:
         except AssertionError as e:
             print(f"no group coordinator, the tests will tell: {e}", flush=True)
 
-    def _finish(self) -> None:
-        if self._tool_process:
-            self._tool_process.kill()
-            self._tool_process.wait()
-        if self.broker:
-            self.broker.stop()
+    def _stop_shared(self, counts: Dict[str, int], failed: List[str]) -> None:
+        """The node that most tests share has to end well too."""
+        try:
+            stop_all([self.broker] if self.broker else [])
+        except AssertionError as e:
+            counts["FAIL"] += 1
+            failed.append(f"the node that the tests share: {self.broker.log_path if self.broker else ''}")
+            print(f"FAIL     {e}", flush=True)
 
 
 import cluster  # noqa: E402  (it needs what is above)
