@@ -274,16 +274,18 @@ impl Ghost {
         }
     }
 
-    /// Up to where a log holds what was committed: it may be shorter, and it may have gone on otherwise.
+    /// Up to where a log holds what was committed: it may be shorter, and it may have gone on otherwise. Where logs are
+    /// compacted, nothing in a place says that what was there is superseded: a copy that was behind gets such holes from its
+    /// leader, and has lost nothing by them.
     fn parts_from(&self, node: usize, look: &Look) -> i64 {
         let (start, end) = (look.log_start.get(), look.log_end.get());
-        let held: BTreeMap<i64, (i64, u32)> = self.replicas[node]
-            .mirror
-            .between(start, end)
-            .map(|mark| (mark.base, (mark.end, mark.crc)))
-            .collect();
-        let is_missing =
-            |mark: &&Mark| mark.end > start && held.get(&mark.base) != Some(&(mark.end, mark.crc));
+        let has_holes = is_compacted(&self.name);
+        let mirror = &self.replicas[node].mirror;
+        let is_missing = |mark: &&Mark| {
+            let mut held = mirror.between(mark.base, mark.end).peekable();
+            let is_hole = has_holes && mark.end <= end && held.peek().is_none();
+            mark.end > start && !is_hole && !held.any(|held| held.is_same(mark))
+        };
         let first = self.committed.values().find(is_missing);
         first.map_or(end, |mark| mark.base.min(end))
     }

@@ -216,6 +216,27 @@ fn holes_are_for_compacted_logs() {
     assert_eq!(checks(&found), ["committed-changed"]);
 }
 
+/// Beyond the contract, the log of whoever leads next tells what is lost: what ends before it, or is something else.
+#[test]
+fn a_hole_in_a_compacted_log_is_no_loss() {
+    let losses = |name, left: &[(i64, u32, i32)], end| {
+        let mut two = Two::of(name);
+        two.write(0, &[1, 2, 3, 4], true);
+        assert!(two.look(0, leads(0), (4, 4)).is_empty());
+        two.ghost.gives_up = true;
+        two.write_at(1, left, true);
+        let found = two.look(1, leads(1), (end, end));
+        (checks(&found), two.ghost.lost_from)
+    };
+    let groups = "__consumer_offsets-0";
+    let with_hole = [(0, 1, 0), (2, 3, 0), (3, 4, 0)];
+    assert_eq!(losses(groups, &with_hole, 4), (vec![], None));
+    assert_eq!(losses(NAME, &with_hole, 4).1, Some(1));
+    assert_eq!(losses(groups, &[(0, 1, 0), (2, 3, 0)], 3), (vec![], Some(3)));
+    let went_on = [(0, 1, 0), (1, 2, 0), (2, 9, 1), (3, 8, 1)];
+    assert_eq!(losses(groups, &went_on, 4), (vec![], Some(2)));
+}
+
 #[test]
 fn a_healthy_pair_breaks_nothing() {
     let mut two = Two::new();

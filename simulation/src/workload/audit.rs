@@ -125,9 +125,9 @@ async fn write(
         idempotent: true,
         acks_all: true,
     });
-    let mut identity = None;
+    let mut batch = None;
     loop {
-        match try_write(client, topic, partition, value, &mut identity).await {
+        match try_write(client, topic, partition, value, &mut batch).await {
             Ok(base) => {
                 client.complete(op, Outcome::Sent { base });
                 return Ok(base);
@@ -144,32 +144,20 @@ async fn write(
     }
 }
 
+/// `batch` is what was sent before: who repeats a batch sends the same bytes, as Kafka's producers do. Another timestamp would
+/// make other bytes of it, and an answer that is right for the first of them would be none for those that lie on the disks.
 async fn try_write(
     client: &mut Client,
     topic: &str,
     partition: i32,
     value: Value,
-    identity: &mut Option<Identity>,
+    batch: &mut Option<Bytes>,
 ) -> Result<i64, Failure> {
-    let identity = match identity {
-        Some(identity) => *identity,
-        None => {
-            let request = InitProducerIdRequest::default()
-                .with_transactional_id(None)
-                .with_transaction_timeout_ms(60_000);
-            let answer = client.call(To::Anyone, &request).await?;
-            if answer.error_code != 0 {
-                return Err(Failure::unknown(error_name(answer.error_code)));
-            }
-            *identity.insert(Identity {
-                id: answer.producer_id.0,
-                epoch: answer.producer_epoch,
-                sequence: 0,
-            })
-        }
+    let bytes = match batch {
+        Some(bytes) => bytes.clone(),
+        None => batch.insert(encode(client, value).await?).clone(),
     };
     let topic_id = known_id(client, topic).await?;
-    let bytes: Bytes = record::encode(&[value], identity, client.env.clock.wall().get(), 20);
     let data = PartitionProduceData::default()
         .with_index(partition)
         .with_records(Some(bytes));
@@ -191,6 +179,28 @@ async fn try_write(
         Some(found) => Err(Failure::unknown(error_name(found.error_code))),
         None => Err(Failure::unknown("an empty answer")),
     }
+}
+
+/// One record of a producer that has just got its id.
+async fn encode(client: &mut Client, value: Value) -> Result<Bytes, Failure> {
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000);
+    let answer = client.call(To::Anyone, &request).await?;
+    if answer.error_code != 0 {
+        return Err(Failure::unknown(error_name(answer.error_code)));
+    }
+    let identity = Identity {
+        id: answer.producer_id.0,
+        epoch: answer.producer_epoch,
+        sequence: 0,
+    };
+    Ok(record::encode(
+        &[value],
+        identity,
+        client.env.clock.wall().get(),
+        20,
+    ))
 }
 
 async fn known_id(client: &mut Client, topic: &str) -> Result<uuid::Uuid, Failure> {
