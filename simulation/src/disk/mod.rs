@@ -251,6 +251,20 @@ impl SimDisk {
         self.0.lock().capacity_bytes < CAPACITY_BYTES
     }
 
+    /// Its syncs, writes or reads fail now and then.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        let config = self.0.lock().config;
+        let trouble = config.trouble;
+        [
+            config.sync_fails_one_in,
+            trouble.write_fails_one_in,
+            trouble.read_fails_one_in,
+        ]
+        .iter()
+        .any(|one_in| *one_in > 0)
+    }
+
     /// Slow operations wait until `moment`.
     pub fn stall_until(&self, moment: Instant) {
         self.0.lock().stalled_until = moment;

@@ -10,6 +10,7 @@ use skerry_env::Rng;
 use skerry_env::clock::ClockBackend as _;
 
 use super::World;
+use super::budget;
 use super::faults::Action;
 use crate::disk::{DiskConfig, Harm, Trouble};
 use crate::oracle::RottenPlace;
@@ -41,6 +42,14 @@ pub(super) const ALL_COPIES: u64 = 0xa11c;
 
 impl World<'_> {
     pub(super) fn trouble_the_disk(&mut self, index: usize, fault: &Fault) {
+        if budget::costs_copies(fault)
+            && let Err(why) = self.spent().may_fail(index)
+        {
+            let name = &self.nodes[index].name;
+            self.trace
+                .event(name, format_args!("its disk does not fail: {why}"));
+            return;
+        }
         let node = &self.nodes[index];
         let host = &node.host;
         let configure = |change: &dyn Fn(&mut DiskConfig)| host.disk.configure(change);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use skerry_env::Rng;
 
 use super::World;
+use super::budget::Spent;
 use super::faults::Action;
 use crate::process::State;
 use crate::scenario::Target;
@@ -77,9 +78,7 @@ impl World<'_> {
         if self.scenario.flush_messages > 0 {
             return Err("what is acknowledged need not be on disks".to_owned());
         }
-        if let Some(missing) = self.disk_is_missed() {
-            return Err(missing);
-        }
+        self.spent().may_be_lost(index)?;
         let node = &self.nodes[index];
         if node.process.state() != State::Serving || self.nodes.iter().any(|node| node.is_swapped) {
             return Err("it does not serve".to_owned());
@@ -94,6 +93,16 @@ impl World<'_> {
             return Err("somebody changes the voters".to_owned());
         }
         Ok(())
+    }
+
+    /// The disks that cost copies now.
+    pub(super) fn spent(&self) -> Spent {
+        let fails = |index: &usize| self.nodes[*index].host.disk.is_failing();
+        let missing = self.disk_is_missed();
+        Spent {
+            failing: (0..self.nodes.len()).filter(fails).collect(),
+            lost: missing.and_then(|missing| Some((self.lost.as_ref()?.node, missing))),
+        }
     }
 
     /// Notices that a lost disk is made up for.

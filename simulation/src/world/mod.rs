@@ -5,6 +5,7 @@
 //! history is judged.
 
 mod beyond;
+mod budget;
 mod checks;
 mod clocks;
 mod disks;
