@@ -270,6 +270,12 @@ impl SimDisk {
         self.0.lock().stalled_until = moment;
     }
 
+    /// When the device went on, or will, that last stood still. By its host's monotonic clock.
+    #[must_use]
+    pub fn stalled_until(&self) -> Instant {
+        self.0.lock().stalled_until
+    }
+
     /// How many syncs have failed since the disk was made.
     #[must_use]
     pub fn sync_failures(&self) -> u64 {

@@ -156,9 +156,10 @@ impl World<'_> {
 
     pub(super) fn heal_disk(&mut self, index: usize) {
         let normal = DiskConfig::default();
-        let disk = &self.nodes[index].host.disk;
+        let host = &self.nodes[index].host;
+        let disk = &host.disk;
         disk.free_room();
-        disk.stall_until(skerry_types::Instant::ZERO);
+        disk.stall_until(disk.stalled_until().min(host.clock.now()));
         disk.configure(|config| {
             (config.latency, config.jitter) = (normal.latency, normal.jitter);
             config.sync_fails_one_in = 0;

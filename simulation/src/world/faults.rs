@@ -2,7 +2,6 @@
 
 use super::disks::Relief;
 use super::{World, clocks, lost, network, processes};
-use crate::process::State;
 use crate::scenario::{Fault, Target};
 
 /// What the world does at a moment.
@@ -54,17 +53,7 @@ impl World<'_> {
                     self.crash(node, true, down_ms);
                 }
             }
-            Action::MustHaveStopped { node, start } => {
-                let node = &self.nodes[node];
-                if node.starts == start && node.process.state() == State::Stopping {
-                    let why = format!(
-                        "{} was told to stop {} ms ago, and still runs",
-                        node.name,
-                        processes::STOPS_WITHIN_MS
-                    );
-                    self.violations.add(&self.trace, "does-not-stop", why);
-                }
-            }
+            Action::MustHaveStopped { node, start } => self.judge_stop(node, start),
             Action::Network(step) => self.step_network(step),
             Action::Process(step) => self.step_process(step),
             Action::Clock(step) => self.step_clock(step),

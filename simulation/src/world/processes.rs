@@ -1,12 +1,17 @@
 //! Processes that end in patterns: again and again, or one after the other.
 
+use std::time::Duration;
+
+use skerry_env::clock::ClockBackend as _;
+use skerry_types::Instant;
+
 use super::World;
 use super::faults::Action;
 use crate::process::State;
 use crate::scenario::Fault;
 
-/// A SIGTERM is obeyed within this time.
-pub(super) const STOPS_WITHIN_MS: u64 = 20_000;
+/// A SIGTERM is obeyed within this time, once the disk takes what must be written before the end.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How often a rolling restart looks whether the last node serves again.
 const LOOK_MS: u64 = 20;
 /// Once everything is healed, nobody stays away for longer.
@@ -28,6 +33,12 @@ pub(super) enum Step {
         down_ms: u64,
         pause_ms: u64,
     },
+}
+
+/// The time that a process still has which was told to stop longer ago than it may take, where its disk stood still, or does,
+/// until `stalled_until`.
+fn left_to_stop(now: Instant, stalled_until: Instant) -> Duration {
+    (stalled_until + STOPS_WITHIN).since(now)
 }
 
 impl World<'_> {
@@ -89,10 +100,32 @@ impl World<'_> {
         node.after_stop_ms = down_ms;
         node.process.terminate();
         let start = node.starts;
-        self.plan(
-            self.now_ms + STOPS_WITHIN_MS,
-            Action::MustHaveStopped { node: index, start },
+        self.plan_to_judge_stop(STOPS_WITHIN, index, start);
+    }
+
+    fn plan_to_judge_stop(&mut self, after: Duration, node: usize, start: u64) {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.plan(self.now_ms + after_ms, Action::MustHaveStopped { node, start });
+    }
+
+    /// The time of a process is over that was told to stop, unless a disk that stood still has held it up.
+    pub(super) fn judge_stop(&mut self, index: usize, start: u64) {
+        let node = &self.nodes[index];
+        if node.starts != start || node.process.state() != State::Stopping {
+            return;
+        }
+        let host = &node.host;
+        let left = left_to_stop(host.clock.now(), host.disk.stalled_until());
+        if left > Duration::ZERO {
+            // At a later step, were it the next one.
+            return self.plan_to_judge_stop(left + Duration::from_millis(1), index, start);
+        }
+        let why = format!(
+            "{} was told to stop {} ms ago or more, its disk stands still no longer, and it still runs",
+            node.name,
+            STOPS_WITHIN.as_millis()
         );
+        self.violations.add(&self.trace, "does-not-stop", why);
     }
 
     fn roll(&mut self, last: Option<usize>, mut rest: Vec<usize>, down_ms: u64, pause_ms: u64) {
@@ -131,5 +164,25 @@ impl World<'_> {
                 self.agenda.insert((self.now_ms, key.1), action);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 2071 of any size: the disk stood still for 25 s when the process was told to stop, and what it had appended had to
+    /// be synced before the end.
+    #[test]
+    fn a_disk_that_stands_still_holds_up_a_stop() {
+        let at = Instant::from_millis;
+        let left = |now, stalled_until| left_to_stop(at(now), at(stalled_until)).as_millis();
+        // It never stood still, or long ago.
+        assert_eq!(left(31_388, 0), 0);
+        assert_eq!(left(31_388, 11_000), 0);
+        // It still does, or went on a moment ago: from then on the process has the whole time.
+        assert_eq!(left(31_388, 36_600), 25_212);
+        assert_eq!(left(31_388, 31_000), 19_612);
+        assert_eq!(left(56_600, 36_600), 0);
     }
 }
