@@ -28,6 +28,14 @@ pub(super) struct Known {
     pub(super) committed: u64,
 }
 
+/// What a node tells of the quorum.
+pub(super) struct News {
+    pub(super) status: QuorumStatus,
+    /// The term of its vote, which it takes to be on its disk: only then does openraft name it. The term of `status` is the one
+    /// that it is in: behind a disk that stands still, or without room, it knows newer ones, and says nothing in them.
+    pub(super) voted: u64,
+}
+
 /// The newest metadata that any node had, and what followed it.
 #[derive(Default)]
 pub(super) struct MetadataWatch {
@@ -41,8 +49,6 @@ pub(super) struct MetadataWatch {
     seen: u64,
     /// The newest that a majority had decided which was lost: nothing that it gave out is given out again.
     lost: Option<Arc<Image>>,
-    /// Nodes that wait for room for a vote.
-    waiting: BTreeSet<usize>,
 }
 
 /// What is true of the quorum itself (24).
@@ -83,21 +89,10 @@ impl MetadataWatch {
 
     pub(super) fn on_down(&mut self, node: usize) {
         self.known.remove(&node);
-        self.waiting.remove(&node);
     }
 
     pub(super) fn on_crash(&mut self, node: usize) {
         self.crashed.insert(id_of(node));
-    }
-
-    /// A voter without room waits in the middle of writing its vote: it knows the new term, and says nothing in it before
-    /// its disk knows it too (`metadata/src/raft/room.rs`). It is looked at once it does.
-    fn waits_for_room(&mut self, node: usize, term: u64, marks: &[WalMark]) -> bool {
-        let knows = marks.get(node).is_some_and(|mark| mark.durable().term >= term);
-        if knows {
-            self.waiting.remove(&node);
-        }
-        self.waiting.contains(&node)
     }
 
     /// True where the newest metadata is newer than at the last look.
@@ -113,18 +108,11 @@ impl MetadataWatch {
             let Some(broker) = broker else { continue };
             let leadership = broker.quorum().leadership();
             let image = broker.quorum().image();
-            // It may tell of its new term when there is room again, and its vote is on its way to the disk.
-            if broker.quorum().trouble().is_some() {
-                self.waiting.insert(node);
-            }
             let same = |known: &Known| known.index == image.index() && known.term == leadership.term;
             if self.known.get(&node).is_some_and(same) {
                 continue;
             }
             let status = broker.quorum().status();
-            if self.waits_for_room(node, status.term, marks) {
-                continue;
-            }
             let now = Known {
                 index: image.index(),
                 term: leadership.term,
@@ -132,7 +120,10 @@ impl MetadataWatch {
             };
             let before = self.known.insert(node, now).unwrap_or_default();
             check_known(node, &before, &now, found);
-            news.push(status);
+            news.push(News {
+                status,
+                voted: leadership.term,
+            });
             moved |= self.follow(image, found);
         }
         if !news.is_empty() {
@@ -240,21 +231,19 @@ impl QuorumWatch {
     }
 
     /// `news` is what some of the nodes have come to know, `durable` what all nodes have on their disks.
-    pub(super) fn look(&mut self, news: &[QuorumStatus], durable: &[Durable], found: &mut Found) {
+    pub(super) fn look(&mut self, news: &[News], durable: &[Durable], found: &mut Found) {
         let before = self.committed;
-        for status in news {
+        for News { status, voted } in news {
             check_order(status, found);
             self.check_leader(status, before, found);
-            let own = usize::try_from(status.node_id.get() - 1)
-                .ok()
-                .and_then(|node| durable.get(node));
-            if let Some(own) = own.filter(|own| own.term < status.term) {
+            self.check_election(status, durable, found);
+            let own = place_of(status.node_id).and_then(|node| durable.get(node));
+            if let Some(own) = own.filter(|own| own.term < *voted) {
                 found.push((
                     "vote-before-durable",
                     format!(
-                        "n{} takes part in term {}, and its disk knows term {} alone",
+                        "n{} counts on its vote in term {voted}, and its disk knows term {} alone",
                         status.node_id.get(),
-                        status.term,
                         own.term
                     ),
                 ));
@@ -264,18 +253,12 @@ impl QuorumWatch {
         if self.committed == before {
             return;
         }
-        let newest = news.iter().max_by_key(|status| status.committed_index);
+        let statuses = news.iter().map(|news| &news.status);
+        let newest = statuses.max_by_key(|status| status.committed_index);
         let voters = newest.map(|status| status.voters().map(|member| member.id).collect());
         let voted_before = std::mem::replace(&mut self.voters, voters.unwrap_or_default());
-        let has = |id: &&BrokerId| {
-            let node = place_of(**id);
-            let own = node.and_then(|node| durable.get(node));
-            // It was there when the node said so, and the disk was lost since.
-            let lost = node.and_then(|node| Some(&self.lost.get(&node)?.durable));
-            let mut both = own.into_iter().chain(lost);
-            both.any(|own| own.last_index >= self.committed)
-        };
-        let copies = |voters: &[BrokerId]| voters.iter().filter(has).count();
+        let copies =
+            |voters: &[BrokerId]| self.count(voters, durable, |own| own.last_index >= self.committed);
         // It was committed at some moment between two looks, and so was a change of the voters.
         if [&self.voters, &voted_before]
             .iter()
@@ -288,6 +271,43 @@ impl QuorumWatch {
                     self.committed,
                     copies(&self.voters),
                     self.voters.len()
+                ),
+            ));
+        }
+    }
+
+    /// How many of these nodes have on their disks, or had on those that are lost since, what `is_enough`.
+    fn count(&self, nodes: &[BrokerId], durable: &[Durable], is_enough: impl Fn(&Durable) -> bool) -> usize {
+        let has = |id: &&BrokerId| {
+            let node = place_of(**id);
+            let own = node.and_then(|node| durable.get(node));
+            // It was there when the node said so, and the disk was lost since.
+            let lost = node.and_then(|node| Some(&self.lost.get(&node)?.durable));
+            own.into_iter().chain(lost).any(&is_enough)
+        };
+        nodes.iter().filter(has).count()
+    }
+
+    /// Who leads has the votes of a majority, each on the disk of who gave it, whatever their nodes say.
+    fn check_election(&self, status: &QuorumStatus, durable: &[Durable], found: &mut Found) {
+        if status.role != Role::Leader {
+            return;
+        }
+        let voters: Vec<BrokerId> = status.voters().map(|member| member.id).collect();
+        let votes = |voters: &[BrokerId]| self.count(voters, durable, |own| own.term >= status.term);
+        // It was elected at some moment between two looks, and the voters may have changed.
+        if [&voters, &self.voters]
+            .iter()
+            .all(|voters| votes(voters) <= voters.len() / 2)
+        {
+            found.push((
+                "vote-before-durable",
+                format!(
+                    "n{} leads the quorum in term {}, and {} of {} voters have it on their disks",
+                    status.node_id.get(),
+                    status.term,
+                    votes(&voters),
+                    voters.len()
                 ),
             ));
         }

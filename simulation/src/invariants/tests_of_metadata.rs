@@ -10,7 +10,9 @@ use skerry_metadata_state::{
 use skerry_types::{BrokerId, Uuid, WallMs};
 
 use super::Found;
-use super::metadata::{Known, MetadataWatch, QuorumWatch, check_known, check_partition, check_registration};
+use super::metadata::{
+    Known, MetadataWatch, News, QuorumWatch, check_known, check_partition, check_registration,
+};
 use super::raft_logs::RaftLogs;
 use super::tests::{NAME, checks, ids, partition};
 
@@ -222,7 +224,8 @@ fn quorum_finds(quorum: &mut QuorumWatch, news: QuorumStatus, durable: [(u64, u6
     };
     let durable = [&durable[..], &[observer]].concat();
     let mut found = Found::new();
-    quorum.look(&[news], &durable, &mut found);
+    let voted = news.term;
+    quorum.look(&[News { status: news, voted }], &durable, &mut found);
     checks(&found)
 }
 
@@ -241,7 +244,7 @@ fn one_leads_the_quorum_in_a_term_and_has_everything() {
     );
     let incomplete = status(3, Role::Leader, (4, 3), (7, 7));
     assert_eq!(
-        quorum_finds(&mut quorum, incomplete, [(3, 9), (3, 8), (4, 7)]),
+        quorum_finds(&mut quorum, incomplete, [(4, 9), (3, 8), (4, 7)]),
         ["incomplete-controller"]
     );
 }
@@ -259,6 +262,32 @@ fn votes_and_entries_are_durable_before_they_count() {
         quorum_finds(&mut quorum, follower, [(3, 9), (3, 7), (3, 2)]),
         ["entry-committed-before-durable"]
     );
+    // Nobody says anything wrong, and somebody was elected by fewer than a majority.
+    let mut quorum = QuorumWatch::default();
+    let leader = status(3, Role::Leader, (4, 3), (9, 8));
+    assert_eq!(
+        quorum_finds(&mut quorum, leader, [(3, 9), (3, 8), (4, 9)]),
+        ["vote-before-durable"]
+    );
+}
+
+/// Seed 2054 of any size: behind a disk that had stood still for 15 s votes in two terms waited for their syncs, and the node
+/// knew of both terms.
+#[test]
+fn a_term_that_a_node_knows_of_is_no_vote() {
+    let found = |voted| {
+        let (mut quorum, mut found) = (QuorumWatch::default(), Found::new());
+        let status = status(2, Role::Follower, (13, 1), (9, 8));
+        let [own, others] = [11, 13].map(|term| Durable { term, last_index: 9 });
+        quorum.look(
+            &[News { status, voted }],
+            &[others, own, others, others],
+            &mut found,
+        );
+        checks(&found)
+    };
+    assert!(found(11).is_empty());
+    assert_eq!(found(12), ["vote-before-durable"]);
 }
 
 #[test]
@@ -289,7 +318,8 @@ fn who_has_lost_its_disk_has_no_vote() {
         };
         let durable = [on_disk(3, 9), on_disk(3, 9), on_disk(3, 9), on_disk(0, 0)];
         let mut found = Found::new();
-        quorum.look(&[known(5)[0].1.clone()], &durable, &mut found);
+        let (_, status) = known(5).remove(0);
+        quorum.look(&[News { status, voted: 3 }], &durable, &mut found);
         assert!(quorum.on_lost(LOST, on_disk(3, 9), &known(5)));
         let durable = [on_disk(3, 9), on_disk(3, 9), on_new_disk];
         quorum.check_lost(&known(directory), &durable, &mut found);
