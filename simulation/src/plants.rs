@@ -424,6 +424,13 @@ pub const PLANTS: &[Planted] = &[
         "a voter that has lost its disk answers as if it had it",
     ),
     in_scenario(
+        "half-change-tried-once",
+        "half-change",
+        10,
+        &["not-whole"],
+        "a leader that cannot finish a change of the voters at once, which somebody else began, leaves it half done",
+    ),
+    in_scenario(
         "removed-voter-stays-away",
         "removed-voter",
         10,

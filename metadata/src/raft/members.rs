@@ -10,7 +10,7 @@ use skerry_proto::quorum as proto;
 use skerry_proto::quorum::change_members_reply::Result as Reply;
 use skerry_proto::quorum::change_members_request::Change as Wire;
 use skerry_proto::quorum::change_refused::Reason;
-use skerry_types::{BrokerId, Uuid, reached};
+use skerry_types::{BrokerId, Uuid, is_planted, reached};
 use tonic::Status;
 
 use super::ask::{Answer, Ask, AskError, elsewhere, forwarded, not_leader};
@@ -248,33 +248,53 @@ impl Node {
         })
     }
 
-    /// Keeps the address book, and finishes a change of the voters that a dead leader began. Ends with openraft.
+    /// Keeps the address book, and finishes a change of the voters that nobody is at any more: its leader died between the two
+    /// entries, or whoever asked for it gave up before. Ends with openraft.
     pub(super) async fn keep(self) {
         let mut metrics = self.raft().server_metrics();
         loop {
-            let (joint, leads) = {
+            let half = {
                 let now = metrics.borrow_watched();
                 let membership = now.membership_config.membership();
                 self.book().update(membership);
                 let joint = membership.get_joint_config().len() > 1
                     && now.membership_config.log_id() == now.committed_membership_config.log_id();
-                (joint, now.current_leader == Some(now.id))
+                joint && now.current_leader == Some(now.id)
             };
-            // Whoever holds the lock finishes its own change.
-            if joint
-                && leads
-                && let Ok(_changing) = self.changing().try_lock()
-            {
-                let finish = ChangeMembers::AddVoterIds(BTreeSet::new());
-                match self.scoped(self.raft().change_membership(finish, true)).await {
-                    Ok(_) => {
-                        tracing::info!("a change of the voters was finished that an earlier leader began")
-                    }
-                    Err(error) => tracing::debug!(%error, "a change of the voters is still unfinished"),
+            let finished = !half || self.finish_change().await || is_planted("half-change-tried-once");
+            let again = async {
+                if finished {
+                    std::future::pending::<()>().await;
                 }
+                self.env().clock.sleep(self.config().timings.heartbeat).await;
+            };
+            tokio::select! {
+                biased;
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = again => {}
             }
-            if metrics.changed().await.is_err() {
-                return;
+        }
+    }
+
+    /// False where it has to be tried again, though no metric changes: a leader that was just elected has no lease yet, and
+    /// whoever holds the lock, and would finish its own change, may give up.
+    async fn finish_change(&self) -> bool {
+        let Ok(_changing) = self.changing().try_lock() else {
+            return false;
+        };
+        let finish = ChangeMembers::AddVoterIds(BTreeSet::new());
+        match self.scoped(self.raft().change_membership(finish, true)).await {
+            Ok(_) => {
+                tracing::info!("a change of the voters was finished that somebody else began");
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a change of the voters is still unfinished");
+                false
             }
         }
     }
@@ -380,7 +400,12 @@ fn read_refused(refused: &proto::ChangeRefused) -> Result<ChangeRefused, Convert
 
 #[cfg(test)]
 mod tests {
+    use openraft::EntryPayload;
+    use skerry_env::Env;
+
+    use super::super::types::Membership;
     use super::*;
+    use crate::config::QuorumConfig;
     use crate::status::{MemberStatus, Role};
 
     const LEASE: Duration = Duration::from_millis(100);
@@ -539,5 +564,53 @@ mod tests {
         ] {
             assert_eq!(read_refused(&refusal(&refused)).expect("it is one"), refused);
         }
+    }
+
+    async fn until(node: &Node, what: &str, is_so: impl Fn() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                node.env().clock.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = node.env().clock.timeout(Duration::from_secs(10), waiting).await;
+        assert!(in_time.is_ok(), "{what}");
+    }
+
+    /// Seed 2235 of any size, 60 s: the voters stayed those of before and those of after, and needed a majority of both.
+    #[tokio::test]
+    async fn half_a_change_is_finished_when_whoever_was_at_it_gives_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = QuorumConfig::single(BrokerId(1), dir.path(), "nowhere");
+        let heartbeat = config.timings.heartbeat;
+        let node = Node::open(Env::os(), config, "nowhere".to_owned(), Uuid([7; 16])).await;
+        let node = node.expect("opens");
+        node.join().await.expect("founds and leads");
+        let committed = || {
+            let metrics = node.raft().server_metrics();
+            let now = metrics.borrow_watched();
+            now.committed_membership_config.membership().clone()
+        };
+        // The first entry of its term is committed, and everybody has been told who votes.
+        until(&node, "it leads", || {
+            let status = node.status();
+            status.committed_index >= 1 && committed().nodes().count() == 1
+        })
+        .await;
+        let beginning = node.changing().lock().await;
+        let voters = BTreeSet::from([1]);
+        let members: BTreeMap<u64, Member> = committed()
+            .nodes()
+            .map(|(id, member)| (*id, member.clone()))
+            .collect();
+        let half = Membership::new(vec![voters.clone(), voters], members).expect("a membership");
+        let begun = node.raft().append_membership(half, EntryPayload::Blank, []);
+        node.scoped(begun).await.expect("committed");
+        let configs = || committed().get_joint_config().len();
+        until(&node, "half of it is committed", || configs() == 2).await;
+        // Long enough that the keeper has looked, and left it to whoever is at it.
+        node.env().clock.sleep(heartbeat * 2).await;
+        drop(beginning);
+        until(&node, "the other half too", || configs() == 1).await;
+        node.shutdown().await;
     }
 }

@@ -82,7 +82,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 48] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 49] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -129,6 +129,7 @@ pub(super) const SCENARIOS: [(&str, &str); 48] = scenarios![
     "swapped-disks",
     "wiped-voter",
     "removed-voter",
+    "half-change",
     "forgotten-broker",
     "deaf-broker",
 ];
