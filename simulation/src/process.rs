@@ -208,7 +208,7 @@ fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
         ("cluster.advertise", format!("{name}:9093")),
         ("admin.listen", "0.0.0.0:9644".to_owned()),
         ("disk.reserve", "1MiB".to_owned()),
-        ("offsets.topic.num.partitions", "4".to_owned()),
+        ("offsets.topic.num.partitions", OFFSETS_PARTITIONS.to_string()),
         ("group.min.session.timeout.ms", "1000".to_owned()),
         ("group.initial.rebalance.delay.ms", "200".to_owned()),
         ("log.segment.delete.delay.ms", "1000".to_owned()),
@@ -228,6 +228,9 @@ fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
     let owned = settings.into_iter().map(|(key, value)| (key.to_owned(), value));
     owned.collect()
 }
+
+/// Few, so that each has something.
+pub(crate) const OFFSETS_PARTITIONS: i32 = 4;
 
 /// The host of a node that is the only one.
 pub(crate) const ALONE: &str = "broker";

@@ -165,17 +165,13 @@ fn draw_cluster_fault(kind: &str, nodes: u32, rng: &Rng) -> Fault {
 
 fn draw_target(kind: &str, nodes: u32, rng: &Rng) -> Target {
     let number = |rng: &Rng| 1 + u32::try_from(rng.below(nodes.into())).unwrap_or(0);
-    let partition = |rng: &Rng| {
-        let (topic, partitions) = TOPICS[below(rng, TOPICS.len() as u64)];
-        format!("{topic}-{}", rng.below(partitions.unsigned_abs().into()))
-    };
     if kind == "site-power-cut" {
         return Target::All;
     }
     let may_be_several = matches!(kind, "kill" | "power-cut" | "isolate" | "pause");
     match rng.below(14) {
-        0..4 => Target::LeaderOf(partition(rng)),
-        4..6 => Target::FollowerOf(partition(rng)),
+        0..4 => Target::LeaderOf(draw_partition(rng)),
+        4..6 => Target::FollowerOf(draw_partition(rng)),
         6..9 => Target::Controller,
         9 if may_be_several => {
             let mut two = vec![number(rng), number(rng)];
@@ -183,7 +179,7 @@ fn draw_target(kind: &str, nodes: u32, rng: &Rng) -> Target {
             two.dedup();
             Target::Nodes(two)
         }
-        10 if may_be_several => Target::FollowersOf(partition(rng)),
+        10 if may_be_several => Target::FollowersOf(draw_partition(rng)),
         11 if kind == "kill" => Target::All,
         _ => Target::Nodes(vec![number(rng)]),
     }

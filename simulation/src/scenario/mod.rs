@@ -2,6 +2,7 @@
 //!
 //! Every concern draws from a stream of its own, so that leaving a fault out does not move the others.
 
+mod check;
 mod cluster;
 mod kinds;
 mod patterns;
@@ -90,6 +91,7 @@ pub struct Scenario {
 
 /// Who works.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Workload {
     /// Each on one of the client hosts.
     pub workers: Vec<Worker>,
@@ -97,6 +99,7 @@ pub struct Workload {
 
 /// One client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Worker {
     /// `client-a` or `client-b`.
     pub host: String,
@@ -106,7 +109,7 @@ pub struct Worker {
 
 /// What a client does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum WorkerKind {
     /// Makes the topics.
     Setup,
@@ -181,6 +184,7 @@ impl WorkerKind {
 
 /// A fault and its moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timed {
     /// Milliseconds since the start.
     pub at_ms: u64,
@@ -233,7 +237,7 @@ impl Way {
 
 /// What goes wrong. The faults of a broker's process are ignored while it is down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Fault {
     /// SIGKILL, and a start later.
     Kill { down_ms: u64 },
