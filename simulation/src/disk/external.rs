@@ -7,6 +7,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
+/// Before the number of the process whose it is.
+const PREFIX: &str = "skerry-sim-";
+
 /// A directory of the machine for one host, empty at first; removed when the disk is dropped, or before.
 pub(super) struct ExternalDir {
     root: PathBuf,
@@ -15,15 +18,9 @@ pub(super) struct ExternalDir {
 
 impl ExternalDir {
     pub(super) fn new(host: &str) -> Self {
-        let shared_memory = Path::new("/dev/shm");
-        let parent = if shared_memory.is_dir() {
-            shared_memory.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        // The process id keeps two runs apart; the address, two disks of one process (tests).
+        // The process id keeps two runs apart; the number, two disks of one process (tests).
         Self {
-            root: parent.join(format!("skerry-sim-{}-{host}-{}", std::process::id(), unique())),
+            root: parent().join(format!("{PREFIX}{}-{host}-{}", std::process::id(), unique())),
             made: false,
         }
     }
@@ -62,6 +59,30 @@ impl Drop for ExternalDir {
     }
 }
 
+/// In memory, where the machine has such a thing.
+fn parent() -> PathBuf {
+    let shared_memory = Path::new("/dev/shm");
+    if shared_memory.is_dir() {
+        shared_memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+/// Removes the directories of the processes of these numbers: who is killed removes nothing.
+pub fn remove_left_over(is_over: impl Fn(u32) -> bool) {
+    let all = std::fs::read_dir(parent()).into_iter().flatten().flatten();
+    for entry in all {
+        let name = entry.file_name();
+        let left_by = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let left_by = left_by.and_then(|rest| rest.split_once('-')?.0.parse().ok());
+        if left_by.is_some_and(&is_over) {
+            // What cannot be removed is another user's.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -71,6 +92,20 @@ fn unique() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_has_left_is_removed_and_nothing_else() {
+        // No process has these numbers: they are too large.
+        let left_by = |pid: u32| parent().join(format!("{PREFIX}{pid}-n1-0"));
+        let (gone, other) = (left_by(u32::MAX), left_by(u32::MAX - 1));
+        for dir in [&gone, &other] {
+            std::fs::create_dir_all(dir.join("raft")).unwrap();
+        }
+        remove_left_over(|pid| pid == u32::MAX);
+        assert!(!gone.exists() && other.exists());
+        remove_left_over(|pid| pid == u32::MAX - 1);
+        assert!(!other.exists());
+    }
 
     #[test]
     fn a_directory_is_empty_at_first_whoever_left_it() {
