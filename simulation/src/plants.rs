@@ -26,6 +26,12 @@ pub struct Planted {
     pub caught_by: &'static [&'static str],
 }
 
+/// The bug of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Planted> {
+    PLANTS.iter().find(|plant| plant.name == name)
+}
+
 /// One that any seed of one node finds.
 const fn planted(
     name: &'static str,

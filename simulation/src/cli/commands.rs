@@ -1,22 +1,21 @@
 //! What each command does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use skerry_checker::history::History;
-use skerry_simulation::goals;
 use skerry_simulation::scenario::Scenario;
-use skerry_simulation::story::{Story, describe};
+use skerry_simulation::story::{Story, What, describe};
 
 use super::one::{self, SCENARIOS};
 use super::out::{self, say};
 use super::pool::{self, Surroundings};
 use super::report::{Progress, Summary, print_success};
 use super::shrink::{self, Shrinker};
-use super::{Choice, Nodes, OneArgs, RunArgs, Seeds, failure, files, html};
+use super::{Choice, Jobs, Nodes, OneArgs, RunArgs, Seeds, failure, files, html};
 
 /// Failures shown in full; of the others only the seeds.
 const FAILURES_SHOWN: usize = 3;
@@ -53,7 +52,10 @@ fn again(args: &OneArgs) -> Vec<String> {
     let chosen = chosen(&args.choice);
     let (what, shrinks) = match &args.scenario {
         Some(name) if args.seed == 0 => (format!("scenario run {name}"), name.clone()),
-        Some(name) => (format!("scenario run {name} --seed {}", args.seed), name.clone()),
+        Some(name) => {
+            let what = format!("{name} --seed {}", args.seed);
+            (format!("scenario run {what}"), what)
+        }
         None => (format!("replay {}", args.seed), args.seed.to_string()),
     };
     vec![
@@ -73,16 +75,37 @@ fn told(args: &OneArgs) -> anyhow::Result<(one::Result, Option<Story>)> {
     // A process that died has told nothing.
     let text = files::read_text(&path).unwrap_or_default();
     files::remove(&path);
-    Ok((result, serde_json::from_str(&text).ok()))
+    let mut story = serde_json::from_str(&text).ok();
+    if let (Some(story), Some(keep)) = (&mut story, &args.keep) {
+        number_as_kept(story, keep);
+    }
+    Ok((result, story))
 }
 
-/// Says of a seed that has failed what there is to say: it is run again, with somebody who looks.
+/// Faults have the numbers that `--keep` names them by.
+fn number_as_kept(story: &mut Story, keep: &[usize]) {
+    let kept: BTreeSet<usize> = keep.iter().copied().collect();
+    for moment in &mut story.moments {
+        if let What::Fault { number, .. } = &mut moment.what {
+            *number = kept.iter().nth(*number).copied().unwrap_or(*number);
+        }
+    }
+}
+
+/// Says of a seed that has failed what there is to say: it is run again, with somebody who looks; but not where it would
+/// only be waited for again.
 fn show_failure(result: &one::Result, args: &OneArgs) -> anyhow::Result<()> {
+    if pool::is_endless(result) {
+        failure::print(result, None, &again(args));
+        return Ok(());
+    }
     let (second, story) = told(args)?;
     if second.violations.first() != result.violations.first() {
         say!(
-            "\nseed {} DOES NOT BREAK AGAIN in the same way: `skerry-sim determinism` says where it differs",
-            result.seed
+            "\nseed {0} DOES NOT BREAK AGAIN in the same way: `skerry-sim determinism --seeds {0}{1}` says where it \
+             differs",
+            result.seed,
+            chosen(&args.choice)
         );
     }
     failure::print(result, story.as_ref(), &again(args));
@@ -93,7 +116,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let RunArgs { seeds, choice, .. } = args;
     let began = files::now();
     let mut summary = Summary::default();
-    let mut progress = Progress::new(seeds.last - seeds.first + 1);
+    let count = seeds.last - seeds.first + 1;
+    let mut progress = Progress::new(count);
     let all = (seeds.first..=seeds.last).map(|seed| OneArgs {
         seed,
         choice: choice.clone(),
@@ -104,7 +128,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         one::scenario(&first)?;
     }
     let mut trouble = Ok(());
-    pool::run_all(all, args.jobs.unwrap_or_else(pool::default_jobs), |result| {
+    pool::run_all(all, args.jobs.count(), |result| {
         summary.add(&result);
         if !result.violations.is_empty() && summary.failed.len() <= FAILURES_SHOWN {
             let args = OneArgs {
@@ -119,6 +143,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         trouble.is_ok()
     })?;
     trouble?;
+    anyhow::ensure!(
+        summary.seeds == count,
+        "only {} of {count} seeds have run",
+        summary.seeds
+    );
     summary.print(began.elapsed());
     let nodes = choice.nodes.map_or(1, |nodes| nodes.0);
     let goals = summary.goals(nodes);
@@ -132,7 +161,13 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<ExitCode> {
     let scenario = one::scenario(args)?;
-    for (index, timed) in scenario.faults.iter().enumerate() {
+    make_files(args, timeline)?;
+    let all = one::scenario(&OneArgs {
+        keep: None,
+        ..args.clone()
+    })?;
+    let is_kept = |index: &usize| args.keep.as_ref().is_none_or(|keep| keep.contains(index));
+    for (index, timed) in all.faults.iter().enumerate().filter(|(index, _)| is_kept(index)) {
         let whom = match scenario.nodes {
             1 => String::new(),
             _ => format!("{}: ", timed.on),
@@ -146,27 +181,44 @@ pub(super) fn replay(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<
     show(args, &scenario, timeline)
 }
 
+/// Makes the files that are asked for, empty: a path that cannot be written is told before anything runs.
+fn make_files(args: &OneArgs, timeline: Option<&Path>) -> anyhow::Result<()> {
+    let paths = [args.trace.as_deref(), args.history.as_deref(), timeline];
+    for path in paths.into_iter().flatten() {
+        files::create(path)?;
+    }
+    Ok(())
+}
+
 /// Runs one simulation, and says and draws what happened.
 fn show(args: &OneArgs, scenario: &Scenario, timeline: Option<&Path>) -> anyhow::Result<ExitCode> {
     let (result, story) = told(args)?;
-    if let (Some(path), Some(story)) = (timeline, &story) {
-        html::write(path, story, scenario, &result, &again(args))?;
-        say!("timeline: {}", path.display());
+    let is_kept = result.violations.is_empty();
+    let reaches = scenario.reaches.iter();
+    let lacking: Vec<_> = reaches.filter(|goal| !result.goals.contains_key(*goal)).collect();
+    if is_kept {
+        print_success(&result);
+        for goal in &lacking {
+            say!("  it does not come to {goal}, and shows nothing: another --seed may");
+        }
+    } else {
+        failure::print(&result, story.as_ref(), &again(args));
+    }
+    match (timeline, &story) {
+        (Some(path), Some(story)) => {
+            html::write(path, story, scenario, &result, &again(args))?;
+            say!("timeline: {}", path.display());
+        }
+        (Some(path), None) => say!(
+            "no timeline in {}: the process died, and has told nothing",
+            path.display()
+        ),
+        (None, _) => {}
     }
     if let Some(trace) = &args.trace {
         say!("trace: {}", trace.display());
     }
-    if !result.violations.is_empty() {
-        failure::print(&result, story.as_ref(), &again(args));
-        return Ok(ExitCode::FAILURE);
-    }
-    print_success(&result);
-    let reaches = scenario.reaches.iter();
-    let lacking: Vec<_> = reaches.filter(|goal| !result.goals.contains_key(*goal)).collect();
-    for goal in &lacking {
-        say!("  it does not come to {goal}, and shows nothing: another --seed may");
-    }
-    Ok(status(lacking.is_empty()))
+    Ok(status(is_kept && lacking.is_empty()))
 }
 
 /// The surroundings of the second run. The variables that the C library reads give the heap another shape, and their
@@ -186,7 +238,7 @@ fn elsewhere(long: &str) -> Surroundings<'_> {
     }
 }
 
-pub(super) fn determinism(seeds: Seeds, jobs: Option<usize>, choice: &Choice) -> anyhow::Result<ExitCode> {
+pub(super) fn determinism(seeds: Seeds, jobs: Jobs, choice: &Choice) -> anyhow::Result<ExitCode> {
     let began = files::now();
     let long = "x".repeat(5_000);
     let both = [Surroundings::default(), elsewhere(&long)];
@@ -204,18 +256,13 @@ pub(super) fn determinism(seeds: Seeds, jobs: Option<usize>, choice: &Choice) ->
     let mut done = 0;
     for surroundings in &both {
         let all = (seeds.first..=seeds.last).map(|seed| args(seed, nowhere));
-        pool::run_in(
-            all,
-            surroundings,
-            jobs.unwrap_or_else(pool::default_jobs),
-            |result| {
-                done += 1;
-                let runs = found.entry(result.seed).or_default();
-                runs.push(result);
-                progress.line(done, &format!("{done} of {} runs", count * 2), began.elapsed());
-                true
-            },
-        )?;
+        pool::run_in(all, surroundings, jobs.count(), |result| {
+            done += 1;
+            let runs = found.entry(result.seed).or_default();
+            runs.push(result);
+            progress.line(done, &format!("{done} of {} runs", count * 2), began.elapsed());
+            true
+        })?;
     }
     let (mut differ, mut elsewhere) = (0, 0);
     for (seed, runs) in &found {
@@ -287,21 +334,39 @@ fn first_difference(one: &Path, two: &Path) -> anyhow::Result<Option<(usize, Str
     Ok(None)
 }
 
-pub(super) fn shrink(what: &str, out: Option<&Path>, choice: &Choice) -> anyhow::Result<ExitCode> {
-    let scenario = one::scenario(&named(what, choice))?;
+/// Only what is left goes to the standard output: it may be a file.
+pub(super) fn shrink(
+    what: &str,
+    seed: Option<u64>,
+    out: Option<&Path>,
+    choice: &Choice,
+) -> anyhow::Result<ExitCode> {
+    let mut args = named(what, choice);
+    if let Some(seed) = seed {
+        anyhow::ensure!(
+            args.scenario.is_some(),
+            "--seed {seed}: {what} is a seed itself; only scenarios take another one"
+        );
+        args.seed = seed;
+    }
+    let scenario = one::scenario(&args)?;
+    if let Some(path) = out {
+        // A path that cannot be written is told before anything runs.
+        files::create(path)?;
+    }
     let Some(shrinker) = Shrinker::new(scenario.clone(), choice)? else {
-        say!("{what} keeps every promise: there is nothing to shrink");
+        shrink::tell(&format!("{what} keeps every promise: there is nothing to shrink"));
         return Ok(ExitCode::SUCCESS);
     };
     let wanted = shrinker.wanted().to_owned();
-    say!(
+    shrink::tell(&format!(
         "{what} breaks {wanted} with {} faults, {} workers, in {} ms",
         scenario.faults.len(),
         scenario.workload.workers.len(),
         scenario.faults_ms
-    );
+    ));
     let (small, runs) = shrinker.shrink()?;
-    say!(
+    shrink::tell(&format!(
         "{wanted} needs {} of {} faults, {} of {} workers, {} of {} ms ({runs} runs)",
         small.faults.len(),
         scenario.faults.len(),
@@ -309,7 +374,7 @@ pub(super) fn shrink(what: &str, out: Option<&Path>, choice: &Choice) -> anyhow:
         scenario.workload.workers.len(),
         small.faults_ms,
         scenario.faults_ms
-    );
+    ));
     match out {
         None => out::write(format_args!("{}", small.to_text())),
         Some(path) => {
@@ -362,17 +427,21 @@ pub(super) fn bench(seeds: u64) -> anyhow::Result<ExitCode> {
             (if drawn == 0 { nodes } else { drawn }) == voters
         };
         let all = (1..).map(of).filter(votes).take(usize::try_from(seeds)?);
-        let (mut simulated_ms, mut processor_ms, mut broken) = (0, 0, 0);
+        let (mut simulated_ms, mut processor_ms, mut broken) = (0, 0, Vec::new());
         pool::run_all(all, 1, |result| {
             simulated_ms += result.sim_ms;
             processor_ms += result.processor_ms;
-            broken += u64::from(!result.violations.is_empty());
+            if !result.violations.is_empty() {
+                broken.push(result.seed.to_string());
+            }
             true
         })?;
-        anyhow::ensure!(
-            broken == 0,
-            "{broken} of these seeds break a promise: `skerry-sim run --nodes {nodes}`"
-        );
+        if let Some(first) = broken.first() {
+            anyhow::bail!(
+                "these seeds break a promise: {}; `skerry-sim replay {first} --nodes {nodes}` shows how",
+                broken.join(" ")
+            );
+        }
         say!(
             "{nodes:>5}  {voters:>6}  {seeds:>5}  {:>11.1}  {:>11.2}  {:>25.1}",
             simulated_ms as f64 / 1e3,
@@ -425,10 +494,6 @@ pub(super) fn run_scenario(
     };
     // A wrong name is told here, not by a child.
     let scenario = one::scenario(&args)?;
-    if let Some(unknown) = scenario.reaches.iter().find(|goal| goals::find(goal).is_none()) {
-        anyhow::bail!(
-            "{name} wants to reach {unknown:?}, which is no goal: `skerry-sim run --goals` lists them"
-        );
-    }
+    make_files(&args, timeline.as_deref())?;
     show(&args, &scenario, timeline.as_deref())
 }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::process::{Signal, getpid, kill_process};
 
 pub(super) fn create(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
     let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -38,6 +39,17 @@ pub(super) fn listen(mut to: impl Read + Send + 'static) -> JoinHandle<String> {
         let _ = to.read_to_end(&mut heard);
         String::from_utf8_lossy(&heard).into_owned()
     })
+}
+
+/// Ends this process when its standard input ends, after its last words. Nothing that the end of a process calls is
+/// called: the thread that simulates is in the middle of something.
+pub(super) fn end_when_input_does(last_words: impl FnOnce(&mut dyn Write) + Send + 'static) {
+    std::thread::spawn(move || {
+        // Nothing is ever said there: an error is an end too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        last_words(&mut std::io::stderr());
+        let _ = kill_process(getpid(), Signal::KILL);
+    });
 }
 
 pub(super) fn now() -> Instant {

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use skerry_simulation::scenario::{Kinds, Regime, Scenario, WorkerKinds, list_kinds};
 
@@ -63,9 +64,8 @@ enum Command {
         /// The first and the last seed, as A..B.
         #[arg(long)]
         seeds: Seeds,
-        /// How many at a time; as many as there are processors unless told otherwise.
-        #[arg(long)]
-        jobs: Option<usize>,
+        #[command(flatten)]
+        jobs: Jobs,
         #[command(flatten)]
         choice: Choice,
     },
@@ -74,6 +74,9 @@ enum Command {
     Shrink {
         /// A seed, or a scenario's name or file.
         what: String,
+        /// Other draws for everything that the scenario does not say.
+        #[arg(long)]
+        seed: Option<u64>,
         /// Writes the scenario to this file.
         #[arg(long)]
         out: Option<PathBuf>,
@@ -95,16 +98,15 @@ enum Command {
         #[arg(long, conflicts_with_all = ["name", "all"])]
         list: bool,
         /// Seeds to try for each bug.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         budget: Option<u64>,
-        /// How many at a time.
-        #[arg(long)]
-        jobs: Option<usize>,
+        #[command(flatten)]
+        jobs: Jobs,
     },
     /// Measures how many simulated seconds one second of a processor is good for, with 1, 3 and 5 nodes.
     Bench {
         /// So many seeds of each.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
     },
     /// Judges a history, one JSON object a line, of the simulator or of real processes.
@@ -157,9 +159,8 @@ struct RunArgs {
     /// The first and the last seed, as A..B.
     #[arg(long)]
     seeds: Seeds,
-    /// How many at a time; as many as there are processors unless told otherwise.
-    #[arg(long)]
-    jobs: Option<usize>,
+    #[command(flatten)]
+    jobs: Jobs,
     /// Prints how many of the seeds reached each goal, and how often, and how often each kind of fault met each kind of
     /// operation; without it, the goals that no seed reached.
     #[arg(long)]
@@ -169,6 +170,21 @@ struct RunArgs {
     every_goal: bool,
     #[command(flatten)]
     choice: Choice,
+}
+
+/// How many children there are.
+#[derive(Args, Clone, Copy)]
+struct Jobs {
+    /// How many at a time; as many as there are processors unless told otherwise.
+    #[arg(long = "jobs", value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    at_a_time: Option<usize>,
+}
+
+impl Jobs {
+    fn count(self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.at_a_time.unwrap_or_else(processors)
+    }
 }
 
 #[derive(Args, Clone, Default)]
@@ -200,12 +216,12 @@ struct Choice {
 
 impl Choice {
     /// The scenario with only the kinds of fault that were chosen; where nothing was, what a file says stays.
-    fn limit(&self, scenario: Scenario, is_drawn: bool) -> Scenario {
+    fn limit(&self, scenario: Scenario) -> Scenario {
         let scenario = match &self.without_workers {
             Some(left_out) => scenario.without_workers(left_out),
             None => scenario,
         };
-        if self.faults.is_none() && self.without.is_none() && !is_drawn {
+        if self.faults.is_none() && self.without.is_none() {
             return scenario;
         }
         let usual = Kinds::default();
@@ -294,6 +310,9 @@ struct OneArgs {
     /// Where the story goes.
     #[arg(long)]
     story: Option<PathBuf>,
+    /// Ends with its last words when its standard input does: whoever holds it has waited enough, or is gone.
+    #[arg(long)]
+    is_held: bool,
     #[command(flatten)]
     choice: Choice,
 }
@@ -323,7 +342,11 @@ impl FromStr for Seeds {
 
 /// Reads the arguments and does what they say.
 pub(crate) fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::One(_)) {
+        pool::sweep();
+    }
+    let done = match command {
         Command::Run(args) => commands::run(&args),
         Command::Replay {
             seed,
@@ -345,7 +368,12 @@ pub(crate) fn main() -> ExitCode {
         ),
         Command::Determinism { seeds, jobs, choice } => commands::determinism(seeds, jobs, &choice),
         Command::Bench { seeds } => commands::bench(seeds),
-        Command::Shrink { what, out, choice } => commands::shrink(&what, out.as_deref(), &choice),
+        Command::Shrink {
+            what,
+            seed,
+            out,
+            choice,
+        } => commands::shrink(&what, seed, out.as_deref(), &choice),
         Command::Plant { list: true, .. } => plant::list(),
         Command::Plant {
             name, budget, jobs, ..
@@ -415,7 +443,7 @@ mod tests {
         };
         assert_eq!(choice.arguments(), words[3..]);
         let kinds: std::collections::BTreeSet<_> = (1..60)
-            .flat_map(|seed| choice.limit(Scenario::draw_cluster(seed, 3), true).faults)
+            .flat_map(|seed| choice.limit(Scenario::draw_cluster(seed, 3)).faults)
             .map(|timed| timed.kind())
             .collect();
         assert!(

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use skerry_checker::history::History;
+use skerry_simulation::disk;
 use skerry_simulation::scenario::Scenario;
 use skerry_simulation::trace::{Detail, SimTime, Trace, fnv_of};
-use skerry_simulation::world;
+use skerry_simulation::world::{self, LINE_PREFIX};
 
 use super::out::say;
-use super::{Nodes, OneArgs, files};
+use super::{Nodes, OneArgs, files, plant};
 
 /// The versions of all that this program is made of.
 const LOCKFILE: &[u8] = include_bytes!("../../../Cargo.lock");
@@ -154,7 +155,9 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
             let known = SCENARIOS.iter().find(|(known, _)| known == name);
             let text = match known {
                 Some((_, text)) => (*text).to_owned(),
-                None => files::read_text(Path::new(name))?,
+                None => files::read_text(Path::new(name)).with_context(|| {
+                    format!("{name:?} is no scenario that `skerry-sim scenario list` names, and no file")
+                })?,
             };
             let mut scenario: Scenario =
                 serde_json::from_str(&text).with_context(|| format!("{name} is no scenario"))?;
@@ -171,11 +174,24 @@ pub(super) fn scenario(args: &OneArgs) -> anyhow::Result<Scenario> {
         Some(seconds) => scenario.lasting(seconds * 1_000),
         None => scenario,
     };
-    let scenario = args.choice.limit(scenario, args.scenario.is_none());
-    Ok(match &args.keep {
-        Some(keep) => scenario.keeping(keep),
-        None => scenario,
-    })
+    let scenario = args.choice.limit(scenario);
+    scenario.check().map_err(|why| match &args.scenario {
+        Some(name) => anyhow::anyhow!("{name}: {why}"),
+        None => anyhow::anyhow!("seed {}: {why}", args.seed),
+    })?;
+    if let Some(bug) = &args.choice.plant {
+        plant::find(bug).context("--plant")?;
+    }
+    let Some(keep) = &args.keep else {
+        return Ok(scenario);
+    };
+    let count = scenario.faults.len();
+    if let Some(beyond) = keep.iter().find(|index| **index >= count) {
+        anyhow::bail!(
+            "--keep {beyond}: there are {count} faults, 0 the first; without --keep they are listed"
+        );
+    }
+    Ok(scenario.keeping(keep))
 }
 
 pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
@@ -187,6 +203,17 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Trace::new(SimTime::default(), Detail::Everything, Some(files::create(path)?)),
         None => Trace::new(SimTime::default(), Detail::Events, None),
     };
+    if args.is_held {
+        let trace = trace.clone();
+        files::end_when_input_does(move |errors| {
+            trace.flush();
+            for line in trace.last_lines(LAST_LINES) {
+                // Whoever has held it may be gone.
+                let _ = writeln!(errors, "{LINE_PREFIX}{line}");
+            }
+            disk::remove_left_over(|pid| pid == std::process::id());
+        });
+    }
     // Another program may take another way: this says which one it was.
     trace.event(
         "world",
@@ -273,7 +300,18 @@ mod tests {
 
     use std::collections::BTreeSet;
 
-    use super::SCENARIOS;
+    use super::{SCENARIOS, Scenario};
+
+    /// `to_text` names each field by itself: a new one that is left out there is lost when it is shown or shrunk.
+    #[test]
+    fn every_scenario_is_written_as_it_was_read() {
+        for (name, text) in SCENARIOS {
+            let scenario: Scenario = serde_json::from_str(text).expect(name);
+            assert_eq!(scenario.check(), Ok(()), "{name}");
+            let again: Scenario = serde_json::from_str(&scenario.to_text()).expect(name);
+            assert_eq!(again, scenario, "{name}");
+        }
+    }
 
     #[test]
     fn every_file_of_a_scenario_comes_with_the_program() {

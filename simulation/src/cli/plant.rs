@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use skerry_simulation::plants::{PLANTS, Planted};
+use skerry_simulation::plants::{self, PLANTS, Planted};
 
 use super::one::{self, Result};
 use super::out::say;
 use super::pool::{self, Surroundings};
-use super::{Choice, Nodes, OneArgs, files};
+use super::{Choice, Jobs, Nodes, OneArgs, files};
 
 /// Prints their names.
 pub(super) fn list() -> anyhow::Result<ExitCode> {
@@ -19,24 +19,28 @@ pub(super) fn list() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Looks for one of them, or for all; status 1 where one is not found.
-pub(super) fn run(name: Option<&str>, budget: Option<u64>, jobs: Option<usize>) -> anyhow::Result<ExitCode> {
+/// The bug of this name, where it can be planted.
+pub(super) fn find(name: &str) -> anyhow::Result<&'static Planted> {
     anyhow::ensure!(
         cfg!(debug_assertions),
-        "bugs cannot be planted in a release build: build without --release"
+        "{name}: bugs cannot be planted in a release build: build without --release"
     );
+    plants::find(name)
+        .with_context(|| format!("no bug is called {name:?}; `skerry-sim plant --list` has the names"))
+}
+
+/// Looks for one of them, or for all; status 1 where one is not found.
+pub(super) fn run(name: Option<&str>, budget: Option<u64>, jobs: Jobs) -> anyhow::Result<ExitCode> {
     let wanted: Vec<&Planted> = match name {
-        None => PLANTS.iter().collect(),
-        Some(name) => {
-            let found = PLANTS.iter().find(|plant| plant.name == name);
-            vec![found.with_context(|| {
-                format!("no bug is called {name}; `skerry-sim plant --list` has the names")
-            })?]
-        }
+        None => PLANTS
+            .iter()
+            .map(|plant| find(plant.name))
+            .collect::<anyhow::Result<_>>()?,
+        Some(name) => vec![find(name)?],
     };
     say!("{:<36} {:>6}  {:<32} seconds", "bug", "seeds", "caught by");
     let mut hunter = Hunter {
-        jobs: jobs.unwrap_or_else(pool::default_jobs),
+        jobs: jobs.count(),
         controls: BTreeMap::new(),
     };
     let (mut missed, mut needed) = (0, Vec::new());
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_bug_is_found_by_a_check_that_is_there_for_it() {
-        let plant = PLANTS.iter().find(|plant| plant.name == "ack-before-fsync");
+        let plant = plants::find("ack-before-fsync");
         let plant = plant.expect("it is the first of the requirement");
         let wanted = Some("acknowledged-before-durable".to_owned());
         assert_eq!(caught(plant, &seen_by(&[])), None);

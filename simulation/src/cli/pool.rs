@@ -6,16 +6,22 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use skerry_simulation::disk;
 use skerry_simulation::world::{LINE_PREFIX, PANIC_PREFIX};
 
-use super::one::{Broken, Result};
+use super::one::{self, Broken, Result};
 use super::{OneArgs, files};
 
 /// A simulation that takes longer than this of real time turns in a circle.
-const LASTS_AT_MOST: Duration = Duration::from_secs(180);
-/// And so much more for each simulated second that was asked for: where others keep the processors busy, too.
+const LASTS_AT_MOST: Duration = Duration::from_secs(120);
+/// And so much more for each simulated second of faults: where others keep the processors busy, too.
 const LASTS_AT_MOST_FOR_EACH: Duration = Duration::from_secs(10);
+/// The check that sees one that does.
+const ENDLESS: &str = "runs-for-ever";
+/// How long it may take to say its last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
 /// How long a child runs between two halts, and how often it is halted.
@@ -70,6 +76,29 @@ struct Running {
     at_most: Duration,
 }
 
+impl Drop for Running {
+    /// It ends, whatever becomes of its parent, and so does what it has in memory. Ours alone, by its handle.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let pid = self.child.id();
+        disk::remove_left_over(|left_by| left_by == pid);
+    }
+}
+
+/// Removes what processes that are gone have left in memory: those that were killed, and those that Ctrl-C has ended.
+pub(super) fn sweep() {
+    disk::remove_left_over(|pid| {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+    });
+}
+
+/// True where nobody has waited for its end.
+pub(super) fn is_endless(result: &Result) -> bool {
+    result.violations.iter().any(|broken| broken.check == ENDLESS)
+}
+
 /// How a child's surroundings differ from its parent's, to prove that they do not matter.
 #[derive(Clone, Default)]
 pub(super) struct Surroundings<'a> {
@@ -80,6 +109,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Running> {
+    let scenario = one::scenario(args)?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
     command.arg("one").arg(args.seed.to_string());
@@ -107,11 +137,13 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
         command.current_dir(dir);
     }
     command.envs(surroundings.variables.iter().copied());
+    // It is held by its standard input, which ends with this process too, however that ends.
     command
-        .stdin(Stdio::null())
+        .arg("--is-held")
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let seconds = u32::try_from(args.choice.seconds.unwrap_or(0)).unwrap_or(u32::MAX);
+    let seconds = u32::try_from(scenario.faults_ms / 1_000).unwrap_or(u32::MAX);
     let at_most = LASTS_AT_MOST.saturating_add(LASTS_AT_MOST_FOR_EACH.saturating_mul(seconds));
     let mut child = command.spawn().context("cannot start a child")?;
     Ok(Running {
@@ -119,7 +151,7 @@ fn start(args: &OneArgs, surroundings: &Surroundings<'_>) -> anyhow::Result<Runn
         errors: child.stderr.take().map(files::listen),
         child,
         halts: surroundings.halts.then(Halts::new),
-        seed: args.seed,
+        seed: scenario.seed,
         since: files::now(),
         at_most,
     })
@@ -195,13 +227,19 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
             Ok(None)
         }
         None => {
+            drop(running.child.stdin.take());
+            let by = files::now() + LAST_WORDS;
+            while files::now() < by && running.child.try_wait().is_ok_and(|status| status.is_none()) {
+                files::sleep(POLL);
+            }
             // Ours alone, by its handle.
             let _ = running.child.kill();
             let _ = running.child.wait();
-            Ok(Some(failed(
-                "runs-for-ever",
-                format!("no end after {:?} of real time", running.at_most),
-            )))
+            let message = format!("no end after {:?} of real time", running.at_most);
+            Ok(Some(Result {
+                last_lines: last_lines(&heard(running.errors.take())),
+                ..failed(ENDLESS, message)
+            }))
         }
         Some(status) => {
             let (output, errors) = (heard(running.output.take()), heard(running.errors.take()));
@@ -214,15 +252,22 @@ fn poll(running: &mut Running) -> anyhow::Result<Option<Result>> {
             }
             // A panic while a panic unwinds ends the process at once: its words are on the standard error.
             let panic = errors.lines().find_map(|line| line.strip_prefix(PANIC_PREFIX));
-            let mut result = match panic {
+            let result = match panic {
                 Some(words) => failed("panic", words.to_owned()),
                 None => failed("process-died", format!("{status}: {}", errors.trim())),
             };
-            let lines = errors.lines().filter_map(|line| line.strip_prefix(LINE_PREFIX));
-            result.last_lines = lines.map(str::to_owned).collect();
-            Ok(Some(result))
+            Ok(Some(Result {
+                last_lines: last_lines(&errors),
+                ..result
+            }))
         }
     }
+}
+
+/// The last lines of its trace, where it has come to say them.
+fn last_lines(errors: &str) -> Vec<String> {
+    let lines = errors.lines().filter_map(|line| line.strip_prefix(LINE_PREFIX));
+    lines.map(str::to_owned).collect()
 }
 
 /// All that was said, now that nobody says any more.
@@ -230,9 +275,4 @@ fn heard(listener: Option<JoinHandle<String>>) -> String {
     listener
         .and_then(|listener| listener.join().ok())
         .unwrap_or_default()
-}
-
-/// As many as there are processors.
-pub(super) fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -255,6 +255,9 @@ pub(super) fn print_success(result: &Result) {
         .map(|(goal, times)| format!("{goal} {times}"))
         .collect();
     say!("  goals: {}", goals.join(", "));
+    if let Some(count) = result.seen.get("faults that hit nobody") {
+        say!("  faults that hit nobody, because nobody was whom they name: {count}");
+    }
     for (kind, (asked, done)) in &result.operations {
         say!("  {kind}: {done} of {asked}");
     }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use skerry_simulation::scenario::{Scenario, WorkerKind};
 
-use super::out::say;
 use super::pool::{self, Surroundings};
 use super::{Choice, OneArgs, files};
 
@@ -107,11 +106,11 @@ impl<'a> Shrinker<'a> {
                 let end = (start + chunk).min(count(&self.scenario));
                 let gone = self.try_change(|scenario| take_away(scenario, start..end))?;
                 if gone {
-                    say!(
+                    tell(&format!(
                         "  {} {what} are enough (run {})",
                         count(&self.scenario),
                         self.runs
-                    );
+                    ));
                 } else {
                     start += chunk;
                 }
@@ -129,7 +128,11 @@ impl<'a> Shrinker<'a> {
         while too_short + 1 < long_enough {
             let steps = too_short.midpoint(long_enough);
             if self.try_change(|scenario| scenario.faults_ms = steps * STEP_MS)? {
-                say!("  {} ms are enough (run {})", steps * STEP_MS, self.runs);
+                tell(&format!(
+                    "  {} ms are enough (run {})",
+                    steps * STEP_MS,
+                    self.runs
+                ));
                 long_enough = steps;
             } else {
                 too_short = steps;
@@ -152,7 +155,7 @@ impl<'a> Shrinker<'a> {
                 scenario.faults_ms = scenario.faults_ms.saturating_sub(sooner_ms);
             })?;
             if moved {
-                say!("  {sooner_ms} ms earlier will do (run {})", self.runs);
+                tell(&format!("  {sooner_ms} ms earlier will do (run {})", self.runs));
                 return Ok(());
             }
         }
@@ -160,7 +163,6 @@ impl<'a> Shrinker<'a> {
     }
 
     fn simpler(&mut self) -> anyhow::Result<()> {
-        // Three nodes, where nobody is named who is not among them.
         self.try_change(|scenario| {
             if scenario.nodes > 3 {
                 (scenario.nodes, scenario.voters) = (3, 0);
@@ -178,7 +180,8 @@ impl<'a> Shrinker<'a> {
     fn try_change(&mut self, change: impl FnOnce(&mut Scenario)) -> anyhow::Result<bool> {
         let mut changed = self.scenario.clone();
         change(&mut changed);
-        if changed == self.scenario {
+        // What cannot be run breaks nothing: fewer nodes, where somebody is named who is not among them.
+        if changed == self.scenario || changed.check().is_err() {
             return Ok(false);
         }
         let other_draws = changed.workload != self.scenario.workload;
@@ -230,6 +233,14 @@ impl Shrinker<'_> {
             let _ = write!(error, "\r{line}\x1b[K\r").and_then(|()| error.flush());
         }
     }
+}
+
+/// Says how far it is: what is left may go to the standard output, and be read by another program.
+pub(super) fn tell(line: &str) {
+    let mut error = std::io::stderr().lock();
+    let end = if error.is_terminal() { "\x1b[K" } else { "" };
+    // Nobody is helped by the news that a progress line cannot be written.
+    let _ = writeln!(error, "{line}{end}");
 }
 
 fn remove<T>(from: &mut Vec<T>, gone: std::ops::Range<usize>) {
