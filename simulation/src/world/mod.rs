@@ -91,7 +91,7 @@ struct World<'a> {
     nodes: Vec<Node>,
     clients: BTreeMap<&'static str, Host>,
     links: Links,
-    /// Looks into the nodes of a cluster; nobody where there is only one.
+    /// Looks into the nodes.
     watcher: Option<Watcher>,
     agenda: BTreeMap<(u64, u64), Action>,
     scheduled: u64,
