@@ -206,8 +206,9 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
     if args.is_held {
         let trace = trace.clone();
         files::end_when_input_does(move |errors| {
+            let lines = trace.last_lines(LAST_LINES);
             trace.flush();
-            for line in trace.last_lines(LAST_LINES) {
+            for line in lines {
                 // Whoever has held it may be gone.
                 let _ = writeln!(errors, "{LINE_PREFIX}{line}");
             }
