@@ -169,6 +169,7 @@ impl<'a> Shrinker<'a> {
             }
         })?;
         self.try_change(|scenario| scenario.buggify = false)?;
+        self.try_change(|scenario| scenario.lulls = None)?;
         self.try_change(|scenario| scenario.cold_read_one_in = 0)?;
         self.try_change(|scenario| scenario.ends_with_power_cut = false)?;
         self.try_change(|scenario| scenario.tick_ms = 1)?;

@@ -5,7 +5,7 @@ use skerry_env::Rng;
 use super::workers::draw_workload;
 use super::{
     CLIENT_HOSTS, Fault, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload,
-    below, draw_fault, draw_snapshots, is_buggified, is_packed, patterns, regime,
+    below, draw_fault, draw_lulls, draw_snapshots, is_buggified, is_packed, patterns, regime,
 };
 use crate::trace::fnv_of;
 use crate::workload::TOPICS;
@@ -41,6 +41,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         packed: is_packed(seed),
         snapshot_every_entries: draw_snapshots(seed),
         buggify: is_buggified(seed),
+        lulls: draw_lulls(seed),
         core_first: Rng::seeded(seed ^ 0xc0_4ef1).chance(7, 10),
         faults_ms: patterns::with_outages(faults_ms + CALM_MS, &faults),
         tick_ms: [1, 2, 2][below(&rng, 3)],

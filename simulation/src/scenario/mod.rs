@@ -70,6 +70,9 @@ pub struct Scenario {
     /// A quarter of the sites of [`skerry_types::buggify`] act while faults happen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub buggify: bool,
+    /// While faults happen, those who write and read fall silent again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lulls: Option<Lulls>,
     /// When faults end, they end for a core of the cluster alone, which must go on by itself; for all others later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub core_first: bool,
@@ -87,6 +90,29 @@ pub struct Scenario {
     pub workload: Workload,
     /// What goes wrong.
     pub faults: Vec<Timed>,
+}
+
+/// When nobody begins to write or to read: some mistakes need that nothing follows (an end that nobody tells, a lease that
+/// nobody renews), and a quiet cluster costs the simulator a fifth of a busy one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lulls {
+    /// From the end of one to the end of the next.
+    pub every_ms: u64,
+    /// Of these it lasts the last ones.
+    pub for_ms: u64,
+}
+
+impl Lulls {
+    /// How long the lull of this moment still lasts; 0 = there is none.
+    #[must_use]
+    pub const fn left_ms(self, now_ms: u64) -> u64 {
+        let at = now_ms % self.every_ms;
+        if at + self.for_ms < self.every_ms {
+            0
+        } else {
+            self.every_ms - at
+        }
+    }
 }
 
 /// Who works.
@@ -497,6 +523,7 @@ impl Scenario {
             packed: is_packed(seed),
             snapshot_every_entries: draw_snapshots(seed),
             buggify: is_buggified(seed),
+            lulls: draw_lulls(seed),
             core_first: false,
             faults_ms: patterns::with_outages(faults_ms, &faults),
             tick_ms: [1, 1, 2][below(&rng, 3)],
@@ -598,6 +625,9 @@ impl Scenario {
         if self.buggify {
             fields.push(("buggify", json(&self.buggify)));
         }
+        if self.lulls.is_some() {
+            fields.push(("lulls", json(&self.lulls)));
+        }
         if self.core_first {
             fields.push(("core_first", json(&self.core_first)));
         }
@@ -676,6 +706,14 @@ fn is_packed(seed: u64) -> bool {
 /// In every second world.
 fn is_buggified(seed: u64) -> bool {
     Rng::seeded(seed ^ fnv_of(b"buggify")).chance(1, 2)
+}
+
+/// In two worlds of three, for two to four fifths of the time.
+fn draw_lulls(seed: u64) -> Option<Lulls> {
+    let rng = Rng::seeded(seed ^ fnv_of(b"lulls"));
+    let every_ms = 1_500 + rng.below(2_500);
+    let for_ms = every_ms * (2 + rng.below(3)) / 5;
+    rng.chance(2, 3).then_some(Lulls { every_ms, for_ms })
 }
 
 /// In most worlds nodes that were away get a snapshot instead of what they missed.

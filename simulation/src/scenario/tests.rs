@@ -43,3 +43,18 @@ fn a_scenario_is_read_as_it_was_written() {
     let kept = scenario.keeping(&[0]);
     assert_eq!(kept.faults, scenario.faults[..1]);
 }
+
+#[test]
+fn a_lull_is_the_end_of_each_round() {
+    let lulls = Lulls {
+        every_ms: 1_000,
+        for_ms: 400,
+    };
+    let left: Vec<_> = [0, 599, 600, 999, 1_000, 1_750]
+        .into_iter()
+        .map(|now_ms| lulls.left_ms(now_ms))
+        .collect();
+    assert_eq!(left, [0, 0, 400, 1, 0, 250]);
+    let with = (1..=300).filter(|seed| Scenario::draw(*seed).lulls.is_some());
+    assert!((160..240).contains(&with.count()));
+}

@@ -95,6 +95,7 @@ async fn run_as(mut client: Client, draw_style: fn(&Client) -> Style) {
     let mut sessions = FetchSessions::new();
     let mut style = draw_style(&client);
     while !client.is_stopping() {
+        client.sit_out_a_lull().await;
         if positions.is_empty() || client.env.rng.chance(1, 60) {
             positions = begin(&mut client).await;
             sessions.clear();

@@ -39,7 +39,7 @@ pub use self::members::{add_voters, replace_voter};
 pub use self::moves::{elect_all_unclean, elect_unclean};
 use crate::env::Corrupted;
 use crate::oracle::{Rotten, Violations};
-use crate::scenario::{Worker, Workload};
+use crate::scenario::{Lulls, Worker, Workload};
 use crate::trace::Trace;
 use skerry_checker::history::{History, Note, Op, Outcome};
 
@@ -80,6 +80,8 @@ pub struct Cluster {
     pub write_to: Vec<String>,
     /// Producers pack their batches.
     pub packed: bool,
+    /// When they fall silent while faults happen.
+    pub lulls: Option<Lulls>,
     /// So many of the first nodes vote, unless somebody changes it.
     pub voters: u32,
     /// Disks may be lost: `min.insync.replicas` is set for every topic, the groups' too.
@@ -506,6 +508,17 @@ impl Client {
             self.lose(node);
             failed(error)
         })
+    }
+
+    /// Waits for the end of a lull, where there is one now.
+    async fn sit_out_a_lull(&self) {
+        let Some(lulls) = self.shared.cluster.lulls else {
+            return;
+        };
+        let left_ms = lulls.left_ms(self.shared.trace.time().micros() / 1_000);
+        if !self.shared.is_at_least(Phase::Healed) {
+            self.env.clock.sleep(Duration::from_millis(left_ms)).await;
+        }
     }
 
     async fn pause(&self, at_most_ms: u64) {

@@ -58,6 +58,7 @@ impl Writer {
 pub(super) async fn idempotent(mut client: Client) {
     let mut writer = Writer::new(&client);
     while !client.is_stopping() {
+        client.sit_out_a_lull().await;
         let Some((id, epoch)) = identify(&mut client, &mut writer).await else {
             break;
         };
@@ -91,6 +92,7 @@ pub(super) async fn idempotent(mut client: Client) {
 pub(super) async fn plain(mut client: Client, acks: i16) {
     let mut writer = Writer::new(&client);
     while !client.is_stopping() {
+        client.sit_out_a_lull().await;
         let (topic, partition) = client.draw_partition();
         if client.topic_id(topic).await.is_none() {
             break;

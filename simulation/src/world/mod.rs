@@ -202,6 +202,7 @@ impl<'a> World<'a> {
             flush_messages: scenario.flush_messages,
             write_to: scenario.write_to.clone(),
             packed: scenario.packed,
+            lulls: scenario.lulls,
             voters: match scenario.voters {
                 0 => scenario.nodes,
                 voters => voters,
