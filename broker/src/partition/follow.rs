@@ -409,7 +409,10 @@ impl Partition {
             recovery_point: log.recovery_point().min(limit),
             log_start: log.log_start().min(limit),
             cleaned_until: log.cleaned_until().map(|cleaned| cleaned.min(limit)),
-            high_watermark: known.clamp(log.log_start(), log.log_end()).min(limit),
+            // A follower may have heard of a high watermark beyond what it has flushed.
+            high_watermark: known
+                .clamp(log.log_start(), log.durable_end().max(log.log_start()))
+                .min(limit),
         })
     }
 }
