@@ -147,6 +147,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "metadata-log-purged" "entries below a snapshot are removed"
     Any "metadata-snapshot-made" "a snapshot of the metadata is made"
     Several "metadata-snapshot-installed" "a node is so far behind that it gets a snapshot"
+    Several "late-proposal-refused" "a proposal arrives that its asker has given up and asked again"
     Several "metadata-waited-for-room" "the quorum's disk was full, and has room again"
 
     // Groups and clients.

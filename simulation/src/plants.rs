@@ -430,9 +430,16 @@ pub const PLANTS: &[Planted] = &[
         "a voter that has lost its disk answers as if it had it",
     ),
     in_scenario(
+        "late-proposals-count",
+        "late-proposal",
+        20,
+        &["lost-setting"],
+        "a proposal that was given up, and asked for again on another connection, is applied once more when it arrives",
+    ),
+    in_scenario(
         "half-change-tried-once",
         "half-change",
-        10,
+        40,
         &["not-whole"],
         "a leader that cannot finish a change of the voters at once, which somebody else began, leaves it half done",
     ),

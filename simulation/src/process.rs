@@ -76,6 +76,12 @@ impl Process {
         *self.wrong_disk.lock() = disk;
     }
 
+    /// The disk that the machine has now.
+    pub(crate) fn disk(&self) -> SimDisk {
+        let wrong = self.wrong_disk.lock().clone();
+        wrong.unwrap_or_else(|| self.host.disk.clone())
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state.lock().clone()
     }

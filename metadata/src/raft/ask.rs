@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use skerry_env::Env;
 use skerry_metadata_state::{Command, Outcome};
 use skerry_proto::quorum as proto;
+use skerry_types::{is_planted, reached};
 use tonic::Status;
 
 use super::network::{Client, client_of};
@@ -32,10 +33,19 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// What a node says to a question.
 pub(super) enum Answer<T> {
     Done(T),
-    /// Who leads, as far as is known: its address.
+    /// Who leads, as far as is known.
     NotLeader {
-        leader: Option<(u64, String)>,
+        leader: Option<KnownLeader>,
     },
+}
+
+/// Who is said to lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KnownLeader {
+    pub(super) id: u64,
+    pub(super) addr: String,
+    /// Since this term; 0: not known.
+    pub(super) term: u64,
 }
 
 /// Why a question has no answer.
@@ -79,57 +89,108 @@ pub(super) trait Ask: Send + Sync {
     /// Asks this node.
     fn here(&self, node: &Node) -> impl Future<Output = Result<Answer<Self::Output>, AskError>> + Send;
 
-    /// Asks another one.
-    fn there(&self, client: Client) -> impl Future<Output = Result<Answer<Self::Output>, Status>> + Send;
+    /// Asks another one, as this asker.
+    fn there(
+        &self,
+        client: Client,
+        asker: proto::Asker,
+    ) -> impl Future<Output = Result<Answer<Self::Output>, Status>> + Send;
 }
 
 /// One connection to each node that was asked something; many questions share it.
 #[derive(Default)]
-pub(super) struct Links(Mutex<BTreeMap<String, Client>>);
+pub(super) struct Links(Mutex<Made>);
+
+#[derive(Default)]
+struct Made {
+    /// So many were made.
+    count: u64,
+    /// By address, each with its number.
+    links: BTreeMap<String, (u64, Client)>,
+}
 
 impl Links {
-    pub(super) fn get(&self, env: &Env, addr: &str) -> Client {
-        let mut links = self.0.lock();
-        if let Some(client) = links.get(addr) {
-            return client.clone();
+    /// The connection to ask on, and its number among all that were made.
+    pub(super) fn get(&self, env: &Env, addr: &str) -> (u64, Client) {
+        let mut made = self.0.lock();
+        if let Some(link) = made.links.get(addr) {
+            return link.clone();
         }
-        let client = client_of(env, addr);
-        links.insert(addr.to_owned(), client.clone());
-        client
+        made.count += 1;
+        let link = (made.count, client_of(env, addr));
+        made.links.insert(addr.to_owned(), link.clone());
+        link
     }
 
-    /// The next question makes a new connection.
-    fn forget(&self, addr: &str) {
-        self.0.lock().remove(addr);
+    /// The next question makes a new connection, unless one was made since.
+    fn forget(&self, addr: &str, number: u64) {
+        let mut made = self.0.lock();
+        if made
+            .links
+            .get(addr)
+            .is_some_and(|(current, _)| *current == number)
+        {
+            made.links.remove(addr);
+        }
     }
 
     pub(super) fn clear(&self) {
-        self.0.lock().clear();
+        self.0.lock().links.clear();
     }
 }
 
-pub(super) fn not_leader<T>(answer: Option<proto::Member>) -> Answer<T> {
+/// The latest connection of each asker that this leader has heard of in its term.
+#[derive(Debug, Default)]
+pub(super) struct Askers {
+    term: u64,
+    /// By node and start of its process.
+    links: BTreeMap<(u64, i64), u64>,
+}
+
+impl Askers {
+    /// True where this comes on the latest connection. On an earlier one it is late: whoever asked has given it up and
+    /// asked again, and what was decided meanwhile must not be undone by making the same change once more.
+    fn hear(&mut self, term: u64, asker: &proto::Asker) -> bool {
+        if self.term != term {
+            (self.term, self.links) = (term, BTreeMap::new());
+        }
+        let latest = self.links.entry((asker.id, asker.started_ms)).or_insert(0);
+        *latest = asker.link.max(*latest);
+        *latest == asker.link || is_planted("late-proposals-count")
+    }
+}
+
+pub(super) fn not_leader<T>(answer: proto::NotLeader) -> Answer<T> {
+    let term = answer.term;
     Answer::NotLeader {
-        leader: answer.map(|leader| (leader.id, leader.addr)),
+        leader: answer.leader.map(|leader| KnownLeader {
+            id: leader.id,
+            addr: leader.addr,
+            term,
+        }),
     }
 }
 
 /// What the wire says where this node does not lead.
-pub(super) fn elsewhere(leader: Option<(u64, String)>) -> proto::NotLeader {
+pub(super) fn elsewhere(leader: Option<KnownLeader>) -> proto::NotLeader {
     proto::NotLeader {
-        leader: leader.map(|(id, addr)| proto::Member {
-            id,
-            addr,
+        term: leader.as_ref().map_or(0, |leader| leader.term),
+        leader: leader.map(|leader| proto::Member {
+            id: leader.id,
+            addr: leader.addr,
             ..Default::default()
         }),
     }
 }
 
 pub(super) fn forwarded<T>(forward: ForwardToLeader<TypeConfig>) -> Answer<T> {
+    let leader = forward.leader_id.zip(forward.leader_node);
     Answer::NotLeader {
-        leader: forward
-            .leader_id
-            .zip(forward.leader_node.map(|node: Member| node.addr)),
+        leader: leader.map(|(id, node): (u64, Member)| KnownLeader {
+            id,
+            addr: node.addr,
+            term: 0,
+        }),
     }
 }
 
@@ -151,10 +212,10 @@ impl Node {
             let is_lost = known.is_none();
             let leader = hint.take().or(known);
             let answer = match leader {
-                Some((id, addr)) if id != self.raft_id() => {
+                Some(leader) if leader.id != self.raft_id() => {
                     tokio::select! {
                         biased;
-                        answer = self.ask_there(question, &addr) => answer,
+                        answer = self.ask_there(question, &leader) => answer,
                         // The one that was asked may be behind a dead link.
                         () = self.leader_other_than(before) => Answer::NotLeader { leader: None },
                     }
@@ -167,7 +228,7 @@ impl Node {
                 };
                 return Ok(output);
             };
-            hint = leader.filter(|(id, _)| *id != self.raft_id());
+            hint = leader.filter(|leader| leader.id != self.raft_id());
             if hint.is_none() && is_lost {
                 hint = self.stranger(strangers);
                 strangers += 1;
@@ -195,21 +256,28 @@ impl Node {
     }
 
     /// No answer counts as "not the leader".
-    async fn ask_there<A: Ask>(&self, question: &A, addr: &str) -> Answer<A::Output> {
-        let client = self.links().get(self.env(), addr);
-        let answer = self.env().clock.timeout(ANSWER_MAX, question.there(client)).await;
-        match answer {
+    async fn ask_there<A: Ask>(&self, question: &A, leader: &KnownLeader) -> Answer<A::Output> {
+        let addr = leader.addr.as_str();
+        let (link, client) = self.links().get(self.env(), addr);
+        let asker = proto::Asker {
+            id: self.raft_id(),
+            started_ms: self.started().get(),
+            link,
+            term: leader.term,
+        };
+        let asked = question.there(client, asker);
+        match self.env().clock.timeout(ANSWER_MAX, asked).await {
             Ok(Ok(answer)) => return answer,
             Ok(Err(status)) => tracing::debug!(addr, error = status.message(), "no answer"),
             Err(_) => tracing::debug!(addr, "no answer within {ANSWER_MAX:?}"),
         }
-        self.links().forget(addr);
+        self.links().forget(addr, link);
         Answer::NotLeader { leader: None }
     }
 
     /// Whom to ask where this node knows no leader: it may be no member yet, or the members may have changed while it
     /// was away.
-    fn stranger(&self, turn: usize) -> Option<(u64, String)> {
+    fn stranger(&self, turn: usize) -> Option<KnownLeader> {
         let configured = self.config().voters.iter().map(|voter| voter.addr.clone());
         let metrics = self.raft().server_metrics();
         let mut others: BTreeSet<String> = metrics
@@ -224,15 +292,45 @@ impl Node {
         let turn = turn.checked_rem(others.len())?;
         let addr = others.into_iter().nth(turn)?;
         // Its number does not matter: the address is what is asked.
-        Some((u64::MAX, addr))
+        Some(KnownLeader {
+            id: u64::MAX,
+            addr,
+            term: 0,
+        })
     }
 
-    pub(super) fn known_leader(&self) -> Option<(u64, String)> {
+    pub(super) fn known_leader(&self) -> Option<KnownLeader> {
         let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();
         let id = metrics.current_leader?;
         let member = metrics.membership_config.membership().get_node(&id)?;
-        Some((id, member.addr.clone()))
+        Some(KnownLeader {
+            id,
+            addr: member.addr.clone(),
+            term: metrics.vote.leader_id.term,
+        })
+    }
+
+    /// Whether what this asker wants may be done here; else what to say. Only a leader looks.
+    pub(super) fn may_ask<T>(&self, asker: Option<proto::Asker>) -> Result<Option<Answer<T>>, Status> {
+        let now = self.leadership();
+        let Some(asker) = asker.filter(|_| now.here) else {
+            return Ok(None);
+        };
+        if asker.term != now.term {
+            return Ok(Some(Answer::NotLeader {
+                leader: self.known_leader(),
+            }));
+        }
+        match self.askers().lock().hear(now.term, &asker) {
+            true => Ok(None),
+            false => {
+                reached("late-proposal-refused");
+                Err(Status::aborted(
+                    "it was given up, and asked again on a later connection",
+                ))
+            }
+        }
     }
 
     /// Waits until a leader is known that is not `before`.
@@ -283,9 +381,12 @@ impl Ask for Propose {
         }
     }
 
-    async fn there(&self, mut client: Client) -> Result<Answer<Applied>, Status> {
-        let command = Bytes::from(self.0.encode());
-        let reply = client.propose(proto::ProposeRequest { command }).await?;
+    async fn there(&self, mut client: Client, asker: proto::Asker) -> Result<Answer<Applied>, Status> {
+        let request = proto::ProposeRequest {
+            command: Bytes::from(self.0.encode()),
+            asker: Some(asker),
+        };
+        let reply = client.propose(request).await?;
         match reply.into_inner().result {
             Some(proto::propose_reply::Result::Applied(applied)) => {
                 let outcome = Outcome::decode(&applied.outcome).map_err(|error| {
@@ -296,7 +397,7 @@ impl Ask for Propose {
                     outcome,
                 }))
             }
-            Some(proto::propose_reply::Result::NotLeader(elsewhere)) => Ok(not_leader(elsewhere.leader)),
+            Some(proto::propose_reply::Result::NotLeader(elsewhere)) => Ok(not_leader(elsewhere)),
             None => Err(Status::internal("an empty answer")),
         }
     }
@@ -322,11 +423,11 @@ impl Ask for ReadIndex {
         }
     }
 
-    async fn there(&self, mut client: Client) -> Result<Answer<u64>, Status> {
+    async fn there(&self, mut client: Client, _: proto::Asker) -> Result<Answer<u64>, Status> {
         let reply = client.read_index(proto::ReadIndexRequest {}).await?;
         match reply.into_inner().result {
             Some(proto::read_index_reply::Result::Index(index)) => Ok(Answer::Done(index)),
-            Some(proto::read_index_reply::Result::NotLeader(elsewhere)) => Ok(not_leader(elsewhere.leader)),
+            Some(proto::read_index_reply::Result::NotLeader(elsewhere)) => Ok(not_leader(elsewhere)),
             None => Err(Status::internal("an empty answer")),
         }
     }
@@ -349,13 +450,17 @@ impl Ask for Describe {
         })
     }
 
-    async fn there(&self, mut client: Client) -> Result<Answer<QuorumStatus>, Status> {
+    async fn there(&self, mut client: Client, _: proto::Asker) -> Result<Answer<QuorumStatus>, Status> {
         let reply = client.describe(proto::DescribeRequest {}).await?.into_inner();
         let leader = reply.leader.and_then(|id| {
             let member = reply.members.iter().find(|member| member.id == id)?;
-            Some((id, member.addr.clone()))
+            Some(KnownLeader {
+                id,
+                addr: member.addr.clone(),
+                term: 0,
+            })
         });
-        if leader.as_ref().is_none_or(|(id, _)| *id != reply.id) {
+        if leader.as_ref().is_none_or(|leader| leader.id != reply.id) {
             return Ok(Answer::NotLeader { leader });
         }
         let status = describe::read(reply).map_err(|error| Status::internal(error.to_string()))?;
@@ -366,5 +471,36 @@ impl Ask for Describe {
 impl From<convert::ConvertError> for Status {
     fn from(error: convert::ConvertError) -> Self {
         Self::invalid_argument(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asker(id: u64, started_ms: i64, link: u64) -> proto::Asker {
+        proto::Asker {
+            id,
+            started_ms,
+            link,
+            term: 3,
+        }
+    }
+
+    /// Seed 2301 of any size, 60 s: a setting that was asked for again was made once more, after another one.
+    #[test]
+    fn what_comes_late_on_an_earlier_connection_is_refused() {
+        let mut askers = Askers::default();
+        assert!(askers.hear(3, &asker(1, 1_000, 4)));
+        assert!(askers.hear(3, &asker(1, 1_000, 5)), "asked again");
+        assert!(!askers.hear(3, &asker(1, 1_000, 4)), "the first request arrives");
+        assert!(
+            askers.hear(3, &asker(1, 1_000, 5)),
+            "what is on the later one goes on"
+        );
+        assert!(askers.hear(3, &asker(2, 1_000, 1)), "another node counts its own");
+        assert!(askers.hear(3, &asker(1, 2_000, 1)), "and so does its next life");
+        // Of another term a request says so itself, and is refused for that.
+        assert!(askers.hear(4, &asker(1, 1_000, 4)));
     }
 }

@@ -168,7 +168,7 @@ impl Node {
     }
 
     async fn look_at(&self, id: u64, voter: &Voter) -> Found {
-        let mut client = self.links().get(self.env(), &voter.addr);
+        let (_, mut client) = self.links().get(self.env(), &voter.addr);
         let describing = client.describe(proto::DescribeRequest {});
         let Ok(Ok(reply)) = self.env().clock.timeout(ANSWER_MAX, describing).await else {
             return Found::Nobody;

@@ -155,13 +155,14 @@ impl Ask for Change {
         node.change_members(self).await
     }
 
-    async fn there(&self, mut client: Client) -> Result<Answer<Self::Output>, Status> {
+    async fn there(&self, mut client: Client, asker: proto::Asker) -> Result<Answer<Self::Output>, Status> {
         let request = proto::ChangeMembersRequest {
             change: Some(self.wire()),
+            asker: Some(asker),
         };
         match client.change_members(request).await?.into_inner().result {
             Some(Reply::Done(proto::Blank {})) => Ok(Answer::Done(Ok(()))),
-            Some(Reply::NotLeader(elsewhere)) => Ok(not_leader(elsewhere.leader)),
+            Some(Reply::NotLeader(elsewhere)) => Ok(not_leader(elsewhere)),
             Some(Reply::Refused(refused)) => Ok(Answer::Done(Err(read_refused(&refused)?))),
             None => Err(Status::internal("an empty answer")),
         }

@@ -35,13 +35,13 @@ use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use skerry_env::{Env, Listener, TaskHandle};
 use skerry_metadata_state::{Command, Image, Outcome};
-use skerry_types::{BrokerId, Instant, Uuid, buggify, is_planted};
+use skerry_types::{BrokerId, Instant, Uuid, WallMs, buggify, is_planted};
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 
-use self::ask::{AskError, Describe, Links, Propose, ReadIndex};
+use self::ask::{AskError, Askers, Describe, Links, Propose, ReadIndex};
 use self::found::votes_alone;
 use self::log::{Flusher, LogStore};
 use self::machine::Machine;
@@ -85,6 +85,8 @@ struct Inner {
     /// The store had a log or a vote when it was opened.
     had_log: bool,
     links: Links,
+    askers: Mutex<Askers>,
+    started: WallMs,
     /// When a leader's message was taken last.
     leader_heard: Mutex<Option<Instant>>,
     book: Arc<AddressBook>,
@@ -184,6 +186,7 @@ impl Node {
         let raft = runtime::scope(&env, new)
             .await
             .map_err(|error| unreadable(&dir, &error))?;
+        let started = env.clock.wall();
         let inner = Inner {
             env,
             config,
@@ -194,6 +197,8 @@ impl Node {
             snapshots: Mutex::new(Some(snapshots)),
             had_log,
             links: Links::default(),
+            askers: Mutex::default(),
+            started,
             leader_heard: Mutex::default(),
             book,
             changing: tokio::sync::Mutex::default(),
@@ -241,6 +246,16 @@ impl Node {
 
     fn links(&self) -> &Links {
         &self.inner.links
+    }
+
+    /// Who has asked this node since it leads.
+    fn askers(&self) -> &Mutex<Askers> {
+        &self.inner.askers
+    }
+
+    /// By the wall clock: it tells the lives of a node apart, and no order.
+    fn started(&self) -> WallMs {
+        self.inner.started
     }
 
     fn book(&self) -> &AddressBook {

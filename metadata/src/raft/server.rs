@@ -173,9 +173,13 @@ impl Quorum for Service {
         &self,
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeReply>, Status> {
-        let command = Command::decode(&request.into_inner().command)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let answer = Propose(Arc::new(command)).here(&self.node).await?;
+        let request = request.into_inner();
+        let command =
+            Command::decode(&request.command).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = match self.node.may_ask(request.asker)? {
+            None => Propose(Arc::new(command)).here(&self.node).await?,
+            Some(refused) => refused,
+        };
         let result = match answer {
             Answer::Done(applied) => propose_reply::Result::Applied(proto::Applied {
                 index: applied.index,
@@ -208,8 +212,13 @@ impl Quorum for Service {
         &self,
         request: Request<proto::ChangeMembersRequest>,
     ) -> Result<Response<proto::ChangeMembersReply>, Status> {
-        let change = Change::read(request.into_inner())?;
-        let answer = change.here(&self.node).await?;
+        let request = request.into_inner();
+        let asker = request.asker;
+        let change = Change::read(request)?;
+        let answer = match self.node.may_ask(asker)? {
+            None => change.here(&self.node).await?,
+            Some(refused) => refused,
+        };
         Ok(Response::new(members::reply(answer)))
     }
 

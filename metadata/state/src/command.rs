@@ -10,7 +10,9 @@ use crate::image::{ConfigResource, HostPort};
 
 /// One entry of the metadata log. It carries its own time and ids, so that every broker computes the same.
 ///
-/// A retry of a command that was applied already does no harm: it is refused by its guard, or finds its own work.
+/// A retry of a command that was applied already does no harm: it is refused by its guard, or finds its own work. Where another
+/// change came between, it would undo that one: so a first request that arrives after its retry is not taken (`quorum.proto`,
+/// `Asker`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Names the cluster. The first one wins; later ones are told its id.

@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 49] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 50] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -131,6 +131,7 @@ pub(super) const SCENARIOS: [(&str, &str); 49] = scenarios![
     "wiped-voter",
     "removed-voter",
     "half-change",
+    "late-proposal",
     "forgotten-broker",
     "deaf-broker",
 ];

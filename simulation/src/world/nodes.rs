@@ -66,9 +66,9 @@ impl Node {
         }
     }
 
-    /// What the disk has done to the process: after that it may end.
+    /// What the disk that it has, its own or another one, has done to the process: after that it may end.
     pub(super) fn excuses(&self) -> u64 {
-        let disk = &self.host.disk;
+        let disk = self.process.disk();
         let metadata = self.process.wal_mark().sync_failures();
         disk.sync_failures() + disk.full_refusals() + disk.write_failures() + disk.read_failures() + metadata
     }
