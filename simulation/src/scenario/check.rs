@@ -31,6 +31,11 @@ impl Scenario {
                 "\"latency_ms\": [{min}, {max}]: the first number may not be larger than the second"
             ));
         }
+        if let Some(lulls) = self.lulls {
+            within("every_ms", lulls.every_ms, 1, FAULTS_MS_MAX)
+                .map_err(|why| format!("\"lulls\": {why}"))?;
+            within("for_ms", lulls.for_ms, 0, lulls.every_ms).map_err(|why| format!("\"lulls\": {why}"))?;
+        }
         for partition in &self.write_to {
             check_partition(partition, &TOPICS).map_err(|why| format!("\"write_to\": {why}"))?;
         }
@@ -157,6 +162,7 @@ fn check_partition(name: &str, topics: &[(&str, i32)]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Lulls;
     use super::*;
 
     #[test]
@@ -199,6 +205,15 @@ mod tests {
             (
                 told(|it| it.latency_ms = (40, 3)),
                 "\"latency_ms\": [40, 3]: the first",
+            ),
+            (
+                told(|it| {
+                    it.lulls = Some(Lulls {
+                        every_ms: 0,
+                        for_ms: 0,
+                    });
+                }),
+                "\"lulls\": \"every_ms\": 0: 1 to",
             ),
             (
                 told(|it| it.write_to = vec!["order-0".to_owned()]),

@@ -5,6 +5,7 @@
 mod check;
 mod cluster;
 mod kinds;
+mod lulls;
 mod patterns;
 mod regime;
 mod rounds;
@@ -20,6 +21,8 @@ use skerry_env::Rng;
 
 use self::kinds::Rate;
 pub use self::kinds::{Group, KINDS, Kind, Kinds, list as list_kinds};
+pub use self::lulls::Lulls;
+use self::lulls::draw_lulls;
 pub use self::regime::Regime;
 pub use self::target::Target;
 pub use self::workers::WorkerKinds;
@@ -90,29 +93,6 @@ pub struct Scenario {
     pub workload: Workload,
     /// What goes wrong.
     pub faults: Vec<Timed>,
-}
-
-/// When nobody begins to write or to read: some mistakes need that nothing follows (an end that nobody tells, a lease that
-/// nobody renews), and a quiet cluster costs the simulator a fifth of a busy one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lulls {
-    /// From the end of one to the end of the next.
-    pub every_ms: u64,
-    /// Of these it lasts the last ones.
-    pub for_ms: u64,
-}
-
-impl Lulls {
-    /// How long the lull of this moment still lasts; 0 = there is none.
-    #[must_use]
-    pub const fn left_ms(self, now_ms: u64) -> u64 {
-        let at = now_ms % self.every_ms;
-        if at + self.for_ms < self.every_ms {
-            0
-        } else {
-            self.every_ms - at
-        }
-    }
 }
 
 /// Who works.
@@ -706,14 +686,6 @@ fn is_packed(seed: u64) -> bool {
 /// In every second world.
 fn is_buggified(seed: u64) -> bool {
     Rng::seeded(seed ^ fnv_of(b"buggify")).chance(1, 2)
-}
-
-/// In two worlds of three, for two to four fifths of the time.
-fn draw_lulls(seed: u64) -> Option<Lulls> {
-    let rng = Rng::seeded(seed ^ fnv_of(b"lulls"));
-    let every_ms = 1_500 + rng.below(2_500);
-    let for_ms = every_ms * (2 + rng.below(3)) / 5;
-    rng.chance(2, 3).then_some(Lulls { every_ms, for_ms })
 }
 
 /// In most worlds nodes that were away get a snapshot instead of what they missed.
