@@ -4,6 +4,7 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional, Set
 
+from adapters import subscribe
 from harness import Context, eventually, test
 
 SECONDS = 100
@@ -124,12 +125,6 @@ def cooperative(t: Context) -> None:
         assert not m.errors, m.errors
 
 
-def know(consumer, topic: str) -> None:
-    """Fetches the topic's metadata before the first join. kafka-python 3.0.12 joins without it, rejoins when it comes, and where
-    a poll ends between the leader's assignment and the SyncGroup answer it never takes its assignment: it waits for ever."""
-    eventually("kafka-python knows the topic", lambda: bool(consumer.partitions_for_topic(topic)))
-
-
 @test("mixed: confluent, kafka-python and aiokafka in one group", needs=("confluent", "kafka-python", "aiokafka"), seconds=SECONDS)
 def mixed_group(t: Context) -> None:
     from aiokafka import AIOKafkaConsumer
@@ -145,8 +140,7 @@ def mixed_group(t: Context) -> None:
     def python() -> None:
         consumer = KafkaConsumer(bootstrap_servers=t.bootstrap, group_id=group, auto_offset_reset="earliest", session_timeout_ms=10000,
                                  heartbeat_interval_ms=500, partition_assignment_strategy=[RangePartitionAssignor])
-        know(consumer, topic)
-        consumer.subscribe([topic])
+        subscribe(consumer, topic)
         while not stop.is_set():
             for found in consumer.poll(100).values():
                 got["py"] |= {(r.partition, r.offset) for r in found}
@@ -193,8 +187,7 @@ def python_members(t: Context) -> None:
 
     def live(number: int) -> None:
         consumer = KafkaConsumer(bootstrap_servers=t.bootstrap, group_id=group, auto_offset_reset="earliest", session_timeout_ms=10000, heartbeat_interval_ms=500)
-        know(consumer, topic)
-        consumer.subscribe([topic])
+        subscribe(consumer, topic)
         while not stops[number].is_set():
             for found in consumer.poll(100).values():
                 read.update((r.partition, r.offset) for r in found)
@@ -310,7 +303,7 @@ def python_admin(t: Context) -> None:
     eventually("the topic is there", lambda: topic in admin.list_topics())
     fill(t, topic, 10, 3)
     consumer = KafkaConsumer(bootstrap_servers=t.bootstrap, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False)
-    consumer.subscribe([topic])
+    subscribe(consumer, topic)
     eventually("records", lambda: consumer.poll(200))
     consumer.commit()
     consumer.close()
