@@ -13,7 +13,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make run ARGS="--data-dir /tmp/one"    hands settings on; all of them: $(SKERRY) start --help'
-	@echo '  make sim SEEDS=1..1000                 more seeds'
+	@echo '  make sim SEEDS=1..1000 PROFILE=sim     more seeds, by a program that is faster and takes longer to build'
 
 setup: ## Install what this machine lacks for a build (says what and why; needs root only for packages)
 	@scripts/setup
@@ -33,9 +33,10 @@ clients: build ## Only the real Kafka clients, against the release binary
 	@tests/clients/run --broker-bin $(SKERRY)
 
 SEEDS ?= 1..100
+PROFILE ?= dev
 sim: setup ## Only the simulator: 100 seeds of crashes, power cuts and broken networks
-	@cargo build --locked --bin skerry-sim
-	@$(TARGET)/debug/skerry-sim run --seeds $(SEEDS) --jobs $$(nproc)
+	@cargo build --locked --profile $(PROFILE) --bin skerry-sim
+	@$(TARGET)/$(PROFILE:dev=debug)/skerry-sim run --seeds $(SEEDS) --jobs $$(nproc)
 
 lint: ## Formatting and lints, both as errors
 	@scripts/setup lint

@@ -311,26 +311,27 @@ impl Node {
         })
     }
 
-    /// Whether what this asker wants may be done here; else what to say. Only a leader looks.
-    pub(super) fn may_ask<T>(&self, asker: Option<proto::Asker>) -> Result<Option<Answer<T>>, Status> {
+    /// Does here what another node asks for, unless it is late, or for the leader of another term. Only a leader looks.
+    pub(super) async fn answer<A: Ask>(
+        &self,
+        asker: Option<proto::Asker>,
+        question: &A,
+    ) -> Result<Answer<A::Output>, Status> {
         let now = self.leadership();
-        let Some(asker) = asker.filter(|_| now.here) else {
-            return Ok(None);
-        };
-        if asker.term != now.term {
-            return Ok(Some(Answer::NotLeader {
-                leader: self.known_leader(),
-            }));
-        }
-        match self.askers().lock().hear(now.term, &asker) {
-            true => Ok(None),
-            false => {
+        if let Some(asker) = asker.filter(|_| now.here) {
+            if asker.term != now.term {
+                return Ok(Answer::NotLeader {
+                    leader: self.known_leader(),
+                });
+            }
+            if !self.askers().lock().hear(now.term, &asker) {
                 reached("late-proposal-refused");
-                Err(Status::aborted(
+                return Err(Status::aborted(
                     "it was given up, and asked again on a later connection",
-                ))
+                ));
             }
         }
+        Ok(question.here(self).await?)
     }
 
     /// Waits until a leader is known that is not `before`.

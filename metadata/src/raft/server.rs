@@ -176,10 +176,10 @@ impl Quorum for Service {
         let request = request.into_inner();
         let command =
             Command::decode(&request.command).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let answer = match self.node.may_ask(request.asker)? {
-            None => Propose(Arc::new(command)).here(&self.node).await?,
-            Some(refused) => refused,
-        };
+        let answer = self
+            .node
+            .answer(request.asker, &Propose(Arc::new(command)))
+            .await?;
         let result = match answer {
             Answer::Done(applied) => propose_reply::Result::Applied(proto::Applied {
                 index: applied.index,
@@ -215,10 +215,7 @@ impl Quorum for Service {
         let request = request.into_inner();
         let asker = request.asker;
         let change = Change::read(request)?;
-        let answer = match self.node.may_ask(asker)? {
-            None => change.here(&self.node).await?,
-            Some(refused) => refused,
-        };
+        let answer = self.node.answer(asker, &change).await?;
         Ok(Response::new(members::reply(answer)))
     }
 

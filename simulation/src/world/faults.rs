@@ -38,7 +38,6 @@ impl World<'_> {
                 if hit.is_empty() {
                     *self.felt.entry("faults that hit nobody").or_default() += 1;
                 } else {
-                    *self.faults.entry(timed.kind()).or_default() += 1;
                     self.happened.push((self.now_ms * 1_000, timed.kind()));
                 }
                 if !self.trouble_the_network(&hit, &timed.fault) && !self.trouble_all(&hit, &timed.fault) {

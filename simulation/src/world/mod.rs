@@ -104,8 +104,7 @@ struct World<'a> {
     /// A bit of the quorum's own files that has rotted, the last one.
     spoilt: Option<spoilt::Spoilt>,
     operators: u64,
-    faults: BTreeMap<&'static str, u64>,
-    /// When they happened, in microseconds.
+    /// The faults that hit somebody, and when, in microseconds.
     happened: Vec<(u64, &'static str)>,
     /// What faults did, where the world can tell.
     felt: BTreeMap<&'static str, u64>,
@@ -254,7 +253,6 @@ impl<'a> World<'a> {
             lost: None,
             spoilt: None,
             operators: 0,
-            faults: BTreeMap::new(),
             happened: Vec::new(),
             felt: BTreeMap::new(),
             story: None,
@@ -520,7 +518,7 @@ impl<'a> World<'a> {
             sim_ms: self.now_ms,
             starts: self.nodes.iter().map(|node| node.starts).sum(),
             answers_checked: self.nodes.iter().map(|node| node.oracle.answers_checked()).sum(),
-            faults: self.faults,
+            faults: count(&self.happened),
             met: met(&self.happened, &history),
             seen: {
                 let mut seen = self.watcher.map(|watcher| watcher.seen).unwrap_or_default();
@@ -605,6 +603,15 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         });
     }
     nodes
+}
+
+/// How many faults of each kind happened.
+fn count(happened: &[(u64, &'static str)]) -> BTreeMap<&'static str, u64> {
+    let mut faults = BTreeMap::new();
+    for (_, kind) in happened {
+        *faults.entry(*kind).or_default() += 1;
+    }
+    faults
 }
 
 /// How often faults, by when they happened, met operations.
