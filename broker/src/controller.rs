@@ -201,6 +201,7 @@ fn settings(broker: &Broker) -> ControllerSettings {
     let config = broker.settings().broker();
     ControllerSettings {
         session_timeout: config.session_timeout,
+        own: Some(broker.id()),
         auto_leader_rebalance: config.auto_leader_rebalance,
         leader_imbalance_check_interval: config.leader_imbalance_check_interval,
         internal_topics_replication: usize::try_from(config.offsets_topic_replication_factor).unwrap_or(1),

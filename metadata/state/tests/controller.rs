@@ -208,6 +208,39 @@ fn a_silent_broker_is_fenced_when_its_session_ends() {
     );
 }
 
+/// Its heartbeats do not leave the process: they are late where the processor is short.
+#[test]
+fn the_broker_of_the_controllers_own_process_is_waited_for_longer() {
+    let settings = ControllerSettings {
+        own: Some(BrokerId(1)),
+        ..ControllerSettings::default()
+    };
+    check_with(
+        settings,
+        &[
+            THREE,
+            "create t at=1,2,3
+             at 500
+             beat 2
+             at 1249
+             beat 2
+             at 1900
+             beat 2
+             at 2600
+             beat 1,2
+             show t
+             at 9000",
+        ]
+        .concat(),
+        expect![[r#"
+            750 ms: broker 3 is fenced: it was not heard for 750 ms
+               t-0: replicas [1 2 3] isr [1 2 3] leader 1 epoch 0 version 0
+            3350 ms: broker 2 is fenced: it was not heard for 750 ms
+            8600 ms: broker 1 is fenced: it was not heard for 6000 ms
+        "#]],
+    );
+}
+
 #[test]
 fn a_deaf_broker_is_fenced_although_it_is_heard() {
     check_three(

@@ -23,6 +23,8 @@ use sessions::Sessions;
 pub struct ControllerSettings {
     /// A broker that was not heard for so long is fenced (`broker.session.timeout.ms`).
     pub session_timeout: Duration,
+    /// The broker of the controller's own process, if one runs there: it gets eight of them (see `OWN_SESSIONS`).
+    pub own: Option<BrokerId>,
     /// A broker that has not come to this controller so long after its term began is probed: it may have died with the
     /// controller before.
     pub probe_after: Duration,
@@ -39,10 +41,26 @@ pub struct ControllerSettings {
     pub internal_topics_replication: usize,
 }
 
+/// How many sessions of silence it takes to fence the broker of the controller's own process. Its heartbeats cannot be
+/// lost on the way: late ones say that this machine is short of processor, and moving leaderships would make that worse.
+/// On a node of its own nobody could take them over. Fencing late is never wrong: what a broker was promised ends earlier.
+const OWN_SESSIONS: u32 = 8;
+
+impl ControllerSettings {
+    /// For how long this broker may be silent.
+    fn patience(&self, broker: BrokerId) -> Duration {
+        match self.own == Some(broker) {
+            true => self.session_timeout * OWN_SESSIONS,
+            false => self.session_timeout,
+        }
+    }
+}
+
 impl Default for ControllerSettings {
     fn default() -> Self {
         Self {
             session_timeout: Duration::from_millis(750),
+            own: None,
             probe_after: Duration::from_millis(30),
             probe_interval: Duration::from_millis(100),
             retry_after: Duration::from_millis(100),

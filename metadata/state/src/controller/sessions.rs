@@ -167,7 +167,7 @@ impl Sessions {
                 out.decisions
                     .push(in_flight.take_off(vec![Subject::Broker(broker.id)], command, why));
             } else if !broker.fenced {
-                out.look_again_at(session.last + settings.session_timeout);
+                out.look_again_at(session.last + settings.patience(broker.id));
                 if session.probe_at(settings).is_some_and(|at| at <= now) {
                     session.probed = Probed::UnderWay;
                     out.probes.push(guard);
@@ -209,9 +209,9 @@ fn fence(broker: &Broker, session: &Session, now: Instant, settings: &Controller
             broker.cluster
         ));
     }
-    let silent = now.since(session.last);
-    sometimes("silent-broker-fenced", silent >= settings.session_timeout);
-    (silent >= settings.session_timeout).then(|| {
+    let (silent, patience) = (now.since(session.last), settings.patience(id));
+    sometimes("silent-broker-fenced", silent >= patience);
+    (silent >= patience).then(|| {
         format!(
             "broker {id} is fenced: it was not heard for {} ms",
             silent.as_millis()
