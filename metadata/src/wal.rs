@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 const EIO: i32 = 5;
 
-/// The lengths of RocksDB's write-ahead log files at the last sync, and what was in the store then. Cheap to clone;
+/// The lengths of RocksDB's write-ahead log files at the last sync, and what had been written to the store by then. Cheap to clone;
 /// clones share it. The simulator keeps it across the restarts of a node.
 #[derive(Clone, Debug, Default)]
 pub struct WalMark(Arc<Mutex<Marked>>);
@@ -24,6 +24,10 @@ pub struct WalMark(Arc<Mutex<Marked>>);
 struct Marked {
     lens: BTreeMap<OsString, u64>,
     durable: Durable,
+    /// What the store has been told to write since it was opened, and what it found then.
+    written: Durable,
+    /// RocksDB's version when the files were last listed.
+    listed: Option<u64>,
     syncs_fail: bool,
     syncs_lie: bool,
     sync_failures: u64,
@@ -73,6 +77,7 @@ impl WalMark {
     /// The store is opened, and this is in it.
     pub(crate) fn on_opened(&self, found: Durable) {
         let mut marked = self.0.lock();
+        (marked.written, marked.listed) = (found, None);
         if let Some(promised) = marked.must_find.take()
             && (found.term < promised.term || found.last_index < promised.last_index)
         {
@@ -95,15 +100,34 @@ impl WalMark {
         marked.must_find = (!marked.syncs_lie).then_some(promised);
     }
 
-    /// Remembers the lengths as they are now, right after a sync, and what is in the store.
-    pub(crate) fn record(&self, dir: &Path, durable: Durable) -> io::Result<()> {
-        let lens = wal_files(dir)?;
+    /// The store has written something.
+    pub(crate) fn wrote(&self, change: impl FnOnce(&mut Durable)) {
+        change(&mut self.0.lock().written);
+    }
+
+    /// Remembers the lengths as they are now, right after a sync, and what is in the store. As long as RocksDB's `version`
+    /// is the same, it writes to the same file: listing them each time took more than the sync.
+    pub(crate) fn record(&self, dir: &Path, version: Option<u64>) -> io::Result<()> {
         let mut marked = self.0.lock();
+        marked.durable = marked.written;
         if marked.syncs_lie {
-            marked.durable = durable;
             return Ok(());
         }
-        (marked.lens, marked.durable) = (lens, durable);
+        if version.is_none() || marked.listed != version {
+            marked.lens = wal_files(dir)?;
+            marked.listed = version;
+            return Ok(());
+        }
+        let mut gone = Vec::new();
+        for (name, len) in &mut marked.lens {
+            match len_of(&dir.join(name))? {
+                Some(now) => *len = now,
+                None => gone.push(name.clone()),
+            }
+        }
+        for name in gone {
+            marked.lens.remove(&name);
+        }
         Ok(())
     }
 
@@ -201,6 +225,18 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
+/// RocksDB's own thread removes a log that a table has made obsolete, at any moment: `None`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+fn len_of(file: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        metadata => Ok(Some(metadata?.len())),
+    }
+}
+
 pub(crate) fn wal_files(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
     let mut files = BTreeMap::new();
     #[expect(
@@ -218,10 +254,8 @@ pub(crate) fn wal_files(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
             .extension()
             .is_some_and(|extension| extension == "log")
         {
-            // RocksDB's own thread removes a log that a table has made obsolete, at any moment.
-            match entry.metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                metadata => drop(files.insert(name, metadata?.len())),
+            if let Some(len) = len_of(&entry.path())? {
+                files.insert(name, len);
             }
         }
     }

@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use rocksdb::properties::CURRENT_SUPER_VERSION_NUMBER;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, LogLevel,
     Options, WriteBatch,
@@ -226,9 +227,15 @@ impl Store {
     }
 
     fn mark_synced(&self) -> io::Result<()> {
-        match &self.mark {
-            Some(mark) => mark.record(&self.dir, self.promised()?),
-            None => Ok(()),
+        let Some(mark) = &self.mark else { return Ok(()) };
+        // It counts when RocksDB begins another table or file.
+        let version = self.db.property_int_value(CURRENT_SUPER_VERSION_NUMBER);
+        mark.record(&self.dir, version.map_err(failed)?)
+    }
+
+    fn wrote(&self, change: impl FnOnce(&mut Durable)) {
+        if let Some(mark) = &self.mark {
+            mark.wrote(change);
         }
     }
 
@@ -245,7 +252,9 @@ impl Store {
     }
 
     pub(crate) fn put_vote(&self, vote: &Vote) -> io::Result<()> {
-        self.change(|db| db.put(key::VOTE, value(&convert::vote(vote))))
+        self.change(|db| db.put(key::VOTE, value(&convert::vote(vote))))?;
+        self.wrote(|all| all.term = vote.leader_id.term);
+        Ok(())
     }
 
     pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
@@ -283,18 +292,23 @@ impl Store {
     }
 
     pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
+        let (mut batch, mut last) = (WriteBatch::default(), None);
         for entry in entries {
             batch.put(log_key(entry.log_id.index), value(&convert::entry(&entry)));
+            last = Some(entry.log_id.index);
         }
-        self.change(|db| db.write(batch))
+        self.change(|db| db.write(batch))?;
+        self.wrote(|all| all.last_index = last.unwrap_or(all.last_index));
+        Ok(())
     }
 
     /// Drops the entries from `first` on. May be lost in a crash together with everything written later.
     pub(crate) fn truncate_from(&self, first: u64) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         batch.delete_range(&log_key(first)[..], &LOG_END[..]);
-        self.change(|db| db.write(batch))
+        self.change(|db| db.write(batch))?;
+        self.wrote(|all| all.last_index = all.last_index.min(first.saturating_sub(1)));
+        Ok(())
     }
 
     /// Drops the entries up to `last`, which a snapshot covers.
@@ -302,7 +316,9 @@ impl Store {
         let mut batch = WriteBatch::default();
         batch.put(key::PURGED, value(&convert::log_id(last)));
         batch.delete_range(log_key(0), log_key(last.index + 1));
-        self.change(|db| db.write(batch))
+        self.change(|db| db.write(batch))?;
+        self.wrote(|all| all.last_index = all.last_index.max(last.index));
+        Ok(())
     }
 
     /// The entries of `range`, as many as fit into `bytes_max`, one at least.
