@@ -136,6 +136,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         By("what_is_acknowledged_is_committed_and_no_successor_began_before_it"),
     ),
     (
+        "served-uncommitted",
+        By("readers_are_told_of_what_is_committed_and_no_more"),
+    ),
+    (
         "stale-leader-acknowledges",
         By("what_is_acknowledged_is_committed_and_no_successor_began_before_it"),
     ),

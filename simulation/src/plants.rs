@@ -187,11 +187,11 @@ pub const PLANTS: &[Planted] = &[
         ],
         "a file is replaced and the directory not synced",
     ),
-    planted(
+    in_cluster(
         "served-beyond-high-watermark",
         20,
-        &["served-before-durable", "watermark-beyond-durable"],
-        "consumers read what is not durable yet",
+        &["served-uncommitted"],
+        "consumers read what is not committed yet",
     ),
     planted(
         "commit-acked-before-append",

@@ -58,6 +58,9 @@ pub(crate) fn choose(nodes: usize, voters: &[usize], partitions: &[Placed], rng:
     Some(possible.swap_remove(chosen))
 }
 
+/// The kinds of fault that are a [`Fate`], by the names that switch them.
+pub(crate) const FATES: [&str; 5] = ["kill", "power-cut", "isolate", "pause", "disk-full"];
+
 /// What happens for ever to a node outside of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {

@@ -282,12 +282,18 @@ impl SimDisk {
         self.0.lock().troubles.read_failures
     }
 
-    /// It has refused something since it was made: a copy may have been given up for that.
+    /// How often it has refused something, or lied about it, since it was made: a copy may have been given up for that.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
+    pub fn failures(&self) -> u64 {
         let state = self.0.lock();
         let troubles = &state.troubles;
-        state.sync_failures + troubles.write_failures + troubles.read_failures + troubles.flips > 0
+        state.sync_failures + troubles.write_failures + troubles.read_failures + troubles.flips
+    }
+
+    /// It has done so at least once.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failures() > 0
     }
 
     /// Reads of records return wrong bits now and then.

@@ -51,6 +51,8 @@ pub(super) struct Ghost {
     pub(super) replicas: Vec<Replica>,
     /// The nodes in whose copy a place has gone bad, which they need not know yet, and is still there.
     pub(super) rotten: Vec<usize>,
+    /// What each node's disk had refused when nobody would have elected the node: that is no excuse any more.
+    failures: Vec<u64>,
     /// Nodes that have lost their disk, and of which the cluster does not know it yet.
     pub(super) lost: Vec<usize>,
     /// What the newest metadata says, and what the metadata before it said.
@@ -107,6 +109,7 @@ impl Ghost {
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
             rotten: Vec::new(),
+            failures: vec![0; nodes],
             lost: Vec::new(),
             told: None,
         }
@@ -399,6 +402,7 @@ impl Ghost {
             let id = id_of(node);
             let may_lead = partition.isr.contains(&id) || partition.elr.contains(&id);
             if !may_lead {
+                self.failures[node] = disks[node].failures();
                 continue;
             }
             let Some(end) = self.end_that_counts(node, disks) else {
@@ -418,10 +422,10 @@ impl Ghost {
     }
 
     /// After a failed sync a node has to say itself that its copy is no good. That a disk is lost nobody can know before the
-    /// node has come back with another one. A place that has gone bad excuses nobody: what was written there counts until
+    /// node has come back with another one. Once nobody would elect it, the excuse is over: it comes back with everything. A place that has gone bad excuses nobody: what was written there counts until
     /// the copy is given up ([`SimDisk::with_durable`]), and from then on nobody may be elected with it.
     fn is_excused(&self, node: usize, disks: &[SimDisk]) -> bool {
-        disks[node].has_failed() || self.lost.contains(&node)
+        disks[node].failures() != self.failures[node] || self.lost.contains(&node)
     }
 
     /// Up to where a replica is on its disk, and has not cut it; where nobody waits for disks, up to where it is

@@ -100,6 +100,22 @@ impl Ghost {
         }
     }
 
+    /// A node has just told a reader of everything before `end`: that is committed, whoever leads (18).
+    pub(super) fn check_served(&self, node: usize, end: i64, names: &[String], found: &mut Found) {
+        let look = self.replicas.get(node).and_then(|replica| replica.last.as_ref());
+        if let Some(look) = look.filter(|_| end > self.end()) {
+            found.push((
+                "served-uncommitted",
+                format!(
+                    "{} has told a reader of {} up to {end}, which is committed up to {} ({look:?})",
+                    names[node],
+                    self.name,
+                    self.end()
+                ),
+            ));
+        }
+    }
+
     /// Nobody is in sync whom the leader does not wait for (6).
     fn check_counted(
         &self,

@@ -38,7 +38,7 @@ use self::ghost::Ghost;
 use self::metadata::MetadataWatch;
 pub(crate) use self::usage::{Acts, Usage};
 use crate::disk::SimDisk;
-use crate::oracle::Violations;
+use crate::oracle::{Served, Violations};
 use crate::trace::Trace;
 use crate::workload::TOPICS;
 
@@ -277,6 +277,19 @@ impl Watcher {
         for (partition, end) in acknowledged {
             if let Some(ghost) = self.ghosts.get(partition).filter(|ghost| !ghost.gives_up) {
                 ghost.check_acknowledged(node, *end, &self.names, &mut found);
+            }
+        }
+        for (check, message) in found {
+            self.violations.add(&self.trace, check, message);
+        }
+    }
+
+    /// Readers have just been told this by a node. After [`Self::look`]: what was committed in the same step is known.
+    pub(crate) fn on_served(&mut self, node: usize, served: &[Served]) {
+        let mut found = Found::new();
+        for told in served {
+            if let Some(ghost) = self.ghosts.get(&told.partition).filter(|ghost| !ghost.gives_up) {
+                ghost.check_served(node, told.end, &self.names, &mut found);
             }
         }
         for (check, message) in found {
@@ -563,6 +576,9 @@ impl Watcher {
                 let Some(leader) = partition.leader else {
                     return Some(format!("nobody leads {name} ({partition:?})"));
                 };
+                if partition.is_reassigning() {
+                    return Some(format!("{name} is still being moved ({partition:?})"));
+                }
                 if let Some(out) = partition.replicas.iter().find(|id| !partition.isr.contains(id)) {
                     return Some(format!(
                         "n{} is not in sync with n{}, which leads {name}: {}",

@@ -357,6 +357,28 @@ fn who_counts_is_in_sync_or_was_asked_for() {
 }
 
 #[test]
+fn readers_are_told_of_what_is_committed_and_no_more() {
+    let mut two = Two::new();
+    two.write(0, &[1, 2, 3], true);
+    two.write(1, &[1, 2, 3], true);
+    let told = |two: &Two, node, end| {
+        let mut found = Found::new();
+        two.ghost.check_served(node, end, &two.names, &mut found);
+        checks(&found)
+    };
+    assert!(two.look(0, leads(0), (3, 2)).is_empty());
+    assert!(two.look(1, follows(0), (3, 1)).is_empty());
+    assert!(told(&two, 0, 2).is_empty());
+    // Both have the third record on their disks.
+    assert_eq!(told(&two, 0, 3), ["served-uncommitted"]);
+    assert_eq!(told(&two, 1, 3), ["served-uncommitted"], "from a follower");
+    assert!(
+        told(&two, 1, 2).is_empty(),
+        "it may know more than its own high watermark"
+    );
+}
+
+#[test]
 fn what_is_acknowledged_is_committed_and_no_successor_began_before_it() {
     let mut two = Two::new();
     two.write(0, &[1, 2, 3], true);

@@ -149,6 +149,15 @@ struct Conn {
     lost: bool,
 }
 
+/// What a reader was told of a partition.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Of which.
+    pub partition: String,
+    /// The offset behind the last record that it got, or the high watermark, if that is greater.
+    pub end: i64,
+}
+
 struct Inner {
     conns: BTreeMap<u64, Conn>,
     names: BTreeMap<[u8; 16], String>,
@@ -158,6 +167,8 @@ struct Inner {
     answers_checked: u64,
     /// What acks=all was answered for since somebody asked: partitions, and the offsets behind the last records.
     acknowledged: Vec<(String, i64)>,
+    /// What readers were told since somebody asked.
+    served: Vec<Served>,
     /// `min.insync.replicas` of the groups' topic, as the node knows it, and as it did when it was asked before.
     commit_copies: (usize, usize),
 }
@@ -232,6 +243,7 @@ impl WireOracle {
                 .collect(),
             answers_checked: 0,
             acknowledged: Vec::new(),
+            served: Vec::new(),
             commit_copies: (1, 1),
         };
         Self {
@@ -254,6 +266,11 @@ impl WireOracle {
     /// What acks=all was answered for since the last question: partitions, and the offsets behind the last records.
     pub fn take_acknowledged(&self) -> Vec<(String, i64)> {
         std::mem::take(&mut self.inner.lock().acknowledged)
+    }
+
+    /// What readers were told since the last question.
+    pub fn take_served(&self) -> Vec<Served> {
+        std::mem::take(&mut self.inner.lock().served)
     }
 
     /// One of the disks was lost, and this was on it.
@@ -281,6 +298,7 @@ impl WireOracle {
         let mut inner = self.inner.lock();
         inner.conns.clear();
         inner.acknowledged.clear();
+        inner.served.clear();
         inner.commit_copies = (1, 1);
     }
 
@@ -452,19 +470,24 @@ impl WireOracle {
                     }
                     inner.answers_checked += 1;
                     let last = answer.last_batch();
-                    if let Some((base, crc)) = last
-                        && let Err(why) =
-                            inner.copies(copies, |logs| logs.has_batch(&answer.partition, base, crc))
+                    if let Some(batch) = &last
+                        && let Err(why) = inner.copies(copies, |logs| {
+                            logs.has_batch(&answer.partition, batch.base, batch.crc)
+                        })
                     {
                         add(
                             "served-before-durable",
                             format!(
-                                "a consumer was served {} at {base} by {}: {why}",
-                                answer.partition, self.node
+                                "a consumer was served {} at {} by {}: {why}",
+                                answer.partition, batch.base, self.node
                             ),
                         );
                     }
                     let high = answer.high_watermark;
+                    inner.served.push(Served {
+                        partition: answer.partition.to_string(),
+                        end: last.map_or(high, |batch| batch.end()).max(high),
+                    });
                     let reaches = |logs: &mut DurableLogs| {
                         logs.reaches(&answer.partition, high)
                             .map_err(|end| format!("it is durable up to {end}"))

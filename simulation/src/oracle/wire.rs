@@ -206,11 +206,10 @@ pub(super) struct FetchAnswer {
 
 impl FetchAnswer {
     /// The last that is what it was when it was written: clients compare the sums.
-    pub(super) fn last_batch(&self) -> Option<(i64, u32)> {
+    pub(super) fn last_batch(&self) -> Option<record::Batch<'_>> {
         record::batches(self.records.as_deref()?)
             .filter(record::Batch::is_whole)
             .last()
-            .map(|batch| (batch.base, batch.crc))
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         tick_ms: [1, 2, 2][below(&rng, 3)],
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),
         cold_read_one_in: [0, 2, 10][below(&rng, 3)],
-        ends_with_power_cut: rng.chance(2, 3),
+        ends_with_power_cut: true,
         workload: draw_workload_of_several(seed),
         faults,
     }
@@ -182,6 +182,7 @@ fn draw_target(kind: &str, nodes: u32, rng: &Rng) -> Target {
         }
         10 if may_be_several => Target::FollowersOf(draw_partition(rng)),
         11 if kind == "kill" => Target::All,
+        12 => Target::CoordinatorOf(patterns::GROUP.to_owned()),
         _ => Target::Nodes(vec![number(rng)]),
     }
 }

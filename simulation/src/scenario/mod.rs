@@ -28,6 +28,7 @@ pub use self::target::Target;
 pub use self::workers::WorkerKinds;
 use self::workers::draw_workload;
 use crate::disk::OpKind;
+use crate::survivors::FATES;
 use crate::trace::fnv_of;
 
 /// A whole simulation.
@@ -509,7 +510,7 @@ impl Scenario {
             tick_ms: [1, 1, 2][below(&rng, 3)],
             latency_ms: (rng.below(2), [3, 10, 40][below(&rng, 3)]),
             cold_read_one_in: [0, 2, 10][below(&rng, 3)],
-            ends_with_power_cut: rng.chance(2, 3),
+            ends_with_power_cut: true,
             workload: draw_workload(seed),
             faults,
         }
@@ -531,11 +532,12 @@ impl Scenario {
 
     /// The same with only the faults of kinds that are `on`. Each kind draws from a stream of its own, so that the others
     /// stay what they are. Without `power-cut` nothing else cuts the power either: no death inside an operation, and not
-    /// the last crash.
+    /// the last crash. Whom a core has to do without meets one of [`FATES`]: without one of these there is no such phase.
     #[must_use]
     pub fn with_faults(&self, on: impl Fn(&str) -> bool) -> Self {
         let mut scenario = self.clone();
         scenario.faults.retain(|timed| on(timed.kind()));
+        scenario.core_first &= FATES.iter().all(|kind| on(kind));
         if !on("power-cut") {
             scenario.ends_with_power_cut = false;
             for timed in &mut scenario.faults {

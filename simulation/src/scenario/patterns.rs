@@ -10,7 +10,7 @@ pub(super) const RING_NODES_MIN: u32 = 5;
 /// `broker.session.timeout.ms`: who is away for longer is fenced.
 const SESSION_MS: u64 = 750;
 /// The group whose coordinator is cut off. Seeds without it have none.
-const GROUP: &str = "readers";
+pub(super) const GROUP: &str = "readers";
 /// An outage from this length on is a long one.
 const LONG_MS: u64 = 5_000;
 const AFTERWARDS_MS: u64 = 1_000;

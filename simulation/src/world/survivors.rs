@@ -7,6 +7,7 @@ use skerry_env::Rng;
 
 use super::faults::Action;
 use super::{HORIZON_MS, WHOLE_WITHIN_MS, World};
+use crate::rot::Rot;
 use crate::survivors::{self, Fate, Placed};
 use crate::workload;
 
@@ -99,7 +100,11 @@ impl World<'_> {
         // A copy that has rotted may be the last one, and then somebody has to help; and so it is where a disk was lost, or
         // is in another machine.
         let is_away = |node: &super::Node| node.is_swapped;
-        if !self.rotten.is_empty() || self.disk_is_missed().is_some() || self.nodes.iter().any(is_away) {
+        let is_there = |rot: &Rot| rot.is_there(&self.nodes[rot.node].host.disk);
+        if self.rotten.iter().any(is_there)
+            || self.disk_is_missed().is_some()
+            || self.nodes.iter().any(is_away)
+        {
             return None;
         }
         let members = survivors::choose(self.nodes.len(), &voters, &partitions, &rng)?;
