@@ -301,6 +301,9 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "reads the source of the workspace")]
 
     use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use skerry_simulation::{checks, plants};
 
     use super::{SCENARIOS, Scenario};
 
@@ -324,5 +327,42 @@ mod tests {
         });
         let known: BTreeSet<String> = SCENARIOS.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(files.collect::<BTreeSet<_>>(), known);
+    }
+
+    /// A scenario, a check, a planted bug, or a test of the file that is named before it.
+    #[test]
+    fn the_track_record_names_what_shows_each_bug_and_the_commit_that_mends_it() {
+        let (_, section) = include_str!("../../README.md")
+            .split_once("## Track record")
+            .expect("the section");
+        let (section, _) = section.split_once("\n## ").expect("another section");
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let mut rows = 0;
+        for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            assert_eq!(
+                cells.len(),
+                6,
+                "what, by which seed, what shows it, the commit: {row}"
+            );
+            let (shown, commit) = (cells[3], cells[4]);
+            assert!(commit.len() == 7 && commit.bytes().all(is_hex), "{row}");
+            assert!(!shown.is_empty(), "{row}");
+            let mut file = String::new();
+            for name in shown.split('`').skip(1).step_by(2) {
+                if name.ends_with(".rs") {
+                    file = std::fs::read_to_string(workspace.join(name)).expect(name);
+                    continue;
+                }
+                let is_known = SCENARIOS.iter().any(|(scenario, _)| *scenario == name)
+                    || checks::is_one(name)
+                    || plants::find(name).is_some()
+                    || file.contains(&format!("fn {name}("));
+                assert!(is_known, "{name}: {row}");
+            }
+            rows += 1;
+        }
+        assert!(rows > 30, "{rows}");
     }
 }
