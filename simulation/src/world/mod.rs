@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use skerry_env::Rng;
+use skerry_env::clock::ClockBackend as _;
 use turmoil::{Builder, Sim};
 
 use self::beyond::Beyond;
