@@ -96,8 +96,12 @@ impl Group {
             reached("commit-of-an-earlier-generation");
             return Err(GroupError::IllegalGeneration);
         }
-        // It knows the new generation and has not synced: it may no longer own what it commits.
-        if self.is_in(GroupState::CompletingRebalance) {
+        // It knows the new generation and has not synced: it may no longer own what it commits. Nor did anybody where the
+        // next rebalance began before the assignment, though Kafka takes its commits then.
+        let is_unassigned = self.is_in(GroupState::CompletingRebalance)
+            || self.is_in(GroupState::PreparingRebalance)
+                && self.previous_state == GroupState::CompletingRebalance;
+        if is_unassigned {
             reached("commit-between-generations");
             return Err(GroupError::RebalanceInProgress);
         }

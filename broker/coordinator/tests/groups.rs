@@ -719,3 +719,36 @@ fn without_memory_nobody_new_comes_and_those_who_are_there_go_on() {
         "#]],
     );
 }
+
+/// Found by seed 3029 of any size, 60 s: the leader of a generation that nobody had been assigned to committed in it, as soon
+/// as the next rebalance had begun, and undid what its predecessors had committed. Kafka takes that commit.
+#[test]
+fn nobody_commits_in_a_generation_without_assignments() {
+    check(
+        "
+        join g as=a
+        join g a-1 as=a
+        tick 3s
+        commit g by=a-1 gen=1 t-0=0
+        join g as=b
+        join g b-3 as=b
+        commit g by=a-1 gen=1 t-0=0
+        ",
+        expect![[r#"
+            > join g as=a
+              #1 join MemberIdRequired member="a-1"
+              append g gen=0 protocol=null leader=null members=[]
+            > join g a-1 as=a
+            > tick 3s
+              at 3.000s
+              #2 join ok gen=1 member=a-1 leader=a-1 protocol=range members=[a-1]
+            > commit g by=a-1 gen=1 t-0=0
+              #3 commit t-0=RebalanceInProgress
+            > join g as=b
+              #4 join MemberIdRequired member="b-3"
+            > join g b-3 as=b
+            > commit g by=a-1 gen=1 t-0=0
+              #6 commit t-0=RebalanceInProgress
+        "#]],
+    );
+}
