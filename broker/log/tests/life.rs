@@ -409,6 +409,25 @@ fn a_log_that_starts_over_at_its_end_never_ends_earlier() {
     }
 }
 
+/// Found by seed 3044 of any size, 60 s: a cut met a batch that had rotted, and the log went offline with an epoch that began
+/// at its end.
+#[test]
+fn a_cut_that_fails_claims_no_epoch_that_is_not_there() {
+    for changes in [0, 1, 20] {
+        let disk = PowerDisk::new();
+        let mut log = create(&disk, &small());
+        for n in 0..9 {
+            append(&mut log, idempotent(1, 0, n, &[&format!("value {n}")]), n / 3);
+        }
+        flush(&mut log);
+        disk.stop_after(changes);
+        disk.fail_syncs(true);
+        assert!(log.truncate_to(Offset(3)).is_err());
+        let last = i32::try_from(log.log_end().get() - 1).unwrap();
+        assert_eq!(log.last_epoch(), Some(LeaderEpoch(last / 3)), "{changes}");
+    }
+}
+
 /// Found by seed 245 of three nodes: a follower's disk failed in the middle of a cut, and the log took more for durable
 /// than it had.
 #[test]

@@ -188,6 +188,9 @@ impl Log {
         self.log_end = end;
         self.durable_end = self.durable_end.min(end);
         self.recovery_point = self.recovery_point.min(end);
+        if !is_planted("epochs-not-cut") {
+            self.epochs_dirty |= self.epochs.truncate_end(end);
+        }
         self.active_mut().cut(position)?;
         let (keep, drop): (Vec<_>, Vec<_>) = self.snapshots.iter().partition(|at| **at <= end);
         self.snapshots = keep;
@@ -198,9 +201,6 @@ impl Log {
         self.generation.cuts += 1;
         self.renote_active()?;
         self.rebuild_producers()?;
-        if !is_planted("epochs-not-cut") {
-            self.epochs.truncate_end(end);
-        }
         self.write_epochs()?;
         if !self.is_dirty() {
             self.durable_end = end;
