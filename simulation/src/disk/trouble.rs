@@ -246,6 +246,15 @@ impl SimDisk {
         true
     }
 
+    /// The kernel writes a file back by itself.
+    pub fn write_back(&self, path: &Path) {
+        let mut state = self.0.lock();
+        let Some(id) = state.resolve(path) else { return };
+        if let Some(Inode::File(file)) = state.inodes.get_mut(&id) {
+            file.sync();
+        }
+    }
+
     /// Makes a bad place good again.
     pub fn undo(&self, harm: &Harm) -> bool {
         let mut state = self.0.lock();

@@ -37,6 +37,9 @@ impl World<'_> {
             return;
         }
         self.crash(index, false, down_ms);
+        // A power cut before its next start would take the number that tells the rot from a torn tail (3020 of any size, 60 s).
+        let synced = Path::new(DATA_DIR).join(METADATA_DIR).join(SYNCED);
+        self.nodes[index].host.disk.write_back(&synced);
         let rng = Rng::seeded(self.scenario.seed ^ 0x3e7a_0707 ^ (self.now_ms << 20));
         let node = &self.nodes[index];
         match spoil(&node.process.raft_dir(), &rng) {
