@@ -253,10 +253,9 @@ pub(crate) fn wal_files(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
         if Path::new(&name)
             .extension()
             .is_some_and(|extension| extension == "log")
+            && let Some(len) = len_of(&entry.path())?
         {
-            if let Some(len) = len_of(&entry.path())? {
-                files.insert(name, len);
-            }
+            files.insert(name, len);
         }
     }
     Ok(files)
