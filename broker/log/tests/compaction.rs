@@ -132,6 +132,38 @@ fn a_tombstone_stays_for_its_time_after_the_first_cleaning() {
     assert_eq!(describe(&log), ["3 b=2", "5 x=2"]);
 }
 
+/// What a copy of a compacted log has before a hole it has not cleaned by itself: its leader had removed other records.
+#[test]
+fn what_a_follower_has_before_a_hole_is_as_dirty_as_it_was() {
+    let (disk, other) = (PowerDisk::new(), PowerDisk::new());
+    let (mut leader, mut follower) = (create(&disk, &config()), create(&other, &config()));
+    let copy = |leader: &Log, follower: &mut Log| {
+        for batch in read_batches(leader, follower.log_end()) {
+            follower.append_as_follower(batch.bytes, NOW).unwrap();
+        }
+    };
+    append(&mut leader, keyed(&[("a", Some("1"))], NOW), 0);
+    append(&mut leader, keyed(&[("a", None)], NOW), 0);
+    copy(&leader, &mut follower);
+    append(&mut leader, keyed(&[("b", Some("1"))], NOW), 0);
+    append(&mut leader, keyed(&[("b", Some("2"))], NOW), 0);
+    roll(&mut leader);
+    append(&mut leader, keyed(&[("c", Some("1"))], NOW), 0);
+    compact(&mut leader, NOW);
+    copy(&leader, &mut follower);
+    assert_eq!(describe(&follower), ["0 a=1", "1 a=null", "3 b=2", "4 c=1"]);
+
+    roll(&mut follower);
+    compact(&mut follower, NOW);
+    assert_eq!(describe(&follower), ["1 a=null", "3 b=2", "4 c=1"]);
+    append(&mut leader, keyed(&[("d", Some("1"))], NOW), 0);
+    copy(&leader, &mut follower);
+    roll(&mut follower);
+    compact(&mut follower, later(DAY_MS));
+    // If the tombstone had gone alone, a=1 would be back.
+    assert_eq!(describe(&follower), ["3 b=2", "4 c=1", "5 d=1"]);
+}
+
 #[test]
 fn the_last_batch_of_a_producer_and_of_the_round_stays_even_empty() {
     let disk = PowerDisk::new();

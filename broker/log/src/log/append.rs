@@ -153,8 +153,9 @@ impl Log {
                 });
             }
             if header.base_offset() > self.log_end {
-                // The leader has compacted this part. Recovery must not take the gap for damage.
-                self.cleaned_until = self.cleaned_until.max(Some(header.base_offset()));
+                // The leader has compacted this part. Recovery must not take the gap for damage; and what this log has before
+                // it is as dirty as it was.
+                self.cleaned_until.get_or_insert(self.log_start);
             }
             let marker = control_marker(&batch);
             let start = self.log_start;

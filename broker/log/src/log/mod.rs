@@ -39,7 +39,8 @@ pub struct Recovered {
     /// Everything below was durable (`recovery-point-offset-checkpoint`): what [`Log::recovery_point`] was, not any
     /// durable end, as the indexes are durable up to there as well. Damage below it is not a torn tail.
     pub recovery_point: Offset,
-    /// Compaction has seen everything below (`cleaner-offset-checkpoint`): [`Log::cleaned_until`].
+    /// Compaction has seen everything below (`cleaner-offset-checkpoint`), and offsets may be missing:
+    /// [`Log::cleaned_until`].
     pub cleaned_until: Option<Offset>,
 }
 
@@ -444,11 +445,12 @@ fn make_durable_dir(place: &Place, id: &PartitionIdentity, base: Offset) -> io::
     Ok(segment)
 }
 
-/// Up to where offsets may be missing, because they were compacted away.
+/// Up to where offsets may be missing, because they were compacted away: here, or in a leader's log of which this one is a copy.
+/// Of those nobody knows where they end, also when the log is not compacted any more.
 fn gaps_until(config: &LogConfig, cleaned_until: Option<Offset>) -> Offset {
-    if config.cleanup_policy.compact {
+    if config.cleanup_policy.compact || cleaned_until.is_some() {
         Offset(i64::MAX)
     } else {
-        cleaned_until.unwrap_or(Offset(-1))
+        Offset(-1)
     }
 }
