@@ -41,6 +41,7 @@ fn history() -> History {
             values: vec![value],
             idempotent: true,
             acks_all: true,
+            record_keys: Vec::new(),
         };
         let mut ask = |client: &str, op, outcome| {
             let id = history.invoke(at, client, op);

@@ -65,6 +65,7 @@ impl Writer {
             values: values.collect(),
             idempotent: true,
             acks_all: true,
+            record_keys: Vec::new(),
         };
         self.op(op, outcome)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{Op, Outcome};
+use super::history::{Note, Op, Outcome};
 use super::ranges::Ranges;
 use super::{Operations, Step, Verdict, seconds};
 
@@ -14,6 +14,8 @@ struct Deliveries<'a> {
     delivered: BTreeMap<(&'a str, &'a str), Ranges>,
     /// Where partitions start: what was deleted reaches nobody.
     starts: BTreeMap<&'a str, i64>,
+    /// Of a log that is compacted nobody can say which offsets had records once: groups that read it are not judged.
+    compacted: BTreeSet<&'a str>,
     /// What nobody had read when a commit was asked for.
     unread: BTreeMap<usize, i64>,
 }
@@ -33,6 +35,9 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
         match step {
             Step::Invoke(index) => deliveries.asked(operations.all[*index].op, *index),
             Step::Complete(index) => deliveries.complete(operations, *index, verdict),
+            Step::Note(Note::Compacted { key, .. }) => {
+                deliveries.compacted.insert(key);
+            }
             Step::Note(_) => {}
         }
     }
@@ -51,7 +56,8 @@ impl<'a> Deliveries<'a> {
         else {
             return;
         };
-        let Some(delivered) = self.delivered.get(&(group.as_str(), key.as_str())) else {
+        let delivered = self.delivered.get(&(group.as_str(), key.as_str()));
+        let Some(delivered) = delivered.filter(|_| !self.compacted.contains(key.as_str())) else {
             return;
         };
         let Some(begin) = delivered.start() else { return };

@@ -106,6 +106,16 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// The key of a record in a log that is compacted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordKey {
+    /// As text.
+    pub key: String,
+    /// The record has no value: it deletes the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tombstone: bool,
+}
+
 /// What a client asks for. `key` names a partition of one life of a topic: a topic made again has other keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -116,6 +126,9 @@ pub enum Op {
         values: Vec<Value>,
         idempotent: bool,
         acks_all: bool,
+        /// The records' own keys, one for each value: where they count, see [`Note::Compacted`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        record_keys: Vec<RecordKey>,
     },
     /// A read from `from`. A session is one consumer's uninterrupted reading of one partition.
     Poll { key: String, session: u64, from: i64 },
@@ -194,6 +207,14 @@ pub enum Note {
     /// There are several nodes: acks=1 promises nothing beyond the leader's life, and a leader that does not know yet
     /// that another was elected tells old ends.
     SeveralNodes,
+    /// This partition is compacted, from its first record on: the last record of each key stays. What goes for the sake of a
+    /// tombstone goes at least so long before the tombstone, for those who begin to read after this and before the next
+    /// such note.
+    Compacted {
+        key: String,
+        #[serde(default)]
+        tombstones_stay_ms: u64,
+    },
     /// Beyond the contract: what a partition held from this offset on is lost, or was given up, and its offsets are given
     /// away again. Told while nobody reads or writes it.
     Lost { key: String, from: i64 },

@@ -9,6 +9,9 @@
 
 #[cfg(test)]
 mod anomalies;
+#[cfg(test)]
+mod anomalies_of_compaction;
+mod compacted;
 mod delivery;
 mod groups;
 pub mod history;
@@ -80,10 +83,12 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 /// The checks, the gravest first. A loss has many consequences: it is told before them.
-const GRAVITY: [&str; 25] = [
+const GRAVITY: [&str; 27] = [
     "malformed-history",
     "lost-record",
     "unseen-record",
+    "last-value-lost",
+    "deleted-key-came-back",
     "torn-batch",
     "wrong-offset",
     "inconsistent-offsets",
@@ -171,6 +176,11 @@ impl<'a> Keys<'a> {
     pub(crate) fn index(&mut self, name: &'a str) -> u32 {
         let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         *self.0.entry(name).or_insert(next)
+    }
+
+    /// All of them, in the order of the names.
+    pub(crate) fn by_number(&self) -> Vec<(u32, &'a str)> {
+        self.0.iter().map(|(name, number)| (*number, *name)).collect()
     }
 }
 

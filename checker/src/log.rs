@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::compacted::{Compacted, Step as Heard};
 use super::history::{Note, Op, Outcome, Value};
 use super::ranges::Ranges;
 use super::table::{Fate, Log, Records, Written};
@@ -23,6 +24,8 @@ pub(crate) struct Partition {
     pub(crate) final_end: Option<i64>,
     /// The serials of each producer, in the order in which they were sent.
     pub(crate) producers: BTreeMap<u32, Vec<u32>>,
+    /// What is superseded may be gone: see `Sweep::compacted`.
+    pub(crate) is_compacted: bool,
 }
 
 /// A record that nobody had sent yet when it was read.
@@ -43,6 +46,8 @@ pub(crate) struct Sweep<'a> {
     known: Vec<Known>,
     /// What each session of a client read last of a partition.
     read_up_to: BTreeMap<(u32, u64, u32), i64>,
+    /// The partitions that are compacted, by their numbers.
+    pub(crate) compacted: BTreeMap<u32, Compacted<'a>>,
     several_nodes: bool,
 }
 
@@ -73,6 +78,15 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
             Step::Complete(index) => sweep.complete(operations, *index, verdict),
             Step::Note(Note::UnsyncedMayBeLost) => sweep.unsynced_may_be_lost(),
             Step::Note(Note::SeveralNodes) => sweep.several_nodes = true,
+            Step::Note(Note::Compacted {
+                key,
+                tombstones_stay_ms,
+            }) => {
+                let key = sweep.partition(key);
+                sweep.at(key).is_compacted = true;
+                let compacted = sweep.compacted.entry(key).or_default();
+                compacted.keep_tombstones(*tombstones_stay_ms);
+            }
             Step::Note(Note::Lost { key, from }) => sweep.lost(key, *from),
         }
     }
@@ -106,6 +120,9 @@ impl<'a> Sweep<'a> {
         };
         let key = self.partition(key);
         let several_nodes = self.several_nodes;
+        if self.at(key).is_compacted {
+            self.invoke_compacted(operations, index, key);
+        }
         let partition = self.at(key);
         let floor = partition.floor;
         let known = Known {
@@ -145,6 +162,24 @@ impl<'a> Sweep<'a> {
             }
         }
         self.known[index] = known;
+    }
+
+    fn invoke_compacted(&mut self, operations: &Operations<'a>, index: usize, key: u32) {
+        let operation = &operations.all[index];
+        let client = self.clients.index(operation.client);
+        let Some(compacted) = self.compacted.get_mut(&key) else {
+            return;
+        };
+        match operation.op {
+            Op::Send {
+                values, record_keys, ..
+            } => compacted.send(values, record_keys, operation.invoked_at),
+            Op::Poll { session, from, .. } => {
+                compacted.ask((client, Some(*session)), operation.invoked_at, *from);
+            }
+            Op::FinalRead { .. } => compacted.ask((client, None), operation.invoked_at, 0),
+            _ => {}
+        }
     }
 
     fn complete(&mut self, operations: &Operations<'a>, index: usize, verdict: &mut Verdict) {
@@ -232,6 +267,11 @@ impl<'a> Sweep<'a> {
                 });
             }
         }
+        if let Some(compacted) = self.compacted.get_mut(&index).filter(|_| *acks_all) {
+            for (offset, value) in (base..).zip(values) {
+                compacted.know(offset, *value);
+            }
+        }
         if *acks_all {
             let end = base + i64::try_from(values.len()).unwrap_or(0);
             let floor = &mut self.at(index).floor;
@@ -252,15 +292,20 @@ impl<'a> Sweep<'a> {
         };
         let index = self.partition(key);
         let last = read.records.last().map(|(offset, _)| *offset);
+        // Whoever reads a compacted log goes on behind what is gone.
+        let may_be_gone_before = match self.at(index).is_compacted {
+            true => i64::MAX,
+            false => read.log_start,
+        };
         if let Op::Poll { session, from, .. } = operation.op {
             let first = read.records.first().map(|(offset, _)| *offset);
             if let (Some(first), Some(last)) = (first, last) {
                 let client = self.clients.index(operation.client);
                 let before = self.read_up_to.insert((client, *session, index), last);
                 let expected = before.map_or(*from, |before| before + 1);
-                judge_step(operation, at, (expected, first), read.log_start, verdict);
+                judge_step(operation, at, (expected, first), may_be_gone_before, verdict);
                 if expected != *from {
-                    judge_step(operation, at, (*from, first), read.log_start, verdict);
+                    judge_step(operation, at, (*from, first), may_be_gone_before, verdict);
                 }
                 self.at(index).covered.add((*from).min(first), last + 1);
             }
@@ -269,6 +314,9 @@ impl<'a> Sweep<'a> {
             self.at(index).final_end = Some(end.max(read.high_watermark));
         }
         self.note_records(index, operation, at, read.records, verdict);
+        if self.at(index).is_compacted {
+            self.read_compacted(index, operation, at, read);
+        }
         // A new leader's high watermark may lag: it learns what is committed from its followers.
         if read.high_watermark < known && !self.several_nodes {
             verdict.add("high-watermark-went-back", || {
@@ -286,6 +334,30 @@ impl<'a> Sweep<'a> {
         partition.floor = partition.floor.max(end);
     }
 
+    fn read_compacted(&mut self, index: u32, operation: &Operation<'a>, at: u64, read: &Read<'_>) {
+        let client = self.clients.index(operation.client);
+        let Some(compacted) = self.compacted.get_mut(&index) else {
+            return;
+        };
+        for (offset, value) in read.records {
+            compacted.know(*offset, *value);
+        }
+        let (session, from) = match operation.op {
+            Op::Poll { session, from, .. } => (Some(*session), *from),
+            _ => (None, read.log_start),
+        };
+        let heard = Heard {
+            client: operation.client,
+            asked_at: operation.invoked_at,
+            at,
+            from,
+            log_start: read.log_start,
+            high_watermark: read.high_watermark,
+            records: read.records,
+        };
+        compacted.hear((client, session), &heard);
+    }
+
     fn note_records(
         &mut self,
         index: u32,
@@ -300,12 +372,24 @@ impl<'a> Sweep<'a> {
             early,
             ..
         } = self;
-        let Partition { name, log, .. } = &mut partitions[index as usize];
+        let Partition {
+            name,
+            log,
+            is_compacted,
+            ..
+        } = &mut partitions[index as usize];
+        let may_be_gone_before = if *is_compacted { i64::MAX } else { i64::MIN };
         let who = operation.client;
         let mut previous: Option<i64> = None;
         for (offset, value) in read {
             if let Some(previous) = previous {
-                judge_step(operation, at, (previous + 1, *offset), i64::MIN, verdict);
+                judge_step(
+                    operation,
+                    at,
+                    (previous + 1, *offset),
+                    may_be_gone_before,
+                    verdict,
+                );
             }
             previous = Some(*offset);
             let before = log.put(*offset, *value);
@@ -339,6 +423,9 @@ impl<'a> Sweep<'a> {
     /// promised.
     fn lost(&mut self, key: &'a str, from: i64) {
         let key = self.partition(key);
+        if let Some(compacted) = self.compacted.get_mut(&key) {
+            compacted.lose(from, &self.records);
+        }
         let partition = self.at(key);
         partition.log.forget_from(from);
         partition.told.forget_from(from);
@@ -370,19 +457,19 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// A reader goes on exactly where it was: histories hold no transactions and no compacted topics, so that every offset is a
-/// record's. Only what was deleted may be skipped.
+/// A reader goes on exactly where it was: histories hold no transactions, so that every offset is a record's. Only what was
+/// deleted may be skipped, and anything in a log that is compacted: what may be gone is before `may_be_gone_before`.
 fn judge_step(
     operation: &Operation<'_>,
     at: u64,
     (expected, got): (i64, i64),
-    log_start: i64,
+    may_be_gone_before: i64,
     verdict: &mut Verdict,
 ) {
     let check = match got.cmp(&expected) {
         std::cmp::Ordering::Equal => return,
         std::cmp::Ordering::Less => "nonmonotonic-poll",
-        std::cmp::Ordering::Greater if expected < log_start => return,
+        std::cmp::Ordering::Greater if expected < may_be_gone_before => return,
         std::cmp::Ordering::Greater => "skipped-in-a-poll",
     };
     let (Op::Poll { key, .. } | Op::FinalRead { key }) = operation.op else {

@@ -1,11 +1,22 @@
 //! Records, when all is known: each that was acknowledged is there once, in order, at the offset that was told.
 
+use std::collections::BTreeMap;
+
+use super::compacted::Places;
 use super::history::{Op, Value};
 use super::log::{Partition, Sweep};
 use super::table::{Fate, Written};
 use super::{Operations, Verdict, seconds};
 
+/// Of the partitions that are compacted, by their numbers.
+type Compactions<'a> = BTreeMap<u32, Places<'a>>;
+
 pub(crate) fn judge(sweep: &Sweep<'_>, operations: &Operations<'_>, verdict: &mut Verdict) {
+    let compactions: Compactions<'_> = sweep
+        .compacted
+        .iter()
+        .map(|(key, compacted)| (*key, compacted.places(&sweep.records)))
+        .collect();
     for early in &sweep.early {
         match sweep.records.get(early.value) {
             Some(_) => verdict.add("read-before-sent", || {
@@ -17,20 +28,46 @@ pub(crate) fn judge(sweep: &Sweep<'_>, operations: &Operations<'_>, verdict: &mu
     for (value, written) in sweep.records.iter() {
         let partition = &sweep.partitions[written.key as usize];
         let sent_at = operations.all[written.op as usize].invoked_at;
-        judge_record(value, written, partition, sent_at, verdict);
+        let may_be_gone =
+            |offset| partition.is_compacted && may_be_gone(&compactions, written, value, offset);
+        judge_record(value, written, (partition, &may_be_gone), sent_at, verdict);
     }
-    judge_batches(sweep, operations, verdict);
+    judge_batches(sweep, operations, &compactions, verdict);
+    for (key, places) in &compactions {
+        places.judge(&sweep.partitions[*key as usize], verdict);
+    }
     for partition in &sweep.partitions {
         judge_order(sweep, partition, verdict);
         judge_gaps(partition, verdict);
     }
 }
 
-fn judge_record(value: Value, written: &Written, partition: &Partition, sent_at: u64, verdict: &mut Verdict) {
+/// In a log that is compacted.
+fn may_be_gone(compactions: &Compactions<'_>, written: &Written, value: Value, offset: i64) -> bool {
+    let places = compactions.get(&written.key);
+    places.is_some_and(|places| places.may_be_gone(value, offset))
+}
+
+/// A partition, and whether a record that was at this offset of it may be gone.
+type Kept<'a> = (&'a Partition, &'a dyn Fn(i64) -> bool);
+
+fn judge_record(
+    value: Value,
+    written: &Written,
+    (partition, may_be_gone): Kept<'_>,
+    sent_at: u64,
+    verdict: &mut Verdict,
+) {
     let name = &partition.name;
     match written.fate {
         Fate::Acknowledged(offset) => {
-            judge_acknowledged(value, written, partition, (offset, sent_at), verdict);
+            judge_acknowledged(
+                value,
+                written,
+                (partition, may_be_gone),
+                (offset, sent_at),
+                verdict,
+            );
         }
         Fate::Refused if written.first_at >= 0 => verdict.add("refused-but-written", || {
             format!("{value} was refused, and is in {name} at {}", written.first_at)
@@ -59,7 +96,7 @@ fn judge_record(value: Value, written: &Written, partition: &Partition, sent_at:
 fn judge_acknowledged(
     value: Value,
     written: &Written,
-    partition: &Partition,
+    (partition, may_be_gone): Kept<'_>,
     (offset, sent_at): (i64, u64),
     verdict: &mut Verdict,
 ) {
@@ -84,6 +121,8 @@ fn judge_acknowledged(
     let read_past = there.is_some() || partition.covered.contains(offset);
     let check = match partition.final_end {
         Some(end) if offset >= end && !read_past => "unseen-record",
+        // A later record of its key has come, and nothing in its place.
+        _ if there.is_none() && may_be_gone(offset) => return,
         Some(_) => "lost-record",
         None if read_past => "lost-record",
         // Nobody has come that far.
@@ -104,7 +143,12 @@ fn judge_acknowledged(
 
 /// A batch is there as a whole, or not at all, also where nobody knows how it ended: one of its records that was read
 /// tells where the others are.
-fn judge_batches(sweep: &Sweep<'_>, operations: &Operations<'_>, verdict: &mut Verdict) {
+fn judge_batches(
+    sweep: &Sweep<'_>,
+    operations: &Operations<'_>,
+    compactions: &Compactions<'_>,
+    verdict: &mut Verdict,
+) {
     for operation in &operations.all {
         let Op::Send { values, .. } = operation.op else {
             continue;
@@ -121,6 +165,9 @@ fn judge_batches(sweep: &Sweep<'_>, operations: &Operations<'_>, verdict: &mut V
             for (seen, missing, at) in expected.into_iter().flatten() {
                 let there = partition.log.get(at);
                 let read = partition.covered.contains(at) || partition.final_end.is_some_and(|end| at < end);
+                if partition.is_compacted && there.is_none() && may_be_gone(compactions, one, missing, at) {
+                    continue;
+                }
                 if there != Some(missing) && (there.is_some() || read) && at >= partition.log_start {
                     verdict.add("torn-batch", || {
                         format!(
@@ -162,9 +209,11 @@ fn judge_order(sweep: &Sweep<'_>, partition: &Partition, verdict: &mut Verdict) 
     }
 }
 
-/// The histories hold no transactions and no compacted topics: every offset is a record's.
+/// The histories hold no transactions: every offset is a record's, but where logs are compacted.
 fn judge_gaps(partition: &Partition, verdict: &mut Verdict) {
-    let Some(end) = partition.final_end else { return };
+    let Some(end) = partition.final_end.filter(|_| !partition.is_compacted) else {
+        return;
+    };
     let missing = (partition.log_start..end).find(|offset| partition.log.get(*offset).is_none());
     if let Some(missing) = missing {
         verdict.add("gap-in-the-log", || {

@@ -50,6 +50,7 @@ pub(super) fn send(producer: u32, serial: u32, idempotent: bool, acks_all: bool)
         values: vec![value(producer, serial)],
         idempotent,
         acks_all,
+        record_keys: Vec::new(),
     }
 }
 

@@ -330,6 +330,7 @@ fn asked(op: &Op) -> String {
             values,
             idempotent,
             acks_all,
+            ..
         } => {
             let which = match values.as_slice() {
                 [] => "nothing".to_owned(),
@@ -441,6 +442,7 @@ mod tests {
             values: vec![value(7), value(8)],
             idempotent: true,
             acks_all: true,
+            record_keys: Vec::new(),
         };
         let id = history.invoke(5, "idem1", send.clone());
         history.complete(9, "idem1", id, Outcome::Sent { base: 12 });
