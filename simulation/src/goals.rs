@@ -16,6 +16,8 @@ pub struct Goal {
 pub enum World {
     /// Of one node and of several.
     Any,
+    /// Of one node.
+    Alone,
     /// Of several nodes.
     Several,
 }
@@ -26,6 +28,7 @@ impl World {
     pub const fn has(self, nodes: u32) -> bool {
         match self {
             Self::Any => true,
+            Self::Alone => nodes == 1,
             Self::Several => nodes != 1,
         }
     }
@@ -45,6 +48,13 @@ pub const GOALS: &[Goal] = goals! {
     Any "segments-below-the-log-start" "segments go because records were deleted"
     Any "compacted" "a log is compacted"
     Any "compaction-overtaken" "a log is cut while it is compacted"
+    Alone "tombstone-removed" "a tombstone has been there for delete.retention.ms since it was cleaned, and goes"
+    Any "batch-kept-empty" "all records of a producer's last batch are superseded, and its place stays"
+    Any "segments-merged" "several segments become one"
+    Any "interrupted-compaction-finished" "a start puts the segments into place that a crash left beside the old ones"
+    Any "hole-read" "a reader of user data goes on behind records that were compacted away"
+    Several "hole-copied" "a follower copies what its leader's compaction has left"
+    Several "leads-a-log-with-holes" "a leader is elected whose log of user data was compacted"
     Any "opened-without-recovery" "an orderly end: the log is not walked at the next start"
     Any "torn-tail-cut" "recovery cuts off what the crash left of a write"
     Any "whole-batches-behind-the-tear" "whole batches lie behind it, and are kept as evidence"
@@ -235,5 +245,6 @@ mod tests {
     fn a_world_of_one_node_cannot_reach_what_needs_several() {
         assert!(World::Any.has(1) && World::Any.has(5) && World::Several.has(3));
         assert!(!World::Several.has(1));
+        assert!(World::Alone.has(1) && !World::Alone.has(0) && !World::Alone.has(3));
     }
 }

@@ -212,6 +212,18 @@ pub const PLANTS: &[Planted] = &[
         "a metadata change is answered before it is durable",
     ),
     planted(
+        "compaction-forgets-the-newest",
+        20,
+        &["last-value-lost"],
+        "compaction ends one record too late, and takes the newest that it has seen for superseded",
+    ),
+    planted(
+        "tombstones-take-nothing",
+        20,
+        &["deleted-key-came-back"],
+        "compaction removes a tombstone whose key still has an older value in the log",
+    ),
+    planted(
         "assignment-acked-before-append",
         200,
         &["two-owners", "zombie-commit", "generation-went-back"],

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use skerry_env::disk::{File, OpenMode};
-use skerry_types::{Offset, ProducerEpoch, ProducerId, WallMs};
+use skerry_types::{Offset, ProducerEpoch, ProducerId, WallMs, is_planted, reached, sometimes};
 
 use crate::batch::{
     Batch, BatchHeader, Compression, HEADER_BYTES, LENGTH_OVERHEAD, MarkerType, Record, Records,
@@ -130,7 +130,9 @@ impl CompactionJob {
                 let discard = transactions.on_batch(batch, &mut Vec::new());
                 if !header.is_control() && !discard {
                     for record in decode(batch)? {
-                        if let Some(key) = record.key.filter(|_| record.offset >= self.first_dirty) {
+                        let counts = record.value.is_some() || !is_planted("tombstones-take-nothing");
+                        if let Some(key) = record.key.filter(|_| counts && record.offset >= self.first_dirty)
+                        {
                             keys.note(&key, record.offset);
                         }
                     }
@@ -233,15 +235,23 @@ impl CompactionJob {
                     && (header.is_control()
                         || record.offset >= end
                         || record.key.as_ref().is_some_and(|key| {
-                            let superseded = keys.last(key).is_some_and(|last| record.offset < last);
-                            !superseded && (record.value.is_some() || tombstones_stay)
+                            let is_planted =
+                                record.offset.next() == end && is_planted("compaction-forgets-the-newest");
+                            let superseded =
+                                is_planted || keys.last(key).is_some_and(|last| record.offset < last);
+                            let expired = record.value.is_none() && !tombstones_stay;
+                            sometimes("tombstone-removed", expired && !superseded);
+                            !superseded && !expired
                         }))
             })
             .collect();
         if kept.is_empty() {
             return Ok(match keep_empty {
                 true if before == 0 => Kept::Whole,
-                true => Kept::Rewritten(empty(header), Vec::new()),
+                true => {
+                    reached("batch-kept-empty");
+                    Kept::Rewritten(empty(header), Vec::new())
+                }
                 false => Kept::Nothing,
             });
         }
@@ -631,6 +641,7 @@ pub(crate) fn finish_swaps(place: &Place) -> io::Result<()> {
         }
         remove_replaced(place, base, len)?;
         install_swapped(place, base)?;
+        reached("interrupted-compaction-finished");
         tracing::info!(dir = %place.dir.display(), segment = %base, "finished an interrupted compaction");
     }
     // Index files of a round whose log was installed, or never committed.

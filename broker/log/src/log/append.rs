@@ -155,6 +155,7 @@ impl Log {
             if header.base_offset() > self.log_end {
                 // The leader has compacted this part. Recovery must not take the gap for damage; and what this log has before
                 // it is as dirty as it was.
+                reached("hole-copied");
                 self.cleaned_until.get_or_insert(self.log_start);
             }
             let marker = control_marker(&batch);

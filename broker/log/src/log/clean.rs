@@ -121,6 +121,7 @@ impl Log {
             self.segments.len() > at + group.replaced.len(),
             "the active segment is never cleaned"
         );
+        sometimes("segments-merged", group.replaced.len() > 1);
         commit_cleaned(&self.place, group.base)?;
         // The snapshot at the first base stays: it belongs to an offset, not to a file.
         for old in self.segments.drain(at..at + group.replaced.len()) {
