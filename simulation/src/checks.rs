@@ -20,6 +20,8 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("malformed-history", By("a_history_that_cannot_be_is_refused")),
     ("lost-record", By("lost_write")),
     ("unseen-record", By("unseen")),
+    ("last-value-lost", By("the_last_value_of_a_key_survives")),
+    ("deleted-key-came-back", By("a_deleted_key_stays_deleted")),
     ("torn-batch", By("lost_write_of_a_batch_that_nobody_knows_of")),
     (
         "wrong-offset",
@@ -331,7 +333,7 @@ mod tests {
                 || path.components().any(|part| part.as_os_str() == "checker")
                 || path.ends_with("complaints.rs");
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let is_test = name.starts_with("tests") || name == "anomalies.rs" || name == "history.rs";
+            let is_test = name.starts_with("tests") || name.starts_with("anomalies") || name == "history.rs";
             if makes_checks && !is_test {
                 let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
                 code.extend(names_in(product).into_iter().map(str::to_owned));

@@ -1,13 +1,13 @@
 //! Record batches (v2) as the simulated clients write and read them.
 //!
 //! The broker has its own code for this, and so has the client crate: a mistake of one must not hide in the other.
-//! Deliberately absent: headers, control batches.
+//! Deliberately absent: control batches, more than one header.
 
 use std::io::{Read as _, Write as _};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use skerry_checker::history::Value;
+use skerry_checker::history::{RecordKey, Value};
 
 /// Up to and with the batch's length field.
 const PREFIX_BYTES: usize = 12;
@@ -31,6 +31,10 @@ impl Identity {
         sequence: -1,
     };
 }
+
+/// How Java's clients and the broker frame snappy: this, two versions, and blocks with their lengths. Other clients do not.
+const XERIAL: &[u8] = b"\x82SNAPPY\0";
+const XERIAL_VERSIONS_BYTES: usize = 8;
 
 /// How the records of a batch are packed: Kafka's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +81,18 @@ impl Codec {
             Self::Gzip => {
                 flate2::bufread::GzDecoder::new(packed).read_to_end(&mut plain)?;
             }
-            Self::Snappy => {
-                plain = snap::raw::Decoder::new()
-                    .decompress_vec(packed)
-                    .map_err(std::io::Error::other)?;
-            }
+            Self::Snappy => match packed.strip_prefix(XERIAL) {
+                Some(framed) => {
+                    let mut rest = framed.get(XERIAL_VERSIONS_BYTES..).unwrap_or_default();
+                    while let Some((length, blocks)) = rest.split_first_chunk() {
+                        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+                        let block = blocks.get(..length).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+                        plain.extend(unpack_snappy(block)?);
+                        rest = &blocks[length..];
+                    }
+                }
+                None => plain = unpack_snappy(packed)?,
+            },
             Self::Lz4 => {
                 lz4_flex::frame::FrameDecoder::new(packed).read_to_end(&mut plain)?;
             }
@@ -89,6 +100,12 @@ impl Codec {
         }
         Ok(plain)
     }
+}
+
+fn unpack_snappy(block: &[u8]) -> std::io::Result<Vec<u8>> {
+    snap::raw::Decoder::new()
+        .decompress_vec(block)
+        .map_err(std::io::Error::other)
 }
 
 /// Encodes a batch. Each record's value is its [`Value`] as text, padded to `padded_bytes`.
@@ -112,6 +129,28 @@ pub(crate) fn encode_packed(
     encode_pairs(pairs, identity, timestamp, codec)
 }
 
+/// A batch for a topic that is compacted: each record has a key of its own, and is a tombstone or has a value. A header says
+/// which one it is.
+pub(crate) fn encode_keyed(
+    records: &[(Value, RecordKey)],
+    identity: Identity,
+    timestamp: i64,
+    padded_bytes: usize,
+    codec: Codec,
+) -> Bytes {
+    let raw = records.iter().map(|(value, key)| {
+        let name = value.to_string().into_bytes();
+        let mut text = name.clone();
+        text.resize(text.len().max(padded_bytes), b'.');
+        Raw {
+            key: key.key.as_bytes().to_vec(),
+            value: (!key.tombstone).then_some(text),
+            name: Some(name),
+        }
+    });
+    encode_raw(raw, identity, timestamp, codec)
+}
+
 /// A batch of these keys and values.
 pub(crate) fn encode_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     pairs: impl Iterator<Item = (K, V)>,
@@ -119,19 +158,37 @@ pub(crate) fn encode_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     timestamp: i64,
     codec: Codec,
 ) -> Bytes {
+    let raw = pairs.map(|(key, value)| Raw {
+        key: key.as_ref().to_vec(),
+        value: Some(value.as_ref().to_vec()),
+        name: None,
+    });
+    encode_raw(raw, identity, timestamp, codec)
+}
+
+/// A record to be written.
+struct Raw {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    /// In a header.
+    name: Option<Vec<u8>>,
+}
+
+fn encode_raw(raw: impl Iterator<Item = Raw>, identity: Identity, timestamp: i64, codec: Codec) -> Bytes {
     let mut records = BytesMut::new();
     let mut count = 0;
-    for (key, value) in pairs {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let mut record = BytesMut::with_capacity(key.len() + value.len() + 16);
+    for Raw { key, value, name } in raw {
+        let mut record = BytesMut::new();
         record.put_i8(0);
         put_varint(&mut record, 0);
         put_varint(&mut record, i64::from(count));
-        put_varint(&mut record, key.len() as i64);
-        record.put_slice(key);
-        put_varint(&mut record, value.len() as i64);
-        record.put_slice(value);
-        put_varint(&mut record, 0);
+        put_bytes(&mut record, Some(&key));
+        put_bytes(&mut record, value.as_deref());
+        put_varint(&mut record, i64::from(name.is_some()));
+        if let Some(name) = &name {
+            put_bytes(&mut record, Some(NAME));
+            put_bytes(&mut record, Some(name));
+        }
         put_varint(&mut records, record.len() as i64);
         records.put_slice(&record);
         count += 1;
@@ -161,6 +218,34 @@ pub(crate) fn encode_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     body.freeze()
 }
 
+/// The header that says which record it is, where its value need not.
+const NAME: &[u8] = b"name";
+
+/// A record as it was read.
+struct Parsed {
+    offset: i64,
+    key: Bytes,
+    value: Option<Bytes>,
+    name: Option<Bytes>,
+}
+
+impl Parsed {
+    /// Which record of the workload it is.
+    fn identify(&self) -> Result<Value, String> {
+        let text = self.value.as_deref().or(self.name.as_deref()).unwrap_or_default();
+        let padded_from = text
+            .iter()
+            .rposition(|byte| *byte != b'.')
+            .map_or(0, |last| last + 1);
+        let text = &text[..padded_from];
+        if self.name.as_ref().is_some_and(|name| name != text) {
+            return Err(format!("offset {}: its header names another record", self.offset));
+        }
+        let parsed = String::from_utf8_lossy(text).parse();
+        parsed.map_err(|why| format!("offset {}: {why}", self.offset))
+    }
+}
+
 /// A batch where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batch<'a> {
@@ -188,8 +273,17 @@ impl Batch<'_> {
         self.base + self.count
     }
 
-    /// Its records as (offset, key, value). `None`: it makes no sense.
+    /// Its records as (offset, key, value), where no value is an empty one. `None`: it makes no sense.
     pub(crate) fn records(&self) -> Option<Vec<(i64, Bytes, Bytes)>> {
+        let parsed = self.parsed()?.into_iter();
+        Some(
+            parsed
+                .map(|record| (record.offset, record.key, record.value.unwrap_or_default()))
+                .collect(),
+        )
+    }
+
+    fn parsed(&self) -> Option<Vec<Parsed>> {
         let codec = Codec::of(self.bytes[22])?;
         let mut rest = Bytes::from(codec.unpack(&self.bytes[HEADER_BYTES..]).ok()?);
         let mut records = Vec::new();
@@ -204,9 +298,20 @@ impl Batch<'_> {
             take(&mut record, 1)?;
             varint(&mut record)?;
             let delta = varint(&mut record)?;
-            let key = nullable(&mut record)?;
+            let key = nullable(&mut record)?.unwrap_or_default();
             let value = nullable(&mut record)?;
-            records.push((self.base + delta, key, value));
+            let mut name = None;
+            for _ in 0..varint(&mut record)? {
+                let is_name = nullable(&mut record)?.is_some_and(|header| header == NAME);
+                let header = nullable(&mut record)?;
+                name = header.filter(|_| is_name).or(name);
+            }
+            records.push(Parsed {
+                offset: self.base + delta,
+                key,
+                value,
+                name,
+            });
         }
         rest.is_empty().then_some(records)
     }
@@ -249,18 +354,18 @@ pub(crate) fn values(bytes: &[u8], from: i64) -> Result<Vec<(i64, Value)>, Strin
             return Err(format!("the batch at {} fails its sum", batch.base));
         }
         let records = batch
-            .records()
+            .parsed()
             .ok_or_else(|| format!("the batch at {} cannot be read", batch.base))?;
-        for (offset, _, value) in records.into_iter().filter(|(offset, ..)| *offset >= from) {
-            let padded_from = value
-                .iter()
-                .rposition(|byte| *byte != b'.')
-                .map_or(0, |last| last + 1);
-            let parsed = String::from_utf8_lossy(&value[..padded_from]).parse();
-            values.push((offset, parsed.map_err(|why| format!("offset {offset}: {why}"))?));
+        for record in records.iter().filter(|record| record.offset >= from) {
+            values.push((record.offset, record.identify()?));
         }
     }
     Ok(values)
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: Option<&[u8]>) {
+    put_varint(out, bytes.map_or(-1, |bytes| bytes.len() as i64));
+    out.put_slice(bytes.unwrap_or_default());
 }
 
 fn put_varint(out: &mut BytesMut, value: i64) {
@@ -289,10 +394,10 @@ fn take(bytes: &mut Bytes, len: usize) -> Option<Bytes> {
     (len <= bytes.len()).then(|| bytes.split_to(len))
 }
 
-fn nullable(bytes: &mut Bytes) -> Option<Bytes> {
+fn nullable(bytes: &mut Bytes) -> Option<Option<Bytes>> {
     match varint(bytes)? {
-        -1 => Some(Bytes::new()),
-        len => take(bytes, usize::try_from(len).ok()?),
+        -1 => Some(None),
+        len => take(bytes, usize::try_from(len).ok()?).map(Some),
     }
 }
 
@@ -356,6 +461,45 @@ mod tests {
                 "{codec:?}"
             );
         }
+    }
+
+    #[test]
+    fn snappy_is_read_as_java_frames_it() {
+        let mut framed = XERIAL.to_vec();
+        framed.extend([0, 0, 0, 1, 0, 0, 0, 1]);
+        for block in [&b"one"[..], b"two"] {
+            let packed = Codec::Snappy.pack(block).unwrap();
+            framed.extend(u32::try_from(packed.len()).unwrap().to_be_bytes());
+            framed.extend(packed);
+        }
+        assert_eq!(Codec::Snappy.unpack(&framed).unwrap(), b"onetwo");
+        assert!(Codec::Snappy.unpack(&framed[..framed.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn tombstones_say_in_a_header_which_they_are() {
+        let sent = |serial, key: &str, tombstone| {
+            let key = key.to_owned();
+            (Value { producer: 3, serial }, RecordKey { key, tombstone })
+        };
+        let sent = [sent(0, "a", false), sent(1, "a", true)];
+        let batch = encode_keyed(&sent, Identity::NONE, 1, 20, Codec::None);
+        let read = values(&batch, 0).unwrap();
+        assert_eq!(read, [(0, sent[0].0), (1, sent[1].0)]);
+        let records = first(&batch).unwrap().records().unwrap();
+        assert_eq!(
+            (&*records[0].1, &*records[0].2),
+            (&b"a"[..], &b"p3.0................"[..])
+        );
+        assert!(records[1].2.is_empty());
+        // The value of one record beside the header of another.
+        let mixed = Parsed {
+            offset: 7,
+            key: Bytes::new(),
+            value: Some(Bytes::from_static(b"p3.1..")),
+            name: Some(Bytes::from_static(b"p3.0")),
+        };
+        assert!(mixed.identify().is_err());
     }
 
     #[test]

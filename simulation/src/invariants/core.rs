@@ -5,8 +5,7 @@ use std::sync::Arc;
 use skerry::broker::Broker;
 use skerry_metadata_state::Image;
 
-use super::offsets;
-use super::{Watcher, partition_of, place_of};
+use super::{COMPACTED, Watcher, partition_of, place_of};
 use crate::survivors::Placed;
 use crate::workload::TOPICS;
 
@@ -18,12 +17,12 @@ impl Watcher {
         (!places.is_empty()).then_some(places)
     }
 
-    /// Where the partitions are that must be served, those of the groups too, by the newest metadata.
+    /// Where the partitions are that must be served, those that are compacted too, by the newest metadata.
     pub(crate) fn placed(&self) -> Vec<Placed> {
         let Some(image) = self.metadata.newest() else {
             return Vec::new();
         };
-        let names = TOPICS.iter().map(|(topic, _)| *topic).chain([offsets::TOPIC]);
+        let names = TOPICS.iter().map(|(topic, _)| *topic).chain(COMPACTED);
         let topics = names.filter_map(|name| image.topic(name));
         let placed = topics.flat_map(|topic| {
             let image = image.clone();

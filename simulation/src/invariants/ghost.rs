@@ -5,11 +5,13 @@ use std::fmt::Debug;
 
 use skerry::partition::{Look, Part};
 use skerry_metadata_state::Partition;
+use skerry_types::sometimes;
 
 use super::copies::{self, Cursor, Image, Mark};
 use super::mirror::{Mirror, Moved};
 use super::{Found, id_of, is_compacted, split};
 use crate::disk::SimDisk;
+use crate::workload::KEYED;
 
 /// Names and disks of the nodes.
 pub(super) type Nodes<'a> = (&'a [String], &'a [SimDisk]);
@@ -246,6 +248,9 @@ impl Ghost {
     /// At most one leader for an epoch (14), and it has everything that was committed (4).
     fn check_leader(&mut self, node: usize, look: &Look, (names, _): Nodes<'_>, found: &mut Found) {
         let Part::Leads(epoch) = look.part else { return };
+        if self.topic == KEYED && !self.leaders.is_empty() && !self.leaders.contains_key(&epoch.get()) {
+            sometimes("leads-a-log-with-holes", self.replicas[node].mirror.has_holes());
+        }
         let first = *self.leaders.entry(epoch.get()).or_insert(node);
         if first != node {
             let who = format!("{} and {}", names[first], names[node]);

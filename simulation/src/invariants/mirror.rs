@@ -32,6 +32,12 @@ impl Mirror {
             .map(|(_, mark)| mark)
     }
 
+    /// Batches are missing between others.
+    pub(super) fn has_holes(&self) -> bool {
+        let ends = self.marks.values().map(|mark| mark.end);
+        ends.zip(self.marks.keys().skip(1)).any(|(end, next)| end < *next)
+    }
+
     /// The log is from `start` to `end` now.
     pub(super) fn follow(&mut self, disk: &SimDisk, name: &str, (start, end): (i64, i64)) -> Moved {
         while let Some(entry) = self.marks.first_entry() {

@@ -40,9 +40,11 @@ pub(crate) use self::usage::{Acts, Usage};
 use crate::disk::SimDisk;
 use crate::oracle::{Served, Violations};
 use crate::trace::Trace;
-use crate::workload::TOPICS;
+use crate::workload::{KEYED, TOPICS};
 
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The topics that are compacted. They come when somebody needs them.
+const COMPACTED: [&str; 2] = [OFFSETS_TOPIC, KEYED];
 
 /// A partition's place in the cluster.
 pub(crate) struct Place {
@@ -74,8 +76,8 @@ pub(crate) struct Watcher {
     /// Nodes that have lost their disk, and the directory that was on it: until the cluster knows of another one.
     lost: BTreeMap<usize, Uuid>,
     ghosts: BTreeMap<String, Ghost>,
-    /// The topic of the groups, as it was made last.
-    groups: Option<TopicId>,
+    /// The topics that are compacted, as they were made last.
+    compacted: BTreeMap<&'static str, TopicId>,
     /// What was seen to happen, by kind.
     pub(crate) seen: BTreeMap<&'static str, u64>,
 }
@@ -99,7 +101,7 @@ impl Watcher {
                 .map(|name| (name.clone(), Ghost::new(name, disks.len())))
                 .collect(),
             metadata: MetadataWatch::default(),
-            groups: None,
+            compacted: BTreeMap::new(),
             lost: BTreeMap::new(),
             names,
             disks,
@@ -323,7 +325,7 @@ impl Watcher {
         let moved = self.metadata.look(brokers, &self.marks, &mut found);
         if let Some(image) = self.metadata.newest().filter(|_| moved) {
             self.forget_lost(&image);
-            self.know_groups(&image);
+            self.know_compacted(&image);
             for ghost in self.ghosts.values_mut() {
                 ghost.lost = self.lost.keys().copied().collect();
                 ghost.place(partition_of(&image, &ghost.name));
@@ -361,14 +363,15 @@ impl Watcher {
     }
 
     /// The groups' partitions come with the first group. Where a recovered quorum did not know them they are others.
-    fn know_groups(&mut self, image: &Image) {
-        let Some(topic) = image.topic(OFFSETS_TOPIC) else {
-            return;
-        };
-        if self.groups.replace(topic.id) != Some(topic.id) {
-            self.ghosts.retain(|name, _| !is_of_groups(name));
+    fn know_compacted(&mut self, image: &Image) {
+        for name in COMPACTED {
+            let Some(topic) = image.topic(name) else { continue };
+            if self.compacted.insert(name, topic.id) == Some(topic.id) {
+                continue;
+            }
+            self.ghosts.retain(|_, ghost| ghost.topic != name);
             for number in 0..topic.partitions.len() {
-                let name = format!("{OFFSETS_TOPIC}-{number}");
+                let name = format!("{name}-{number}");
                 self.ghosts
                     .insert(name.clone(), Ghost::new(name, self.disks.len()));
             }
@@ -638,13 +641,9 @@ fn split(name: &str) -> Option<(&str, i32)> {
     Some((topic, number.parse().ok()?))
 }
 
-fn is_of_groups(partition: &str) -> bool {
-    partition.starts_with(OFFSETS_TOPIC)
-}
-
 /// What is superseded may be gone from its log.
 fn is_compacted(partition: &str) -> bool {
-    is_of_groups(partition)
+    split(partition).is_some_and(|(topic, _)| COMPACTED.contains(&topic))
 }
 
 fn partition_of(image: &Image, name: &str) -> Option<skerry_metadata_state::Partition> {

@@ -16,7 +16,7 @@ use skerry_env::disk::Disk;
 use skerry_log::{FileCache, Log, LogConfig, Recovered, Shutdown, checkpoint};
 use skerry_types::{Offset, TopicPartition, WallMs};
 
-use super::{Found, OFFSETS_TOPIC, copies, is_compacted, walk};
+use super::{COMPACTED, Found, copies, is_compacted, walk};
 use crate::disk::SimDisk;
 use crate::oracle::Rotten;
 use crate::process::DATA_DIR;
@@ -81,11 +81,11 @@ impl Shadow {
     fn look_at_copy(&self, subject: &Subject<'_>, copy: &SimDisk, found: &mut Found) {
         let (mut ends, mut looks) = (BTreeMap::new(), Vec::new());
         let image = subject.broker.quorum().image();
-        let groups = image
-            .topic(OFFSETS_TOPIC)
-            .map_or(0, |topic| topic.partitions.len());
-        let groups = (OFFSETS_TOPIC, i32::try_from(groups).unwrap_or(0));
-        for (topic, partitions) in TOPICS.into_iter().chain([groups]) {
+        let compacted = COMPACTED.map(|name| {
+            let partitions = image.topic(name).map_or(0, |topic| topic.partitions.len());
+            (name, i32::try_from(partitions).unwrap_or(0))
+        });
+        for (topic, partitions) in TOPICS.into_iter().chain(compacted) {
             for number in 0..partitions {
                 let partition = subject.broker.partitions().get(topic, number);
                 let Some(partition) = partition else { continue };
@@ -98,11 +98,18 @@ impl Shadow {
                 let who = format!("{text} on {}", subject.name);
                 let extent = (look.log_start.get(), look.log_end.get());
                 let walked = walk::batches(subject.disk, &text, extent);
-                if !is_compacted(&text) {
+                let compacted = is_compacted(&text);
+                if !compacted {
                     walk::check_offsets(&who, &walked, extent, found);
                 }
-                if let Some(remembered) = partition.remembered() {
-                    walk::check_producers(&who, &walked, &remembered, extent.0, found);
+                match partition.remembered() {
+                    Some(remembered) if compacted => {
+                        walk::check_last_batches(&who, &walked, &remembered, found);
+                    }
+                    Some(remembered) => {
+                        walk::check_producers(&who, &walked, &remembered, extent.0, found);
+                    }
+                    None => {}
                 }
                 let config = partition.settings().log.clone();
                 looks.push(Known {
@@ -265,6 +272,9 @@ impl Case<'_> {
         }
         if is_compacted(self.text) {
             self.check_values(durable, found);
+            let walked = walk::batches(self.copy, self.text, (start, end));
+            let remembered: Vec<_> = log.remembered().collect();
+            walk::check_last_batches(&self.who, &walked, &remembered, found);
             walk::check_indexes(self.copy, self.text, &self.who, found);
             return;
         }

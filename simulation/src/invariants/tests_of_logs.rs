@@ -131,6 +131,34 @@ fn a_log_remembers_of_its_producers_what_they_wrote() {
 }
 
 #[test]
+fn a_compacted_log_keeps_the_last_batch_of_each_producer() {
+    // Others of theirs are gone.
+    let log = [(0, (8, 3), 0, 1), (5, (7, 0), 9, 3)];
+    let walked = walk::batches(&disk(&log, &[]), NAME, (0, i64::MAX));
+    let found = |remembered: &[_]| {
+        let mut found = Found::new();
+        walk::check_last_batches("a log", &walked, remembered, &mut found);
+        checks(&found)
+    };
+    let other = remembered(8, 3, &[(0, 0, 0)]);
+    let none: [&str; 0] = [];
+    assert_eq!(
+        found(&[remembered(7, 0, &[(7, 8, 3), (9, 11, 7)]), other.clone()]),
+        none
+    );
+    assert_eq!(found(&[remembered(7, 0, &[(9, 11, 7)]), other.clone()]), none);
+    // The last one is gone; another instance; one that is not remembered, and one of which nothing is left.
+    for wrong in [
+        remembered(7, 0, &[(9, 11, 7), (12, 12, 8)]),
+        remembered(7, 1, &[(9, 11, 7)]),
+        remembered(9, 0, &[(0, 0, 1)]),
+    ] {
+        assert!(found(&[wrong, other.clone()]).contains(&"wrong-producer-state"));
+    }
+    assert_eq!(found(&[other]), ["wrong-producer-state"]);
+}
+
+#[test]
 fn sequences_follow_each_other() {
     let none: [&str; 0] = [];
     let found = |log: &[Written]| {

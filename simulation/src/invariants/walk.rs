@@ -213,6 +213,39 @@ pub(super) fn check_producers(
     }
 }
 
+/// 19, where a log is compacted: of what a producer wrote the last batch stays, though nothing be left in it, and it is
+/// what the log remembers of that producer last.
+pub(super) fn check_last_batches(who: &str, walked: &[Walked], remembered: &Remembered, found: &mut Found) {
+    let mut last: BTreeMap<i64, &Walked> = BTreeMap::new();
+    for batch in walked
+        .iter()
+        .filter(|batch| batch.producer >= 0 && !batch.is_control)
+    {
+        last.insert(batch.producer, batch);
+    }
+    for (identity, batches) in remembered {
+        let expected = last.remove(&identity.id.get());
+        let is_it = |batch: &&Walked| {
+            batch.producer_epoch == identity.epoch.get()
+                && batches.last().is_some_and(|known| {
+                    (known.last_offset.get(), known.last_sequence.0) == (batch.end - 1, batch.last_sequence())
+                })
+        };
+        if expected.as_ref().is_none_or(|batch| !is_it(batch)) {
+            found.push((
+                "wrong-producer-state",
+                format!("{who} remembers {batches:?} of {identity:?}; the last in its log is {expected:?}"),
+            ));
+        }
+    }
+    if let Some((id, batch)) = last.first_key_value() {
+        found.push((
+            "wrong-producer-state",
+            format!("{who} has forgotten producer {id}: {batch:?}"),
+        ));
+    }
+}
+
 /// 20: each entry of an index leads to the batch that it names.
 pub(super) fn check_indexes(disk: &SimDisk, name: &str, who: &str, found: &mut Found) {
     let walked = batches(disk, name, (i64::MIN, i64::MAX));

@@ -27,6 +27,7 @@ use skerry_types::{LeaderEpoch, Offset, TopicPartition, WallMs};
 use super::*;
 use crate::disk::DiskConfig;
 use crate::record::{self, Codec, Identity};
+use crate::workload::KEYED;
 use skerry_checker::history::Value;
 
 const PORT: u16 = 9092;
@@ -211,6 +212,25 @@ fn write(disk: &SimDisk, dir: &str, batches: &[Vec<u8>]) {
 }
 
 const NONE: [&str; 0] = [];
+
+/// Compaction writes anew what is durable, and leaves out what is superseded; it does not make the log shorter.
+#[test]
+fn what_was_compacted_was_durable() {
+    let disk = SimDisk::new("n1", DiskConfig::default(), Rng::seeded(1), Trace::silent());
+    let named = |topic: &str| PartitionName {
+        topic: topic.to_owned(),
+        partition: 0,
+    };
+    let left = [batch(0, 0), batch(7, 3)];
+    for topic in [KEYED, "orders"] {
+        write(&disk, &format!("/data/log/{topic}-0"), &left);
+    }
+    let mut logs = DurableLogs::new(disk, false);
+    let mut has = |topic: &str, base| logs.has_batch(&named(topic), base, 77).is_ok();
+    assert!(has(KEYED, 0) && has(KEYED, 2), "rewritten, and gone");
+    assert!(!has(KEYED, 4), "behind the end");
+    assert!(!has("orders", 0) && !has("orders", 2));
+}
 
 #[test]
 fn what_is_acknowledged_is_on_enough_disks() {

@@ -3,7 +3,7 @@
 use super::{CLIENT_HOSTS, Fault, Scenario, Target, Timed};
 use crate::goals;
 use crate::process::{ALONE, OFFSETS_PARTITIONS};
-use crate::workload::TOPICS;
+use crate::workload::{KEYED, TOPICS};
 
 /// As many as `--nodes` takes.
 const NODES_MAX: u32 = 9;
@@ -99,6 +99,7 @@ impl Scenario {
             | Target::FollowersOf(partition) => {
                 let mut topics = TOPICS.to_vec();
                 topics.push(("__consumer_offsets", OFFSETS_PARTITIONS));
+                topics.push((KEYED, 1));
                 check_partition(partition, &topics)
             }
             Target::First | Target::All | Target::Controller | Target::CoordinatorOf(_) => Ok(()),

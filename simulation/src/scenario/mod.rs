@@ -158,6 +158,10 @@ pub enum WorkerKind {
     Members,
     /// Asks for brokers to be forgotten, all the time.
     Forget,
+    /// Writes to a topic that is compacted, and makes it.
+    Keyed,
+    /// Reads that topic from the start, again and again.
+    KeyedReader,
 }
 
 impl WorkerKind {
@@ -185,6 +189,8 @@ impl WorkerKind {
             Self::Tuning => "tuning",
             Self::Members => "members",
             Self::Forget => "forget",
+            Self::Keyed => "keyed",
+            Self::KeyedReader => "rereader",
         }
     }
 }

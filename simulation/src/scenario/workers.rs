@@ -11,7 +11,7 @@ use super::{CLIENT_HOSTS, Scenario, Worker, WorkerKind, Workload, below};
 use crate::trace::fnv_of;
 
 /// All but `setup`, which makes the topics of the others.
-const LEAVABLE: [&str; 19] = [
+const LEAVABLE: [&str; 21] = [
     "idempotent",
     "plain",
     "consumer",
@@ -31,6 +31,8 @@ const LEAVABLE: [&str; 19] = [
     "tuning",
     "members",
     "forget",
+    "keyed",
+    "keyed-reader",
 ];
 
 pub(super) fn draw_workload(seed: u64) -> Workload {
@@ -88,6 +90,15 @@ pub(super) fn draw_workload(seed: u64) -> Workload {
         let host = CLIENT_HOSTS[below(more, 2)].to_owned();
         let kind = WorkerKind::Grow;
         workers.push(Worker { host, kind });
+    }
+    let keyed = &Rng::seeded(seed ^ fnv_of(b"compacted"));
+    if keyed.chance(1, 3) {
+        let kinds = [WorkerKind::Keyed, WorkerKind::KeyedReader, WorkerKind::Keyed];
+        let count = 2 + below(keyed, 2);
+        workers.extend(kinds.into_iter().take(count).map(|kind| Worker {
+            host: CLIENT_HOSTS[below(keyed, 2)].to_owned(),
+            kind,
+        }));
     }
     Workload { workers }
 }

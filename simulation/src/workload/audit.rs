@@ -14,11 +14,13 @@ use skerry_env::Env;
 use skerry_types::Instant;
 use std::sync::atomic::Ordering;
 
-use super::consume::{Bad, EARLIEST, LATEST, glance, list_offset, read};
-use super::{Client, Failure, Shared, TOPICS, To, admin, error_name, group, key, text, topic_name};
+use super::consume::{Bad, EARLIEST, LATEST, after, glance, list_offset, read};
+use super::{
+    Client, Failure, KEYED, Shared, TOPICS, To, admin, error_name, group, key, keyed, text, topic_name,
+};
 use crate::invariants::Found;
-use crate::record::{self, Identity};
-use skerry_checker::history::{Op, Outcome, Value};
+use crate::record::{self, Codec, Identity};
+use skerry_checker::history::{Op, Outcome, RecordKey, Value};
 
 /// By then every partition serves again.
 const SERVES_WITHIN: Duration = Duration::from_secs(20);
@@ -33,7 +35,7 @@ pub async fn audit(env: &Env, shared: &Arc<Shared>, name: &str, groups: &[String
     let mut serial = 0;
     // Where there were never enough brokers for their replicas while the load went on.
     admin::set_up(&mut client, |client| client.env.clock.now() >= deadline).await;
-    for (topic, partitions) in TOPICS {
+    for (topic, partitions) in shared.topics() {
         for partition in 0..partitions {
             let value = Value {
                 producer: number,
@@ -73,9 +75,9 @@ pub async fn serves(
     let mut client = Client::new(env, name.to_owned(), shared);
     let deadline = env.clock.now() + SERVES_WITHIN;
     let producer = shared.next_producer.fetch_add(1, Ordering::Relaxed);
-    let places = TOPICS
-        .iter()
-        .flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition)));
+    let places = shared
+        .topics()
+        .flat_map(|(topic, count)| (0..count).map(move |partition| (topic, partition)));
     let places = places.filter(|(topic, number)| partitions.contains(&format!("{topic}-{number}")));
     for (serial, (topic, partition)) in (0..).zip(places) {
         let value = Value { producer, serial };
@@ -85,8 +87,8 @@ pub async fn serves(
             .map_err(|why| format!("no record is taken by {what}: {why}"))?;
         loop {
             let why = match read_on(&mut client, topic, partition, base).await {
-                Ok((records, _)) if records.first() == Some(&(base, value)) => break,
-                Ok((records, _)) => format!("{:?}", records.first()),
+                Ok((records, ..)) if records.first() == Some(&(base, value)) => break,
+                Ok((records, ..)) => format!("{:?}", records.first()),
                 Err(failure) => failure.why,
             };
             client.forget(topic);
@@ -124,6 +126,11 @@ async fn write(
         values: vec![value],
         idempotent: true,
         acks_all: true,
+        record_keys: if topic == KEYED {
+            vec![own_key()]
+        } else {
+            Vec::new()
+        },
     });
     let mut batch = None;
     loop {
@@ -155,7 +162,7 @@ async fn try_write(
 ) -> Result<i64, Failure> {
     let bytes = match batch {
         Some(bytes) => bytes.clone(),
-        None => batch.insert(encode(client, value).await?).clone(),
+        None => batch.insert(encode(client, topic, value).await?).clone(),
     };
     let topic_id = known_id(client, topic).await?;
     let data = PartitionProduceData::default()
@@ -181,8 +188,16 @@ async fn try_write(
     }
 }
 
+/// A key that nobody else writes.
+fn own_key() -> RecordKey {
+    RecordKey {
+        key: "audit".to_owned(),
+        tombstone: false,
+    }
+}
+
 /// One record of a producer that has just got its id.
-async fn encode(client: &mut Client, value: Value) -> Result<Bytes, Failure> {
+async fn encode(client: &mut Client, topic: &str, value: Value) -> Result<Bytes, Failure> {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_transaction_timeout_ms(60_000);
@@ -195,12 +210,12 @@ async fn encode(client: &mut Client, value: Value) -> Result<Bytes, Failure> {
         epoch: answer.producer_epoch,
         sequence: 0,
     };
-    Ok(record::encode(
-        &[value],
-        identity,
-        client.env.clock.wall().get(),
-        20,
-    ))
+    let timestamp = client.env.clock.wall().get();
+    Ok(if topic == KEYED {
+        record::encode_keyed(&[(value, own_key())], identity, timestamp, 20, Codec::None)
+    } else {
+        record::encode(&[value], identity, timestamp, 20)
+    })
 }
 
 async fn known_id(client: &mut Client, topic: &str) -> Result<uuid::Uuid, Failure> {
@@ -217,7 +232,9 @@ async fn known_id(client: &mut Client, topic: &str) -> Result<uuid::Uuid, Failur
 }
 
 async fn read_everything(client: &mut Client, groups: &[String], deadline: Instant) -> Result<(), String> {
-    for (topic, partitions) in TOPICS {
+    keyed::note_health(&client.shared);
+    let topics: Vec<_> = client.shared.topics().collect();
+    for (topic, partitions) in topics {
         for partition in 0..partitions {
             read_partition(client, topic, partition, deadline).await?;
         }
@@ -275,9 +292,10 @@ async fn read_partition(
     let mut high_watermark = end;
     while next < end {
         match read_on(client, topic, partition, next).await {
-            Ok((more, high)) => {
-                next = more.last().map_or(next, |(last, _)| last + 1);
-                if more.is_empty() {
+            Ok((more, behind, high)) => {
+                let is_further = behind > next;
+                next = behind;
+                if !is_further {
                     give_up_at(
                         client,
                         deadline,
@@ -305,12 +323,13 @@ async fn read_partition(
     Ok(())
 }
 
+/// Records, where to go on, and the high watermark.
 async fn read_on(
     client: &mut Client,
     topic: &str,
     partition: i32,
     from: i64,
-) -> Result<(Vec<(i64, Value)>, i64), Failure> {
+) -> Result<(Vec<(i64, Value)>, i64, i64), Failure> {
     let topic_id = known_id(client, topic).await?;
     let request = glance(topic, topic_id, partition, from);
     let answer = client.call(To::Leader(topic, partition), &request).await?;
@@ -320,7 +339,10 @@ async fn read_on(
         .and_then(|topic| topic.partitions.first());
     let found = found.ok_or_else(|| Failure::unknown(error_name(answer.error_code)))?;
     match read(found, from) {
-        Ok(records) => Ok((records, found.high_watermark)),
+        Ok(records) => {
+            let next = after(topic, found, &records, from);
+            Ok((records, next, found.high_watermark))
+        }
         Err(Bad::Error(code)) => Err(Failure::unknown(error_name(code))),
         Err(Bad::Records(why)) => {
             client.shared.violation(

@@ -10,6 +10,7 @@ mod audit;
 mod consume;
 mod crowd;
 mod group;
+mod keyed;
 mod malformed;
 mod members;
 mod moves;
@@ -35,6 +36,7 @@ pub use self::admin::delete_before;
 use self::assigned::Assigned;
 pub use self::audit::{audit, serves};
 pub(crate) use self::group::READ;
+pub(crate) use self::keyed::KEYED;
 pub use self::members::{add_voters, replace_voter};
 pub use self::moves::{elect_all_unclean, elect_unclean};
 use crate::env::Corrupted;
@@ -84,6 +86,8 @@ pub struct Cluster {
     pub lulls: Option<Lulls>,
     /// So many of the first nodes vote, unless somebody changes it.
     pub voters: u32,
+    /// No disk stands still or is slow, nor does a process.
+    pub steady_disks: bool,
     /// Disks may be lost: `min.insync.replicas` is set for every topic, the groups' too.
     pub loses_disks: bool,
 }
@@ -114,6 +118,8 @@ pub struct Shared {
     grown: AtomicI32,
     /// So many of `TOPICS` were made.
     made: AtomicUsize,
+    /// The topic that is compacted was made.
+    has_keyed: AtomicBool,
     /// What groups' members were given.
     assigned: Mutex<Assigned>,
 }
@@ -143,6 +149,7 @@ impl Shared {
             next_session: AtomicU64::new(0),
             grown: AtomicI32::new(0),
             made: AtomicUsize::new(0),
+            has_keyed: AtomicBool::new(false),
             assigned: Mutex::default(),
         })
     }
@@ -207,6 +214,13 @@ impl Shared {
         self.history
             .lock()
             .complete(self.trace.time().micros(), client, id, outcome);
+    }
+
+    /// The topics that live as long as the simulation and were made, and their partitions.
+    fn topics(&self) -> impl Iterator<Item = (&'static str, i32)> {
+        let has_keyed = self.has_keyed.load(Ordering::Relaxed);
+        let keyed = has_keyed.then_some((KEYED, keyed::PARTITION + 1));
+        TOPICS.into_iter().chain(keyed)
     }
 
     fn violation(&self, check: &'static str, message: String) {
@@ -607,5 +621,7 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Tuning => admin::tune(client).await,
         Kind::Members => members::run(client).await,
         Kind::Forget => members::forget_all(client).await,
+        Kind::Keyed => keyed::write(client).await,
+        Kind::KeyedReader => keyed::read(client).await,
     }
 }

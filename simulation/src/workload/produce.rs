@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 
 use super::{CALL_TIMEOUT, Client, Failure, To, error_name, key, topic_name};
 use crate::record::{self, Codec, Identity};
-use skerry_checker::history::{Op, Outcome, Value};
+use skerry_checker::history::{Op, Outcome, RecordKey, Value};
 
 /// What idempotent producers may have on their way (Kafka's limit).
-const IN_FLIGHT_MAX: u64 = 5;
+pub(super) const IN_FLIGHT_MAX: u64 = 5;
 
 pub(super) struct Batch {
     pub(super) op: u64,
@@ -134,25 +134,56 @@ pub(super) fn prepare(
     identity: Identity,
     acks: i16,
 ) -> Batch {
-    let padded = match client.env.rng.below(10) {
-        0 => 4_000 + client.env.rng.below(9_000),
-        _ => client.env.rng.below(500),
-    };
+    let padded = draw_padding(client);
     let timestamp = client.env.clock.wall().get();
-    // No draw: whether batches are packed moves nothing else.
-    let codec = match values.first() {
-        Some(first) if client.shared.cluster.packed => Codec::ALL[first.serial as usize % Codec::ALL.len()],
-        _ => Codec::None,
-    };
-    let padded = usize::try_from(padded).unwrap_or(0);
+    let codec = codec_of(client, &values);
     let bytes = record::encode_packed(&values, identity, timestamp, padded, codec);
     let op = client.invoke(Op::Send {
         key: key(topic, partition),
         values: values.clone(),
         idempotent: identity != Identity::NONE,
         acks_all: acks == -1,
+        record_keys: Vec::new(),
     });
     Batch { op, values, bytes }
+}
+
+/// The same for a topic that is compacted, with acks=all.
+pub(super) fn prepare_keyed(
+    client: &Client,
+    (topic, partition): (&str, i32),
+    records: Vec<(Value, RecordKey)>,
+    identity: Identity,
+) -> Batch {
+    let padded = draw_padding(client);
+    let timestamp = client.env.clock.wall().get();
+    let (values, record_keys): (Vec<_>, Vec<_>) = records.iter().cloned().unzip();
+    let codec = codec_of(client, &values);
+    let bytes = record::encode_keyed(&records, identity, timestamp, padded, codec);
+    let op = client.invoke(Op::Send {
+        key: key(topic, partition),
+        values: values.clone(),
+        idempotent: true,
+        acks_all: true,
+        record_keys,
+    });
+    Batch { op, values, bytes }
+}
+
+fn draw_padding(client: &Client) -> usize {
+    let padded = match client.env.rng.below(10) {
+        0 => 4_000 + client.env.rng.below(9_000),
+        _ => client.env.rng.below(500),
+    };
+    usize::try_from(padded).unwrap_or(0)
+}
+
+/// No draw: whether batches are packed moves nothing else.
+fn codec_of(client: &Client, values: &[Value]) -> Codec {
+    match values.first() {
+        Some(first) if client.shared.cluster.packed => Codec::ALL[first.serial as usize % Codec::ALL.len()],
+        _ => Codec::None,
+    }
 }
 
 /// What one answer means for its batch.

@@ -41,7 +41,7 @@ use crate::links::Links;
 use crate::oracle::{Disks, Rotten, Violations, WireOracle};
 use crate::process::{ALONE, Process, node_name};
 use crate::rot::Rot;
-use crate::scenario::{CLIENT_HOSTS, Scenario};
+use crate::scenario::{CLIENT_HOSTS, Fault, Scenario};
 use crate::story::{Story, Teller};
 use crate::trace::Trace;
 use crate::workload::{self, Cluster, Phase, Shared};
@@ -207,6 +207,15 @@ impl<'a> World<'a> {
                 0 => scenario.nodes,
                 voters => voters,
             },
+            steady_disks: !scenario.faults.iter().any(|timed| {
+                matches!(
+                    timed.fault,
+                    Fault::DiskStall { .. }
+                        | Fault::SlowDisk { .. }
+                        | Fault::Throttle { .. }
+                        | Fault::Pause { .. }
+                )
+            }),
             loses_disks: scenario
                 .faults
                 .iter()
