@@ -152,6 +152,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "metadata-log-not-durable" "a sync of the quorum's log fails"
     Several "asked-for-a-lost-disk" "a node that has lost its disk is asked as if it had it, and refuses"
     Several "another-directory-refused" "a node with another disk wants to join, and the old disk votes or was just heard"
+    Several "half-change-finished" "a leader finishes a change of the voters that is half done"
     Several "disk-of-another-node-refused" "a disk is in the wrong machine"
     Several "metadata-log-cut" "a voter takes back what was never committed"
     Any "metadata-log-purged" "entries below a snapshot are removed"

@@ -10,7 +10,7 @@ use skerry_proto::quorum as proto;
 use skerry_proto::quorum::change_members_reply::Result as Reply;
 use skerry_proto::quorum::change_members_request::Change as Wire;
 use skerry_proto::quorum::change_refused::Reason;
-use skerry_types::{BrokerId, Uuid, is_planted, reached};
+use skerry_types::{BrokerId, Uuid, is_planted, reached, sometimes};
 use tonic::Status;
 
 use super::ask::{Answer, Ask, AskError, elsewhere, forwarded, not_leader};
@@ -263,6 +263,7 @@ impl Node {
                 joint && now.current_leader == Some(now.id)
             };
             let finished = !half || self.finish_change().await || is_planted("half-change-tried-once");
+            sometimes("half-change-finished", half && finished);
             let again = async {
                 if finished {
                     std::future::pending::<()>().await;
