@@ -29,6 +29,7 @@ struct Marked {
     /// RocksDB's version when the files were last listed.
     listed: Option<u64>,
     syncs_fail: bool,
+    writes_fail: bool,
     syncs_lie: bool,
     sync_failures: u64,
     /// The last write that the store has noted as synced.
@@ -37,6 +38,16 @@ struct Marked {
     must_find: Option<Durable>,
     /// What a start should have found, and what it found.
     lost: Option<(Durable, Durable)>,
+}
+
+impl Marked {
+    fn refuse_if(&mut self, fails: impl FnOnce(&Self) -> bool) -> io::Result<()> {
+        if !fails(self) {
+            return Ok(());
+        }
+        self.sync_failures += 1;
+        Err(io::Error::from_raw_os_error(EIO))
+    }
 }
 
 /// What a power cut cannot take from a voter.
@@ -136,13 +147,18 @@ impl WalMark {
         self.0.lock().syncs_fail = fail;
     }
 
+    /// Lets every write to the store fail, as a device does, or lets them succeed again.
+    pub fn let_writes_fail(&self, fail: bool) {
+        self.0.lock().writes_fail = fail;
+    }
+
     /// Lets the device say of every sync that it is done, and not do it, or tell the truth again: what was written meanwhile
     /// is gone after the next [`cut_unsynced_wal`], though [`Self::durable`] names it until the store is opened again.
     pub fn let_syncs_lie(&self, lie: bool) {
         self.0.lock().syncs_lie = lie;
     }
 
-    /// How many syncs have failed.
+    /// How many syncs have failed, and writes.
     #[must_use]
     pub fn sync_failures(&self) -> u64 {
         self.0.lock().sync_failures
@@ -155,12 +171,12 @@ impl WalMark {
 
     /// Refuses a sync where it is to fail.
     pub(crate) fn before_sync(&self) -> io::Result<()> {
-        let mut marked = self.0.lock();
-        if !marked.syncs_fail {
-            return Ok(());
-        }
-        marked.sync_failures += 1;
-        Err(io::Error::from_raw_os_error(EIO))
+        self.0.lock().refuse_if(|marked| marked.syncs_fail)
+    }
+
+    /// Refuses a write where it is to fail.
+    pub(crate) fn before_write(&self) -> io::Result<()> {
+        self.0.lock().refuse_if(|marked| marked.writes_fail)
     }
 }
 

@@ -126,6 +126,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "order-of-offsets",
         By("offsets_keep_their_order_and_do_not_go_back"),
     ),
+    ("log-start-moved", By("what_nobody_deletes_stays")),
     ("committed-before-durable", By("what_is_committed_is_durable")),
     (
         "committed-truncated",

@@ -210,6 +210,9 @@ impl Store {
         if let Some(why) = self.failure() {
             return Err(io::Error::other(why));
         }
+        if let Some(Err(error)) = self.mark.as_ref().map(WalMark::before_write) {
+            return Err(self.fail(&error.to_string()));
+        }
         change(&self.db).map_err(|error| self.fail(&error.into_string()))
     }
 

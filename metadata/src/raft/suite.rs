@@ -145,21 +145,25 @@ async fn power_loss_takes_what_was_not_synced_and_nothing_else() {
 /// The device refuses one sync and is well again (the kernel takes the pages for clean, and the next sync succeeds and
 /// writes nothing): no vote and no entry counts any more until the next start, which finds what was durable before.
 #[tokio::test]
-async fn nothing_is_promised_after_a_sync_that_failed() {
-    for entry_first in [false, true] {
+async fn nothing_is_promised_after_a_sync_or_a_write_that_failed() {
+    for (entry_first, writes) in [(false, false), (true, false), (false, true), (true, true)] {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mark = WalMark::default();
+        let let_fail = |fail| match writes {
+            true => mark.let_writes_fail(fail),
+            false => mark.let_syncs_fail(fail),
+        };
         let (mut log, machine, task) = open(dir.path(), Some(mark.clone()));
         scope(&Env::os(), async {
             log.save_vote(&Vote::new(1, 1)).await.expect("saved");
             log.blocking_append([entry(0)]).await.expect("durable");
-            mark.let_syncs_fail(true);
+            let_fail(true);
             if entry_first {
                 log.blocking_append([entry(1)]).await.expect_err("not durable");
             } else {
                 log.save_vote(&Vote::new(2, 1)).await.expect_err("not durable");
             }
-            mark.let_syncs_fail(false);
+            let_fail(false);
             let refused = [
                 log.save_vote(&Vote::new(2, 1))
                     .await
@@ -176,7 +180,7 @@ async fn nothing_is_promised_after_a_sync_that_failed() {
             }
         })
         .await;
-        assert_eq!(mark.sync_failures(), 1, "a sync is not tried again");
+        assert_eq!(mark.sync_failures(), 1, "it is not tried again");
         drop((log, machine));
         task.join().await;
         cut_unsynced_wal(&dir.path().join("raft"), &mark).expect("cut");

@@ -53,6 +53,8 @@ pub(super) struct Ghost {
     pub(super) replicas: Vec<Replica>,
     /// The nodes in whose copy a place has gone bad, which they need not know yet, and is still there.
     pub(super) rotten: Vec<usize>,
+    /// Nobody deletes its records, and none grow too old: its log begins where it began.
+    pub(super) keeps_its_start: bool,
     /// What each node's disk had refused when nobody would have elected the node: that is no excuse any more.
     failures: Vec<u64>,
     /// Nodes that have lost their disk, and of which the cluster does not know it yet.
@@ -111,6 +113,7 @@ impl Ghost {
             led: Vec::new(),
             replicas: (0..nodes).map(|_| Replica::default()).collect(),
             rotten: Vec::new(),
+            keeps_its_start: false,
             failures: vec![0; nodes],
             lost: Vec::new(),
             told: None,
@@ -183,6 +186,15 @@ impl Ghost {
         let extent = (look.log_start.get(), look.log_end.get());
         let moved = replica.mirror.follow(&nodes.1[node], &self.name, extent);
         check_order(&name, &look, last.as_ref(), found);
+        if self.keeps_its_start && !self.gives_up && look.log_start.get() > 0 {
+            found.push((
+                "log-start-moved",
+                format!(
+                    "{name}: nobody has deleted records, and it begins at {}",
+                    look.log_start
+                ),
+            ));
+        }
         // All are looked at again where the log has changed its mind.
         let same_epochs = last.as_ref().is_some_and(|last| last.epochs == look.epochs);
         if same_epochs {

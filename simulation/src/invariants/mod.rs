@@ -40,7 +40,7 @@ pub(crate) use self::usage::{Acts, Usage};
 use crate::disk::SimDisk;
 use crate::oracle::{Served, Violations};
 use crate::trace::Trace;
-use crate::workload::{KEYED, TOPICS};
+use crate::workload::{KEYED, TOPICS, TRIMMED};
 
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The topics that are compacted. They come when somebody needs them.
@@ -109,6 +109,13 @@ impl Watcher {
             trace,
             violations,
             seen: BTreeMap::new(),
+        }
+    }
+
+    /// No record grows too old: what nobody deletes is there for ever.
+    pub(crate) fn nothing_expires(&mut self) {
+        for ghost in self.ghosts.values_mut() {
+            ghost.keeps_its_start = ghost.topic != TRIMMED;
         }
     }
 
@@ -493,6 +500,7 @@ impl Watcher {
     pub(crate) fn give_up(&mut self, partition: &str) {
         if let Some(ghost) = self.ghosts.get_mut(partition) {
             ghost.gives_up = true;
+            ghost.keeps_its_start = false;
             ghost.was_offline.clear();
         }
     }

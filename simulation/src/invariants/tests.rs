@@ -477,6 +477,20 @@ fn offsets_keep_their_order_and_do_not_go_back() {
 }
 
 #[test]
+fn what_nobody_deletes_stays() {
+    for (keeps, broken) in [(true, true), (false, false)] {
+        let mut two = Two::new();
+        two.ghost.keeps_its_start = keeps;
+        two.write(0, &[1, 2, 3], true);
+        assert!(two.look(0, leads(0), (3, 3)).is_empty());
+        let mut look = two.seen(0, leads(0), (3, 3));
+        look.log_start = Offset(1);
+        let found = two.take(0, look);
+        assert_eq!(checks(&found).contains(&"log-start-moved"), broken, "{found:?}");
+    }
+}
+
+#[test]
 fn who_may_be_elected_cuts_nothing_that_is_committed() {
     for (isr, broken) in [(&[1, 2][..], true), (&[1], false)] {
         let mut two = Two::new();

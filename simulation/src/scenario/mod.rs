@@ -332,8 +332,12 @@ pub enum Fault {
     ReadFlips { one_in: u64, for_ms: u64 },
     /// The disk takes so many bytes in a second.
     Throttle { bytes_per_second: u64, for_ms: u64 },
-    /// Syncs of the metadata's own store (RocksDB) fail; at the end a person restarts the broker.
-    MetadataSyncFails { for_ms: u64 },
+    /// Syncs of the metadata's own store (RocksDB) fail, or already its `writes`; at the end a person restarts the broker.
+    MetadataSyncFails {
+        for_ms: u64,
+        #[serde(default)]
+        writes: bool,
+    },
     /// The node is killed, and while it is down a bit of what was synced of the quorum's own files rots. It must not start with
     /// them; an operator gives it an empty folder in their place, and its vote again.
     MetadataRot { down_ms: u64 },
@@ -817,7 +821,10 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             bytes_per_second: [4, 32, 256][below(rng, 3)] << 10,
             for_ms,
         },
-        "metadata-sync-fails" => Fault::MetadataSyncFails { for_ms },
+        "metadata-sync-fails" => Fault::MetadataSyncFails {
+            for_ms,
+            writes: rng.chance(1, 2),
+        },
         "metadata-rot" => Fault::MetadataRot { down_ms },
         "disk-full" => Fault::DiskFull {
             room_bytes: rng.below(200_000),

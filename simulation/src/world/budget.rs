@@ -95,7 +95,10 @@ mod tests {
             // The next read of that place is right.
             Fault::ReadFlips { one_in: 1, for_ms: 1 },
             // The process ends, and its records stay.
-            Fault::MetadataSyncFails { for_ms: 1 },
+            Fault::MetadataSyncFails {
+                for_ms: 1,
+                writes: true,
+            },
         ] {
             assert!(!costs_copies(&fault), "{fault:?}");
         }

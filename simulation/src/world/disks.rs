@@ -81,8 +81,10 @@ impl World<'_> {
                 configure(&|config| config.sync_fails_one_in = one_in);
                 (Relief::GoodSyncs, for_ms)
             }
-            Fault::MetadataSyncFails { for_ms } => {
-                node.process.wal_mark().let_syncs_fail(true);
+            Fault::MetadataSyncFails { for_ms, writes } => {
+                let mark = node.process.wal_mark();
+                mark.let_syncs_fail(!writes);
+                mark.let_writes_fail(writes);
                 (Relief::GoodMetadataSyncs, for_ms)
             }
             Fault::WriteFails { one_in, for_ms } => {
@@ -125,7 +127,9 @@ impl World<'_> {
                 Some("syncs have failed")
             }
             Relief::GoodMetadataSyncs => {
-                node.process.wal_mark().let_syncs_fail(false);
+                let mark = node.process.wal_mark();
+                mark.let_syncs_fail(false);
+                mark.let_writes_fail(false);
                 Some("metadata could not be synced")
             }
             Relief::GoodWrites => {
@@ -166,7 +170,9 @@ impl World<'_> {
             config.trouble = Trouble::default();
         });
         disk.die_in_nothing();
-        self.nodes[index].process.wal_mark().let_syncs_fail(false);
+        let mark = self.nodes[index].process.wal_mark();
+        mark.let_syncs_fail(false);
+        mark.let_writes_fail(false);
         // Nobody has heard yet what was misread a moment ago: `Rotten` is told once the cluster is whole.
     }
 

@@ -41,7 +41,7 @@ use crate::links::Links;
 use crate::oracle::{Disks, Rotten, Violations, WireOracle};
 use crate::process::{ALONE, Process, node_name};
 use crate::rot::Rot;
-use crate::scenario::{CLIENT_HOSTS, Fault, Scenario};
+use crate::scenario::{CLIENT_HOSTS, Fault, Scenario, Timed};
 use crate::story::{Story, Teller};
 use crate::trace::Trace;
 use crate::workload::{self, Cluster, Phase, Shared};
@@ -58,6 +58,7 @@ const IDLE_WITHIN_MS: u64 = 30_000;
 const WHOLE_WITHIN_MS: u64 = 20_000;
 /// No simulation lasts longer.
 const HORIZON_MS: u64 = 180_000;
+const DAY_MS: i64 = 86_400_000;
 
 /// What a simulation came to.
 pub struct Report {
@@ -239,16 +240,14 @@ impl<'a> World<'a> {
         for (index, timed) in scenario.faults.iter().enumerate() {
             agenda.insert((timed.at_ms, index as u64), Action::Fault(index));
         }
+        let mut watcher = Watcher::new(names, disks, marks, trace.clone(), violations.clone());
+        if !scenario.faults.iter().any(lets_records_expire) {
+            watcher.nothing_expires();
+        }
         Self {
             scenario,
             sim,
-            watcher: Some(Watcher::new(
-                names,
-                disks,
-                marks,
-                trace.clone(),
-                violations.clone(),
-            )),
+            watcher: Some(watcher),
             shared,
             violations,
             nodes,
@@ -620,6 +619,17 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
         });
     }
     nodes
+}
+
+/// A node whose clock is far ahead deletes what is older than `retention.ms`, a week.
+fn lets_records_expire(timed: &Timed) -> bool {
+    match timed.fault {
+        Fault::ClockJump { by_ms }
+        | Fault::ClockStrobe { by_ms, .. }
+        | Fault::ClockNoise { by_ms, .. }
+        | Fault::ClockSwing { by_ms, .. } => by_ms.abs() > DAY_MS,
+        _ => false,
+    }
 }
 
 /// How many faults of each kind happened.
