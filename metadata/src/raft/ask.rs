@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use skerry_env::Env;
 use skerry_metadata_state::{Command, Outcome};
 use skerry_proto::quorum as proto;
-use skerry_types::{is_planted, reached};
+use skerry_types::{is_planted, reached, sometimes};
 use tonic::Status;
 
 use super::network::{Client, client_of};
@@ -210,26 +210,32 @@ impl Node {
             // A learner may hear a leader before it has the entry that says where the leader is.
             let known = self.known_leader();
             let is_lost = known.is_none();
-            let leader = hint.take().or(known);
+            let of_others = hint.take();
+            let asks_whom_it_knows = of_others.is_none();
+            let leader = of_others.or(known);
             let answer = match leader {
                 Some(leader) if leader.id != self.raft_id() => {
                     tokio::select! {
                         biased;
                         answer = self.ask_there(question, &leader) => answer,
                         // The one that was asked may be behind a dead link.
-                        () = self.leader_other_than(before) => Answer::NotLeader { leader: None },
+                        () = self.leader_other_than(before) => Some(Answer::NotLeader { leader: None }),
                     }
                 }
-                _ => question.here(self).await?,
+                _ => Some(question.here(self).await?),
             };
-            let Answer::NotLeader { leader } = answer else {
-                let Answer::Done(output) = answer else {
-                    unreachable!()
-                };
-                return Ok(output);
+            // Who led once may be alive and say nothing more, for its disk is full; and who was removed from the members
+            // meanwhile is told by nobody who leads now. One other is asked, and then the one that it knows again.
+            let is_silent =
+                answer.is_none() && asks_whom_it_knows && !is_planted("silent-leader-asked-for-ever");
+            let leader = match answer {
+                Some(Answer::Done(output)) => return Ok(output),
+                Some(Answer::NotLeader { leader }) => leader,
+                None => None,
             };
             hint = leader.filter(|leader| leader.id != self.raft_id());
-            if hint.is_none() && is_lost {
+            sometimes("silent-leader-passed-by", hint.is_none() && is_silent && !is_lost);
+            if hint.is_none() && (is_lost || is_silent) {
                 hint = self.stranger(strangers);
                 strangers += 1;
             }
@@ -255,8 +261,8 @@ impl Node {
         }
     }
 
-    /// No answer counts as "not the leader".
-    async fn ask_there<A: Ask>(&self, question: &A, leader: &KnownLeader) -> Answer<A::Output> {
+    /// `None`: no answer.
+    async fn ask_there<A: Ask>(&self, question: &A, leader: &KnownLeader) -> Option<Answer<A::Output>> {
         let addr = leader.addr.as_str();
         let (link, client) = self.links().get(self.env(), addr);
         let asker = proto::Asker {
@@ -267,12 +273,12 @@ impl Node {
         };
         let asked = question.there(client, asker);
         match self.env().clock.timeout(ANSWER_MAX, asked).await {
-            Ok(Ok(answer)) => return answer,
+            Ok(Ok(answer)) => return Some(answer),
             Ok(Err(status)) => tracing::debug!(addr, error = status.message(), "no answer"),
             Err(_) => tracing::debug!(addr, "no answer within {ANSWER_MAX:?}"),
         }
         self.links().forget(addr, link);
-        Answer::NotLeader { leader: None }
+        None
     }
 
     /// Whom to ask where this node knows no leader: it may be no member yet, or the members may have changed while it
