@@ -56,6 +56,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "broken-records",
         By("records_that_are_not_what_was_written_are_not_served"),
     ),
+    (
+        "offset-for-time-differs",
+        By("the_first_record_of_a_time_is_told"),
+    ),
     ("refused-record", Planted("pipelined-batch-overtakes")),
     ("zombie-producer", By("a_producer_whose_epoch_is_over_is_told_so")),
     ("zombie-sync", By("an_earlier_generation_is_given_nothing")),

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -89,6 +93,15 @@ impl Complaint {
 static LINES: Mutex<Vec<Complaint>> = Mutex::new(Vec::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
+/// `SKERRY_SIM_LOG=FILE`: what the nodes' logs say, down to DEBUG, goes there, with the simulation's time, for whoever looks for
+/// the reason of something. It is no part of the trace.
+const LOG: &str = "SKERRY_SIM_LOG";
+
+fn file() -> Option<&'static File> {
+    static FILE: LazyLock<Option<File>> = LazyLock::new(|| File::create(std::env::var_os(LOG)?).ok());
+    FILE.as_ref()
+}
+
 /// From now on this process listens to what is ours. Once for a process: each seed has its own.
 pub(crate) fn listen() {
     // Another one listens already: a unit test of the same process.
@@ -108,11 +121,14 @@ struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::ERROR && metadata.is_event() && metadata.target().starts_with("skerry")
+        let level = *metadata.level();
+        (level == Level::ERROR || level <= Level::DEBUG && file().is_some())
+            && metadata.is_event()
+            && metadata.target().starts_with("skerry")
     }
 
-    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
-        Some(tracing::level_filters::LevelFilter::ERROR)
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(file().map_or(LevelFilter::ERROR, |_| LevelFilter::DEBUG))
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -121,6 +137,14 @@ impl Subscriber for Listener {
             ..Complaint::default()
         };
         event.record(&mut complaint);
+        let level = *event.metadata().level();
+        if let Some(mut file) = file() {
+            let now_ms = skerry_stdclock::elapsed().as_secs_f64() * 1e3;
+            let _ = writeln!(file, "[{now_ms:10.3}] {level} {}", complaint.line);
+        }
+        if level != Level::ERROR {
+            return;
+        }
         LINES.lock().push(complaint);
         ANY.store(true, Ordering::Relaxed);
     }

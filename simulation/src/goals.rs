@@ -143,6 +143,8 @@ pub const GOALS: &[Goal] = goals! {
     Several "unclean-election" "a leader that may lack what was acknowledged: where nobody else is left"
     Several "copy-does-not-count" "a copy that is lost, or lost what was not flushed, is not eligible"
     Several "leaving-broker-relieved" "a broker that stops hands its partitions over first"
+    Several "leaving-broker-has-no-replica" "an operator has given the replicas of a broker to others"
+    Several "left-broker-forgotten" "and it is forgotten, and comes back as another one"
     Several "broker-forgotten" "a broker that is down and has no replicas is forgotten: it registers anew"
     Several "reassignment-complete" "a partition has moved to the replicas that it was to have"
     Several "leader-lost-while-it-moves" "and lost its leader on the way"
@@ -158,6 +160,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "metadata-log-purged" "entries below a snapshot are removed"
     Any "metadata-snapshot-made" "a snapshot of the metadata is made"
     Several "metadata-snapshot-installed" "a node is so far behind that it gets a snapshot"
+    Several "silent-leader-passed-by" "who led the quorum does not answer, and whoever asks it asks others"
     Several "late-proposal-refused" "a proposal arrives that its asker has given up and asked again"
     Several "metadata-waited-for-room" "the quorum's disk was full, and has room again"
 

@@ -456,6 +456,13 @@ pub const PLANTS: &[Planted] = &[
         "a leader that cannot finish a change of the voters at once, which somebody else began, leaves it half done",
     ),
     in_scenario(
+        "silent-leader-asked-for-ever",
+        "silent-leader",
+        40,
+        &["core-does-not-serve", "not-whole", "not-serving"],
+        "who is not answered by the leader that it knows asks nobody else",
+    ),
+    in_scenario(
         "removed-voter-stays-away",
         "removed-voter",
         10,

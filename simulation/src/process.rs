@@ -1,5 +1,6 @@
 //! The broker's process: the shipped node, started as `skerry start` starts it, with another environment.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::disk::{self, SimDisk};
 use crate::env::Host;
+use crate::scenario::Scenario;
 
 pub(crate) const DATA_DIR: &str = "/data";
 /// Where the quorum's own store is, under the data directory.
@@ -57,14 +59,14 @@ pub(crate) struct Process {
 
 impl Process {
     /// The process of node `number`, not started yet. The first `voters` decide; none: it is alone.
-    pub(crate) fn new(host: Host, number: u32, voters: u32, snapshot_every_entries: u64, tears: Rng) -> Self {
+    pub(crate) fn new(host: Host, number: u32, voters: u32, scenario: &Scenario, tears: Rng) -> Self {
         Self {
-            settings: Arc::new(settings(&host.name, number, voters)),
+            settings: Arc::new(settings(&host.name, number, voters, &scenario.settings)),
             broker: Arc::default(),
             host,
             wal_mark: WalMark::default(),
             tears,
-            snapshot_every_entries,
+            snapshot_every_entries: scenario.snapshot_every_entries,
             state: Arc::new(Mutex::new(State::Down)),
             stop: Arc::default(),
             wrong_disk: Arc::default(),
@@ -204,7 +206,12 @@ impl Process {
 }
 
 /// The shipped defaults but for the addresses, and for times that would outlast a simulation.
-fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
+fn settings(
+    name: &str,
+    number: u32,
+    voters: u32,
+    others: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
     let mut settings = vec![
         ("node.id", number.to_string()),
         ("log.dirs", DATA_DIR.to_owned()),
@@ -231,8 +238,25 @@ fn settings(name: &str, number: u32, voters: u32) -> Vec<(String, String)> {
             .collect();
         settings.push(("controller.quorum.voters", voters.join(",")));
     }
+    settings.retain(|(key, _)| !others.contains_key(*key));
     let owned = settings.into_iter().map(|(key, value)| (key.to_owned(), value));
-    owned.collect()
+    let others = others.iter().map(|(key, value)| (key.clone(), value.clone()));
+    owned.chain(others).collect()
+}
+
+/// What a node would say of these settings.
+///
+/// # Errors
+/// Which one cannot be what it is, and what it may be.
+pub(crate) fn check_settings(settings: &BTreeMap<String, String>) -> Result<(), String> {
+    let pairs = self::settings(ALONE, 1, 0, settings);
+    let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let errors = match NodeConfig::from_pairs(pairs) {
+        Ok(_) => return Ok(()),
+        Err(errors) => errors,
+    };
+    let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    Err(told.join("; "))
 }
 
 /// Few, so that each has something.

@@ -263,6 +263,12 @@ impl Batch<'_> {
         bytes.map_or(-1, i32::from_be_bytes)
     }
 
+    /// The latest timestamp of its records.
+    pub(crate) fn timestamp(&self) -> i64 {
+        let bytes = self.bytes.get(35..43).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(-1, i64::from_be_bytes)
+    }
+
     /// True where the bytes are those that the sum was made of.
     pub(crate) fn is_whole(&self) -> bool {
         crc32c::crc32c(&self.bytes[SUMMED_FROM..]) == self.crc

@@ -10,8 +10,17 @@ use crate::process::DATA_DIR;
 use crate::record::{self, HEADER_BYTES, segment};
 use crate::workload::TOPICS;
 
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// Kafka's checkpoint file: a version, a count, and lines of topic, partition, offset.
 const RECOVERY_POINTS: &str = "log/recovery-point-offset-checkpoint";
+/// Bytes of a batch's head whose change its reader notices: its offset and length, its format, its sum, and of what that covers
+/// the attributes and the number of its records.
+const HEAD: [usize; 16] = [4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 22, 26, 60];
+/// What of a log follows from its records.
+const BESIDE: [&str; 3] = [".index", ".timeindex", ".snapshot"];
+/// Kafka's file that says so of the last stop.
+const CLEAN_SHUTDOWN: &str = "log/.kafka_cleanshutdown";
 
 /// A place that has gone bad.
 pub(crate) struct Rot {
@@ -74,14 +83,19 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A bit of the batch behind its head turned over.
+    /// A bit of the batch turned over: behind its head, or in one of four of what the head says of its place, its length
+    /// and its sum. What it says of the leader epoch no sum has, in Kafka's format: another one is another batch.
     pub(crate) fn bit(&self, rng: &Rng) -> Harm {
         let body = self.batch.start + HEADER_BYTES..self.batch.end;
         let within = usize::try_from(rng.below(body.len() as u64)).unwrap_or(0);
         let bit = rng.below(8);
+        let position = match rng.chance(1, 4) {
+            true => self.batch.start + HEAD[usize::try_from(rng.below(HEAD.len() as u64)).unwrap_or(0)],
+            false => body.start + within,
+        };
         Harm {
             path: self.path.clone(),
-            position: body.start + within,
+            position,
             mask: vec![1 << bit],
             sector: Sector::Good,
         }
@@ -164,6 +178,41 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&st
     None
 }
 
+/// A bit of a file that only repeats what the records say, of some partition of the workload.
+pub(crate) fn choose_beside(disk: &SimDisk, rng: &Rng) -> Option<Harm> {
+    let mut files = Vec::new();
+    for (topic, partitions) in TOPICS {
+        for number in 0..partitions {
+            let Some(dir) = disk.find_dir(&format!("{topic}-{number}")) else {
+                continue;
+            };
+            let is_one = |name: &str| BESIDE.iter().any(|suffix| name.ends_with(suffix));
+            let names = disk.durable_names(&dir, |name| is_one(name).then(|| dir.join(name)));
+            files.extend(names.into_iter().filter_map(|path| {
+                let bytes = disk.with_durable(&path, <[u8]>::len)?;
+                (bytes > 0).then_some((path, bytes as u64))
+            }));
+        }
+    }
+    files.sort();
+    let count = files.len() as u64;
+    let (path, bytes) = files
+        .into_iter()
+        .nth(usize::try_from(rng.below(count.max(1))).ok()?)?;
+    Some(Harm {
+        path,
+        position: usize::try_from(rng.below(bytes)).ok()?,
+        mask: vec![1 << rng.below(8)],
+        sector: Sector::Good,
+    })
+}
+
+/// The node has stopped in order, or is about to, and has not begun again.
+pub(crate) fn stopped_in_order(disk: &SimDisk) -> bool {
+    disk.with_live(&Path::new(DATA_DIR).join(CLEAN_SHUTDOWN), |_| ())
+        .is_some()
+}
+
 /// A batch's first offset, and where it lies.
 type Found = (i64, Range<usize>);
 
@@ -175,10 +224,8 @@ fn recovery_points(disk: &SimDisk) -> Vec<(String, i64)> {
     let points = text.lines().skip(2).filter_map(|line| {
         let mut words = line.split(' ');
         let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-        TOPICS
-            .iter()
-            .any(|(known, _)| *known == topic)
-            .then(|| (format!("{topic}-{partition}"), offset))
+        let is_known = topic == OFFSETS_TOPIC || TOPICS.iter().any(|(known, _)| *known == topic);
+        is_known.then(|| (format!("{topic}-{partition}"), offset))
     });
     points.collect()
 }

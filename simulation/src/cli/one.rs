@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 50] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 51] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -107,6 +107,7 @@ pub(super) const SCENARIOS: [(&str, &str); 50] = scenarios![
     "lying-syncs",
     "wiped-majority",
     "lying-voter",
+    "silent-leader",
     "stale-leader",
     "made-again",
     "jumping-clock",

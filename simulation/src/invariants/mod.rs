@@ -119,6 +119,13 @@ impl Watcher {
         }
     }
 
+    /// A person deletes records of this partition.
+    pub(crate) fn loses_its_start(&mut self, partition: &str) {
+        if let Some(ghost) = self.ghosts.get_mut(partition) {
+            ghost.keeps_its_start = false;
+        }
+    }
+
     /// The process of a node is gone: what it does next is another one's.
     pub(crate) fn on_down(&mut self, node: usize) {
         self.metadata.on_down(node);
@@ -500,7 +507,6 @@ impl Watcher {
     pub(crate) fn give_up(&mut self, partition: &str) {
         if let Some(ghost) = self.ghosts.get_mut(partition) {
             ghost.gives_up = true;
-            ghost.keeps_its_start = false;
             ghost.was_offline.clear();
         }
     }

@@ -476,6 +476,23 @@ fn offsets_keep_their_order_and_do_not_go_back() {
     assert_eq!(checks(&two.look(0, follows(0), (3, 2))), ["epoch-went-back"]);
 }
 
+/// Beyond the contract its leader has lost what it knows to be committed.
+#[test]
+fn who_is_to_be_cut_below_its_high_watermark_knows_less() {
+    for (gives_up, broken) in [(true, false), (false, true)] {
+        let mut two = Two::new();
+        two.ghost.gives_up = gives_up;
+        two.write(1, &[1, 2, 3], true);
+        assert!(two.look(1, follows(0), (3, 3)).is_empty());
+        let found = two.look(1, follows(0), (3, 1));
+        assert_eq!(
+            checks(&found).contains(&"watermark-went-back"),
+            broken,
+            "{found:?}"
+        );
+    }
+}
+
 #[test]
 fn what_nobody_deletes_stays() {
     for (keeps, broken) in [(true, true), (false, false)] {

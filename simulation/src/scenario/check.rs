@@ -2,7 +2,7 @@
 
 use super::{CLIENT_HOSTS, Fault, Scenario, Target, Timed};
 use crate::goals;
-use crate::process::{ALONE, OFFSETS_PARTITIONS};
+use crate::process::{ALONE, OFFSETS_PARTITIONS, check_settings};
 use crate::workload::{KEYED, TOPICS};
 
 /// As many as `--nodes` takes.
@@ -35,6 +35,17 @@ impl Scenario {
             within("every_ms", lulls.every_ms, 1, FAULTS_MS_MAX)
                 .map_err(|why| format!("\"lulls\": {why}"))?;
             within("for_ms", lulls.for_ms, 0, lulls.every_ms).map_err(|why| format!("\"lulls\": {why}"))?;
+        }
+        check_settings(&self.settings).map_err(|why| format!("\"settings\": {why}"))?;
+        for (number, at_ms) in &self.joins_at_ms {
+            let first = if self.voters == 0 { self.nodes } else { self.voters } + 1;
+            if first > self.nodes {
+                return Err(format!(
+                    "\"joins_at_ms\": n{number}: all nodes vote, and those that vote are there"
+                ));
+            }
+            within("joins_at_ms", *number, first, self.nodes)?;
+            within("joins_at_ms", *at_ms, 0, self.faults_ms)?;
         }
         for partition in &self.write_to {
             check_partition(partition, &TOPICS).map_err(|why| format!("\"write_to\": {why}"))?;

@@ -1,5 +1,7 @@
 //! What a seed draws for several nodes.
 
+use std::collections::BTreeMap;
+
 use skerry_env::Rng;
 
 use super::workers::draw_workload;
@@ -12,6 +14,8 @@ use crate::workload::TOPICS;
 
 /// By then the cluster has found itself and the topics are made, unless the seed wants it otherwise.
 const CALM_MS: u64 = 1_500;
+/// `flush.messages` where what is acknowledged need not be on disks: more than there are.
+const FLUSHED_LATER: u64 = 1_000_000;
 
 /// The scenario of a seed for so many nodes; 0: the seed says how many.
 pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
@@ -26,17 +30,31 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
     let faults_ms = 4_000 + rng.below(5_000);
     let replication = [3, 3, 3, 2][below(&rng, 4)].min(i16::try_from(nodes).unwrap_or(3));
     let min_in_sync = if replication > 2 && rng.chance(3, 4) { 2 } else { 1 };
-    let faults = draw_faults(seed, nodes, faults_ms);
+    let has_one_copy = Rng::seeded(seed ^ fnv_of(b"one copy")).chance(1, 12);
+    let (replication, min_in_sync) = if has_one_copy {
+        (1, 1)
+    } else {
+        (replication, min_in_sync)
+    };
+    let voters = draw_voters(seed, nodes);
+    let faults = draw_faults(seed, nodes, voters, faults_ms);
+    // Beyond the contract more than one thing is lost already.
+    let is_late = min_in_sync > 1
+        && Regime::of(seed) == Regime::Contract
+        && Rng::seeded(seed ^ fnv_of(b"flushed later")).chance(1, 6);
     Scenario {
         about: String::new(),
         reaches: Vec::new(),
         seed,
         regime: Regime::Contract,
         nodes,
-        voters: draw_voters(seed, nodes),
+        voters,
         replication,
         min_in_sync,
-        flush_messages: 0,
+        flush_messages: if is_late { FLUSHED_LATER } else { 0 },
+        one_power_at_a_time: is_late,
+        settings: draw_settings(seed),
+        joins_at_ms: draw_joins(seed, nodes, voters, faults_ms),
         write_to: Vec::new(),
         packed: is_packed(seed),
         snapshot_every_entries: draw_snapshots(seed),
@@ -47,10 +65,47 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         tick_ms: [1, 2, 2][below(&rng, 3)],
         latency_ms: (rng.below(2), [2, 5, 20][below(&rng, 3)]),
         cold_read_one_in: [0, 2, 10][below(&rng, 3)],
-        ends_with_power_cut: true,
+        ends_with_power_cut: !is_late,
         workload: draw_workload_of_several(seed),
         faults,
     }
+}
+
+/// In half of the worlds the shipped times; in the others who is silent is given up sooner, or later.
+fn draw_settings(seed: u64) -> BTreeMap<String, String> {
+    let rng = &Rng::seeded(seed ^ fnv_of(b"settings of nodes"));
+    if rng.chance(1, 2) {
+        return BTreeMap::new();
+    }
+    let session_ms = [500, 1_500, 3_000, 6_000][below(rng, 4)];
+    let leader_ms = [200, 320, 700, 1_500][below(rng, 4)];
+    let lag_ms = [2_000, 10_000, 30_000][below(rng, 3)];
+    let settings = [
+        ("broker.session.timeout.ms", session_ms),
+        ("controller.quorum.fetch.timeout.ms", leader_ms),
+        ("replica.lag.time.max.ms", lag_ms),
+    ];
+    let owned = settings.map(|(name, ms)| (name.to_owned(), ms.to_string()));
+    owned.into_iter().collect()
+}
+
+/// In every third world in which some do not vote, one or all of these come while faults happen.
+fn draw_joins(seed: u64, nodes: u32, voters: u32, faults_ms: u64) -> BTreeMap<u32, u64> {
+    let rng = &Rng::seeded(seed ^ fnv_of(b"joins"));
+    let mut late: Vec<u32> = if voters == 0 {
+        Vec::new()
+    } else {
+        (voters + 1..=nodes).collect()
+    };
+    if late.is_empty() || !rng.chance(1, 3) {
+        return BTreeMap::new();
+    }
+    if rng.chance(1, 2) {
+        late = vec![late[below(rng, late.len() as u64)]];
+    }
+    late.into_iter()
+        .map(|number| (number, CALM_MS + rng.below(faults_ms)))
+        .collect()
 }
 
 /// A majority needs 1, 3 or 5 voters. In two of three worlds of five and more, three vote and the others only follow.
@@ -85,7 +140,7 @@ fn draw_workload_of_several(seed: u64) -> Workload {
     workload
 }
 
-pub(super) fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
+pub(super) fn draw_faults(seed: u64, nodes: u32, voters: u32, faults_ms: u64) -> Vec<Timed> {
     let mut faults = Vec::new();
     let beyond = regime::kind_of(seed);
     let begins_ms = if seed.is_multiple_of(8) { 100 } else { CALM_MS };
@@ -96,13 +151,25 @@ pub(super) fn draw_faults(seed: u64, nodes: u32, faults_ms: u64) -> Vec<Timed> {
             Rate::Often => rng.chance(2, 5),
             Rate::Seldom => rng.chance(1, 5),
         };
-        if !on || (kind.name == "ring" && nodes < patterns::RING_NODES_MIN) {
+        let is_possible = match kind.name {
+            "ring" => nodes >= patterns::RING_NODES_MIN,
+            "leaves" => voters > 0,
+            _ => true,
+        };
+        if !on || !is_possible {
             continue;
         }
         for _ in 0..1 + rng.below(kind.most_of_several) {
             let fault = draw_cluster_fault(kind.name, nodes, &rng);
-            let on = patterns::draw_target(kind.name, nodes, &rng)
-                .unwrap_or_else(|| draw_target(kind.name, nodes, &rng));
+            let on = match kind.name {
+                "leaves" => {
+                    let others = u64::from(nodes.saturating_sub(voters).max(1));
+                    Target::Nodes(vec![voters + 1 + u32::try_from(rng.below(others)).unwrap_or(0)])
+                }
+                name => {
+                    patterns::draw_target(name, nodes, &rng).unwrap_or_else(|| draw_target(name, nodes, &rng))
+                }
+            };
             faults.push(Timed {
                 at_ms: begins_ms + rng.below(faults_ms),
                 on,

@@ -96,7 +96,7 @@ const fn kind(
 }
 
 /// All kinds. A new one takes a number that nobody has; an old one keeps its own.
-pub const KINDS: [Kind; 53] = [
+pub const KINDS: [Kind; 55] = [
     kind(1, "kill", Group::Process, Rate::Often, (3, 4)),
     kind(2, "power-cut", Group::Power, Rate::Often, (3, 3)),
     kind(3, "double-power-cut", Group::Power, Rate::Often, (1, 1)),
@@ -149,6 +149,8 @@ pub const KINDS: [Kind; 53] = [
     kind(55, "clock-wander", Group::Clock, Rate::Seldom, (1, 1)),
     kind(56, "corrupt-batches", Group::Net, Rate::Seldom, (2, 2)),
     kind(57, "wiped-disk", Group::Membership, Rate::Seldom, (0, 2)),
+    kind(73, "index-rot", Group::Disk, Rate::Seldom, (1, 2)),
+    kind(74, "leaves", Group::Membership, Rate::Often, (0, 1)),
     kind(58, "swapped-disks", Group::Membership, Rate::Seldom, (0, 1)),
 ];
 

@@ -12,9 +12,10 @@ mod rounds;
 mod target;
 #[cfg(test)]
 mod tests;
+mod text;
 mod workers;
 
-use std::io;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skerry_env::Rng;
@@ -62,6 +63,16 @@ pub struct Scenario {
     /// what is on disks.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub flush_messages: u64,
+    /// No power goes while what another node lost with its own is not on other disks yet: what `flush_messages` promises
+    /// outlives one such loss at a time. The process is killed in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_power_at_a_time: bool,
+    /// Settings of the nodes that differ from those of other simulations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// Nodes that do not vote, by their number, and when they are started for the first time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joins_at_ms: BTreeMap<u32, u64>,
     /// Producers write to these partitions alone; to all where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub write_to: Vec<String>,
@@ -162,6 +173,8 @@ pub enum WorkerKind {
     Keyed,
     /// Reads that topic from the start, again and again.
     KeyedReader,
+    /// Asks which record is the first of a time.
+    Times,
 }
 
 impl WorkerKind {
@@ -191,6 +204,7 @@ impl WorkerKind {
             Self::Forget => "forget",
             Self::Keyed => "keyed",
             Self::KeyedReader => "rereader",
+            Self::Times => "times",
         }
     }
 }
@@ -214,6 +228,12 @@ impl Timed {
     pub fn is_of_a_disk(&self) -> bool {
         let mut kinds = KINDS.iter().filter(|kind| kind.group == Group::Disk);
         kinds.any(|kind| kind.name == self.kind())
+    }
+
+    /// A disk, or who writes to it, stands still or is slow.
+    #[must_use]
+    pub fn slows_a_disk(&self) -> bool {
+        ["disk-stall", "slow-disk", "throttle", "pause"].contains(&self.kind())
     }
 
     /// The name of its kind.
@@ -360,6 +380,12 @@ pub enum Fault {
     /// The power goes, and the disk with it: the node begins anew under its old number, and an operator gives the vote of the
     /// old disk to the new one. Only where whatever was promised is on other disks as well.
     WipedDisk { down_ms: u64 },
+    /// A node that does not vote leaves the cluster for good: its replicas move to others, it is stopped and forgotten. Its
+    /// machine comes back as a new broker.
+    Leaves { back_after_ms: u64 },
+    /// The node is killed, and while it is down a bit rots in what only repeats the records: an index, or what is known of
+    /// producers.
+    IndexRot { down_ms: u64 },
     /// Somebody puts the disks of this node and of another one into the wrong machines, and later back. Neither starts.
     SwappedDisks { host: String, for_ms: u64 },
     /// Those hit and these client hosts hear each other, and so do all the others; nobody hears the other side.
@@ -437,6 +463,8 @@ impl Fault {
             Self::Pause { .. } => "pause",
             Self::CorruptBatches { .. } => "corrupt-batches",
             Self::WipedDisk { .. } => "wiped-disk",
+            Self::Leaves { .. } => "leaves",
+            Self::IndexRot { .. } => "index-rot",
             Self::SwappedDisks { .. } => "swapped-disks",
             Self::Split { .. } => "split",
             Self::Ring { .. } => "ring",
@@ -510,6 +538,9 @@ impl Scenario {
             replication: 1,
             min_in_sync: 1,
             flush_messages: 0,
+            one_power_at_a_time: false,
+            settings: BTreeMap::new(),
+            joins_at_ms: BTreeMap::new(),
             write_to: Vec::new(),
             packed: is_packed(seed),
             snapshot_every_entries: draw_snapshots(seed),
@@ -559,92 +590,6 @@ impl Scenario {
         scenario
     }
 
-    /// As a person writes it: JSON with one line for each worker and each fault.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        fn json(value: &impl Serialize) -> String {
-            // A space after each comma and colon, as everywhere else.
-            let mut out = Vec::new();
-            let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
-            value
-                .serialize(&mut serializer)
-                .expect("a scenario is made of numbers and strings");
-            String::from_utf8(out).expect("JSON is UTF-8")
-        }
-        fn lines(values: &[impl Serialize], indent: &str) -> String {
-            if values.is_empty() {
-                return "[]".to_owned();
-            }
-            let lines: Vec<_> = values
-                .iter()
-                .map(|value| format!("{indent}  {}", json(value)))
-                .collect();
-            format!("[\n{}\n{indent}]", lines.join(",\n"))
-        }
-        let mut fields = Vec::new();
-        if !self.about.is_empty() {
-            fields.push(("about", json(&self.about)));
-        }
-        if !self.reaches.is_empty() {
-            fields.push(("reaches", json(&self.reaches)));
-        }
-        fields.push(("seed", json(&self.seed)));
-        if !self.regime.is_contract() {
-            fields.push(("regime", json(&self.regime)));
-        }
-        if self.nodes > 1 {
-            fields.push(("nodes", json(&self.nodes)));
-            if self.voters > 0 {
-                fields.push(("voters", json(&self.voters)));
-            }
-            fields.extend([
-                ("replication", json(&self.replication)),
-                ("min_in_sync", json(&self.min_in_sync)),
-            ]);
-        }
-        if self.flush_messages > 0 {
-            fields.push(("flush_messages", json(&self.flush_messages)));
-        }
-        if !self.write_to.is_empty() {
-            fields.push(("write_to", json(&self.write_to)));
-        }
-        if self.packed {
-            fields.push(("packed", json(&self.packed)));
-        }
-        if self.snapshot_every_entries != RARELY {
-            fields.push(("snapshot_every_entries", json(&self.snapshot_every_entries)));
-        }
-        if self.buggify {
-            fields.push(("buggify", json(&self.buggify)));
-        }
-        if self.lulls.is_some() {
-            fields.push(("lulls", json(&self.lulls)));
-        }
-        if self.core_first {
-            fields.push(("core_first", json(&self.core_first)));
-        }
-        fields.extend([
-            ("faults_ms", json(&self.faults_ms)),
-            ("tick_ms", json(&self.tick_ms)),
-            ("latency_ms", json(&self.latency_ms)),
-            ("cold_read_one_in", json(&self.cold_read_one_in)),
-            ("ends_with_power_cut", json(&self.ends_with_power_cut)),
-            (
-                "workload",
-                format!(
-                    "{{\n    \"workers\": {}\n  }}",
-                    lines(&self.workload.workers, "    ")
-                ),
-            ),
-            ("faults", lines(&self.faults, "  ")),
-        ]);
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(name, value)| format!("  \"{name}\": {value}"))
-            .collect();
-        format!("{{\n{}\n}}\n", fields.join(",\n"))
-    }
-
     /// True where this node, by its place, votes in the metadata quorum.
     #[must_use]
     pub fn votes(&self, place: usize) -> bool {
@@ -666,23 +611,6 @@ impl Scenario {
         groups.sort();
         groups.dedup();
         groups
-    }
-}
-
-/// One line of JSON with a space after each comma and colon.
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
     }
 }
 
@@ -801,6 +729,10 @@ fn draw_fault(kind: &str, rng: &Rng) -> Fault {
             for_ms,
         },
         "bit-rot" => Fault::BitRot { down_ms },
+        "index-rot" => Fault::IndexRot { down_ms },
+        "leaves" => Fault::Leaves {
+            back_after_ms: [500, 2_000, 4_000][below(rng, 3)],
+        },
         "quiet-rot" => Fault::QuietRot,
         "bad-sector" => Fault::BadSector,
         "misdirected-write" => Fault::MisdirectedWrite,

@@ -17,7 +17,7 @@ impl Scenario {
             // Streams have their number in bits 40 and up (`draw_faults`); seeds of people are small.
             let seed = self.seed ^ (round << 56);
             let faults = if self.nodes > 1 {
-                cluster::draw_faults(seed, self.nodes, round_ms)
+                cluster::draw_faults(seed, self.nodes, self.voters, round_ms)
             } else {
                 draw_faults(seed, round_ms)
             };

@@ -11,7 +11,7 @@ use super::{CLIENT_HOSTS, Scenario, Worker, WorkerKind, Workload, below};
 use crate::trace::fnv_of;
 
 /// All but `setup`, which makes the topics of the others.
-const LEAVABLE: [&str; 21] = [
+const LEAVABLE: [&str; 22] = [
     "idempotent",
     "plain",
     "consumer",
@@ -33,6 +33,7 @@ const LEAVABLE: [&str; 21] = [
     "forget",
     "keyed",
     "keyed-reader",
+    "times",
 ];
 
 pub(super) fn draw_workload(seed: u64) -> Workload {
@@ -99,6 +100,12 @@ pub(super) fn draw_workload(seed: u64) -> Workload {
             host: CLIENT_HOSTS[below(keyed, 2)].to_owned(),
             kind,
         }));
+    }
+    let times = &Rng::seeded(seed ^ fnv_of(b"times"));
+    if times.chance(1, 3) {
+        let host = CLIENT_HOSTS[below(times, 2)].to_owned();
+        let kind = WorkerKind::Times;
+        workers.push(Worker { host, kind });
     }
     Workload { workers }
 }

@@ -388,6 +388,17 @@ pub(super) async fn list_offset(
     partition: i32,
     timestamp: i64,
 ) -> Option<i64> {
+    let (offset, _) = list(client, topic, partition, timestamp).await?;
+    Some(offset)
+}
+
+/// The same, and the timestamp of the record that is there.
+pub(super) async fn list(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    timestamp: i64,
+) -> Option<(i64, i64)> {
     let wanted = ListOffsetsPartition::default()
         .with_partition_index(partition)
         .with_current_leader_epoch(client.epoch_of(topic, partition))
@@ -404,7 +415,7 @@ pub(super) async fn list_offset(
         client.forget(topic);
         return None;
     }
-    Some(found.offset)
+    Some((found.offset, found.timestamp))
 }
 
 /// Asks where partitions end.

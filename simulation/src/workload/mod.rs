@@ -11,11 +11,13 @@ mod consume;
 mod crowd;
 mod group;
 mod keyed;
+mod leave;
 mod malformed;
 mod members;
 mod moves;
 mod produce;
 mod reborn;
+mod times;
 mod zombie;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ use self::assigned::Assigned;
 pub use self::audit::{audit, serves};
 pub(crate) use self::group::READ;
 pub(crate) use self::keyed::KEYED;
+pub use self::leave::{Leaving, Step as LeaveStep, relieve};
 pub use self::members::{add_voters, replace_voter};
 pub use self::moves::{elect_all_unclean, elect_unclean};
 use crate::env::Corrupted;
@@ -623,5 +626,6 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Forget => members::forget_all(client).await,
         Kind::Keyed => keyed::write(client).await,
         Kind::KeyedReader => keyed::read(client).await,
+        Kind::Times => times::run(client).await,
     }
 }

@@ -55,7 +55,12 @@ fn draw_replicas(client: &Client) -> Vec<BrokerId> {
 }
 
 /// Gives a partition other replicas; `None` takes back what was begun.
-async fn reassign(client: &mut Client, topic: &str, partition: i32, target: Option<Vec<BrokerId>>) {
+pub(super) async fn reassign(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    target: Option<Vec<BrokerId>>,
+) {
     let wanted = ReassignablePartition::default()
         .with_partition_index(partition)
         .with_replicas(target);

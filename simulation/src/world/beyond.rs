@@ -404,6 +404,9 @@ impl World<'_> {
             self.violations.add(&self.trace, "silent-loss", message);
             return false;
         }
+        if let Some(watcher) = &mut self.watcher {
+            watcher.loses_its_start(&partition);
+        }
         let message =
             format!("somebody reads of the damage, and deletes the records of {partition} before {before}");
         let name = partition.clone();

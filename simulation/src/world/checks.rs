@@ -123,6 +123,7 @@ impl World<'_> {
             disk: &node.host.disk,
             broker: &broker,
             rotten: &self.shared.rotten,
+            index_has_rotted: node.index_has_rotted,
             gives_up: &|partition| {
                 let watcher = self.watcher.as_ref();
                 watcher.is_some_and(|watcher| watcher.has_given_up(partition))

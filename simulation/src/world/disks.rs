@@ -36,6 +36,7 @@ const ON_ITS_WAY_MS: u64 = 3_000;
 
 /// Streams of the draws of places that go bad: one for each way.
 const BIT: u64 = 0xb17;
+const INDEX: u64 = 0x1de7;
 const SECTOR: u64 = 0x5ec7;
 const MISDIRECTED: u64 = 0x3d12;
 pub(super) const ALL_COPIES: u64 = 0xa11c;
@@ -177,16 +178,36 @@ impl World<'_> {
     }
 
     /// Kills the node and turns a bit over in the last batch that the recovery point of some partition covers. Without a
-    /// time to be down: lets it run, and takes an older batch.
+    /// time to be down: lets it run, and takes an older batch; so it does where the node has just stopped in order, for its
+    /// next start looks at nothing but the end.
     pub(super) fn let_a_bit_rot(&mut self, index: usize, down_ms: Option<u64>) {
         let rng = self.draws_of(BIT);
-        let place = self.choose(index, &rng, down_ms.is_none(), None);
+        let is_quiet = down_ms.is_none() || rot::stopped_in_order(&self.nodes[index].host.disk);
+        let place = self.choose(index, &rng, is_quiet, None);
         if let Some(down_ms) = down_ms {
             self.crash(index, false, down_ms);
         }
         let Some(place) = place else { return };
         let harm = place.bit(&rng);
-        self.harm(index, &place, harm, down_ms.is_none(), "a bit has rotted");
+        self.harm(index, &place, harm, is_quiet, "a bit has rotted");
+    }
+
+    /// Kills the node, and turns over a bit of an index, or of what is known of producers. Whoever follows an entry of an index
+    /// compares it with the batch that it finds, so that no copy is worse for it.
+    pub(super) fn let_an_index_rot(&mut self, index: usize, down_ms: u64) {
+        self.crash(index, false, down_ms);
+        let rng = self.draws_of(INDEX ^ (self.now_ms << 8));
+        let node = &mut self.nodes[index];
+        let Some(harm) = rot::choose_beside(&node.host.disk, &rng) else {
+            return;
+        };
+        if node.host.disk.harm(&harm) {
+            node.index_has_rotted = true;
+            let at = format!("byte {} of {}", harm.position, harm.path.display());
+            self.trace
+                .event(&node.name, format_args!("a bit has rotted: {at}"));
+            *self.felt.entry("bits of indexes rotted").or_default() += 1;
+        }
     }
 
     /// A sector of old records can be read no more. Nobody is told.
@@ -226,8 +247,8 @@ impl World<'_> {
 
     /// A place that may go bad within the budget, of another partition than `not`.
     pub(super) fn choose(&self, index: usize, rng: &Rng, is_quiet: bool, not: Option<&str>) -> Option<Place> {
-        // A disk that was lost has used the budget up.
-        if self.disk_is_missed().is_some() {
+        // A disk that was lost has used the budget up, and so has what was not flushed.
+        if self.spent().lost.is_some() {
             return None;
         }
         let brokers = self.brokers();

@@ -150,6 +150,7 @@ impl World<'_> {
                 self.nodes[index].host.disk.die_in(op, count);
             }
             Fault::BitRot { down_ms } if up => self.let_a_bit_rot(index, Some(down_ms)),
+            Fault::IndexRot { down_ms } if up => self.let_an_index_rot(index, down_ms),
             Fault::MetadataRot { down_ms } if up => self.let_the_quorum_rot(index, down_ms),
             Fault::QuietRot if up => self.let_a_bit_rot(index, None),
             Fault::BadSector if up => self.let_a_sector_go_bad(index),
@@ -166,6 +167,7 @@ impl World<'_> {
             }
             Fault::Kill { .. }
             | Fault::BitRot { .. }
+            | Fault::IndexRot { .. }
             | Fault::MetadataRot { .. }
             | Fault::QuietRot
             | Fault::BadSector
@@ -185,6 +187,7 @@ impl World<'_> {
                 self.crash_again(index, times, up_ms, down_ms);
             }
             Fault::WipedDisk { down_ms } => self.lose_disk(index, down_ms),
+            Fault::Leaves { back_after_ms } => self.begin_to_leave(index, back_after_ms),
             Fault::SwappedDisks { host, for_ms } => self.swap_disks(index, &host, for_ms),
             Fault::Outage { power, down_ms } if up => self.crash(index, power, down_ms),
             Fault::Outage { .. } | Fault::CrashLoop { .. } => {}

@@ -14,6 +14,7 @@ use super::World;
 use super::budget::Spent;
 use super::faults::Action;
 use crate::process::State;
+use crate::rot::Rot;
 use crate::scenario::Target;
 use crate::workload;
 
@@ -50,6 +51,11 @@ impl World<'_> {
             return;
         }
         self.crash(index, true, down_ms);
+        self.take_disk_away(index);
+    }
+
+    /// The machine, which is down, has an empty disk from now on.
+    pub(super) fn take_disk_away(&mut self, index: usize) {
         let node = &self.nodes[index];
         let lost = node.host.disk.lose();
         for other in &self.nodes {
@@ -83,9 +89,8 @@ impl World<'_> {
         if node.process.state() != State::Serving || self.nodes.iter().any(|node| node.is_swapped) {
             return Err("it does not serve".to_owned());
         }
-        let is_bad = |rot: &crate::rot::Rot| rot.is_there(&self.nodes[rot.node].host.disk);
-        if let Some(rot) = self.rotten.iter().find(|rot| is_bad(rot)) {
-            return Err(format!("{} has rotted", rot.partition));
+        if let Some(partition) = self.bad_copy() {
+            return Err(format!("{partition} has rotted"));
         }
         watcher.may_lose(index)?;
         // While the voters change, a majority of them need not be a majority of those that there were.
@@ -95,18 +100,57 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A partition of which some copy has a bad place.
+    fn bad_copy(&self) -> Option<&str> {
+        let is_bad = |rot: &&Rot| rot.is_there(&self.nodes[rot.node].host.disk);
+        Some(&self.rotten.iter().find(is_bad)?.partition)
+    }
+
+    /// Whether the power of this node may go: what it has not flushed may go with it.
+    pub(super) fn may_lose_power(&self, index: usize) -> bool {
+        if !self.scenario.one_power_at_a_time {
+            return true;
+        }
+        let mut spent = self.spent();
+        // What it lost the last time it may lose again.
+        spent.lost.take_if(|(node, _)| *node == index);
+        let rotten = self.bad_copy().map(|partition| format!("{partition} has rotted"));
+        let Some(why) = spent.may_be_lost(index).err().or(rotten) else {
+            return true;
+        };
+        let name = &self.nodes[index].name;
+        self.trace.event(name, format_args!("keeps its power: {why}"));
+        false
+    }
+
     /// The disks that cost copies now.
     pub(super) fn spent(&self) -> Spent {
         let fails = |index: &usize| self.nodes[*index].host.disk.is_failing();
-        let missing = self.disk_is_missed();
+        let disk = self
+            .disk_is_missed()
+            .and_then(|missing| Some((self.lost.as_ref()?.node, missing)));
         Spent {
             failing: (0..self.nodes.len()).filter(fails).collect(),
-            lost: missing.and_then(|missing| Some((self.lost.as_ref()?.node, missing))),
+            lost: disk.or_else(|| self.flush_is_missed()),
         }
+    }
+
+    /// The node whose power went, where what it had not flushed may be missing still.
+    fn flush_is_missed(&self) -> Option<(usize, String)> {
+        let node = self.unflushed?;
+        let name = &self.nodes[node].name;
+        if self.nodes[node].process.state() != State::Serving {
+            return Some((node, format!("{name} does not serve since its power went")));
+        }
+        let missing = self.watcher.as_ref()?.is_missed(node)?;
+        Some((node, missing))
     }
 
     /// Notices that a lost disk is made up for.
     pub(super) fn forget_lost_disk(&mut self) {
+        if self.unflushed.is_some() && self.flush_is_missed().is_none() {
+            self.unflushed = None;
+        }
         if self.lost.is_some() && self.disk_is_missed().is_none() {
             let name = &self.nodes[self.lost.take().map_or(0, |lost| lost.node)].name;
             self.trace

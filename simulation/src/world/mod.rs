@@ -10,6 +10,7 @@ mod checks;
 mod clocks;
 mod disks;
 mod faults;
+mod leaves;
 mod lost;
 mod network;
 mod nodes;
@@ -103,6 +104,10 @@ struct World<'a> {
     is_healed: bool,
     /// A disk that was lost, the last one.
     lost: Option<lost::Lost>,
+    /// A node whose power went, where what is acknowledged need not be on disks, and what it had not flushed may be missing.
+    unflushed: Option<usize>,
+    /// A broker that leaves for good.
+    leaves: Option<leaves::Leaves>,
     /// A bit of the quorum's own files that has rotted, the last one.
     spoilt: Option<spoilt::Spoilt>,
     operators: u64,
@@ -208,15 +213,7 @@ impl<'a> World<'a> {
                 0 => scenario.nodes,
                 voters => voters,
             },
-            steady_disks: !scenario.faults.iter().any(|timed| {
-                matches!(
-                    timed.fault,
-                    Fault::DiskStall { .. }
-                        | Fault::SlowDisk { .. }
-                        | Fault::Throttle { .. }
-                        | Fault::Pause { .. }
-                )
-            }),
+            steady_disks: !scenario.faults.iter().any(Timed::slows_a_disk),
             loses_disks: scenario
                 .faults
                 .iter()
@@ -260,6 +257,8 @@ impl<'a> World<'a> {
             rotten: Vec::new(),
             is_healed: false,
             lost: None,
+            unflushed: None,
+            leaves: None,
             spoilt: None,
             operators: 0,
             happened: Vec::new(),
@@ -285,6 +284,9 @@ impl<'a> World<'a> {
             });
             self.links.add(&node.name, &mut self.sim);
         }
+        for (number, at_ms) in self.scenario.joins_at_ms.clone() {
+            self.comes_later(usize::try_from(number).map_or(0, |number| number - 1), at_ms);
+        }
         for name in CLIENT_HOSTS {
             self.add_client(name);
         }
@@ -292,6 +294,7 @@ impl<'a> World<'a> {
             return;
         }
         skerry_types::stop_buggify();
+        self.nobody_leaves();
         if self.scenario.core_first && !self.live_on_a_core() {
             return;
         }
@@ -449,6 +452,7 @@ impl<'a> World<'a> {
             self.check_now_and_then();
             self.mend_last_copies();
             self.forget_lost_disk();
+            self.look_after_who_leaves();
             if self.violations.end(&self.until) {
                 return false;
             }
@@ -605,7 +609,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
                 host.clone(),
                 number,
                 voters,
-                scenario.snapshot_every_entries,
+                scenario,
                 Rng::seeded(seed ^ 0x7ea2 ^ (u64::from(number) << 20)),
             ),
             host,
@@ -616,6 +620,7 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
             again_at_start: None,
             after_stop_ms: 0,
             is_swapped: false,
+            index_has_rotted: false,
         });
     }
     nodes

@@ -11,7 +11,7 @@ use crate::env::Host;
 use crate::invariants::Acts;
 use crate::oracle::WireOracle;
 use crate::process::{Process, State};
-use crate::scenario::WorkerKind;
+use crate::scenario::{Fault, Timed, WorkerKind};
 use skerry_checker::history::Note;
 
 /// A supervisor starts a process again that has ended by itself.
@@ -31,6 +31,8 @@ pub(super) struct Node {
     pub(super) after_stop_ms: u64,
     /// Another node's disk is in it.
     pub(super) is_swapped: bool,
+    /// A bit of an index on its disk has turned over: what the log does not follow, it does not write again either.
+    pub(super) index_has_rotted: bool,
 }
 
 impl Node {
@@ -148,8 +150,10 @@ impl World<'_> {
         // Who has no replicas may be forgotten while it starts: it says so, ends, and registers anew.
         let workers = &self.scenario.workload.workers;
         let forgets = |kind: &WorkerKind| matches!(kind, WorkerKind::Forget | WorkerKind::Members);
-        let is_forgotten =
-            why.ends_with("was unregistered") && workers.iter().any(|worker| forgets(&worker.kind));
+        let leaves = |timed: &Timed| matches!(timed.fault, Fault::Leaves { .. });
+        let is_forgotten = why.ends_with("was unregistered")
+            && (workers.iter().any(|worker| forgets(&worker.kind))
+                || self.scenario.faults.iter().any(leaves));
         if let Some(check) = judge(
             state,
             refuses || is_forgotten || is_spoilt || node.may_end(why),
@@ -163,6 +167,7 @@ impl World<'_> {
 
     /// Ends the process without asking it; it starts again after `down_ms`.
     pub(super) fn crash(&mut self, index: usize, power: bool, down_ms: u64) {
+        let power = power && self.may_lose_power(index);
         self.nodes[index].host.disk.detach();
         self.take_down(index, power);
         if let Some(watcher) = &mut self.watcher {
@@ -178,10 +183,22 @@ impl World<'_> {
             self.trace.event(&node.name, format_args!("is killed"));
         }
         node.process.cut_metadata(power);
+        if power && self.scenario.one_power_at_a_time {
+            self.unflushed = Some(index);
+        }
+        let node = &self.nodes[index];
         if power || node.host.disk.sync_failures() > 0 {
             self.shared.note(Note::UnsyncedMayBeLost);
         }
         self.plan(self.now_ms + down_ms, Action::Start(index));
+    }
+
+    /// The node is not there yet.
+    pub(super) fn comes_later(&mut self, index: usize, at_ms: u64) {
+        let name = &self.nodes[index].name;
+        self.trace.event(name, format_args!("is not there yet"));
+        self.take_down(index, false);
+        self.plan(at_ms, Action::Start(index));
     }
 
     fn take_down(&mut self, index: usize, power: bool) {
@@ -206,10 +223,11 @@ impl World<'_> {
     }
 
     pub(super) fn start(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        if node.process.state() != State::Down {
+        if self.nodes[index].process.state() != State::Down {
             return;
         }
+        self.comes_back_from_leaving(index);
+        let node = &mut self.nodes[index];
         self.links.set_dark(&node.name, false);
         self.links.apply(&mut self.sim);
         node.starts += 1;

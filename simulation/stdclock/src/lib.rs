@@ -28,6 +28,12 @@ pub fn set(since_begin: Duration) {
     SET.set(Some(BEGIN + since_begin));
 }
 
+/// How long after the begin it is on this thread; nothing where it has set nothing.
+#[must_use]
+pub fn elapsed() -> Duration {
+    SET.get().map_or(Duration::ZERO, |now| now.saturating_sub(BEGIN))
+}
+
 /// This thread sees the machine's clock again.
 pub fn unset() {
     SET.set(None);
