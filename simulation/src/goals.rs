@@ -111,6 +111,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "diverging-in-an-epoch-the-leader-never-had" "in an epoch of which the leader never heard (KIP-279)"
     Several "cut-where-the-leaders-epoch-ended" "the leader has less of the epoch in which they part"
     Several "cut-where-its-own-epoch-ended" "it has less of it than the leader, and goes on in another one"
+    Several "parted-where-both-epochs-ended" "both have the same of it, and each goes on in another one at the same offsets (KIP-279)"
     Several "cut-to-an-older-epoch" "it has nothing of the epoch that the leader names, and asks again about an older one"
     Several "nothing-shared" "not one record"
     Several "kept-beyond-its-high-watermark" "a follower keeps what it did not know to be committed (KIP-101)"

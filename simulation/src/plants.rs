@@ -331,7 +331,7 @@ pub const PLANTS: &[Planted] = &[
     ),
     in_scenario(
         "truncate-to-high-watermark",
-        "kip-101",
+        "kip-101-a",
         20,
         &["committed-truncated"],
         "a follower cuts its log at its own high watermark (KIP-101)",

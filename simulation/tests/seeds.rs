@@ -338,7 +338,7 @@ fn wrong_arguments_are_told() {
             &["cannot write /nowhere/h"],
         ),
         (
-            &["scenario", "run", "kip-101", "--html", "/nowhere/p"],
+            &["scenario", "run", "kip-101-a", "--html", "/nowhere/p"],
             &["cannot write /nowhere/p"],
         ),
         (
@@ -359,7 +359,7 @@ fn wrong_arguments_are_told() {
 #[test]
 fn a_scenario_that_cannot_be_run_is_told_by_its_field() {
     let file = Scratch::new("wrong.json");
-    let shown = text(&sim(&["scenario", "show", "kip-101"]));
+    let shown = text(&sim(&["scenario", "show", "kip-101-a"]));
     for (right, wrong, words) in [
         (
             "\"host\": \"client-a\"",

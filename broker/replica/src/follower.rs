@@ -158,6 +158,10 @@ impl Follower {
             same_epoch && own_end < leader_end,
         );
         sometimes(
+            "parted-where-both-epochs-ended",
+            same_epoch && own_end == leader_end,
+        );
+        sometimes(
             "cut-to-an-older-epoch",
             own_epoch < leader_epoch && cut > Offset::ZERO,
         );

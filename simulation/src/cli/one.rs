@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 51] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 57] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -93,7 +93,13 @@ pub(super) const SCENARIOS: [(&str, &str); 51] = scenarios![
     "new-topic",
     "overtaken-batch",
     "within-a-batch",
-    "kip-101",
+    "kip-101-a",
+    "kip-101-b",
+    "kip-101-c",
+    "kip-101-d",
+    "kip-101-e",
+    "kip-101-f",
+    "kip-101-g",
     "kip-279",
     "kip-320",
     "kip-903",
