@@ -4,10 +4,9 @@
 //! Deliberately absent: `assignment-from-old-generation`, a race that the coordinator's own transcripts show
 //! (`broker/coordinator`).
 //!
-//! Of the rows of SIMULATION.md, section 5, these have none: 6, because the program compares the epoch in two places and each
-//! hides the other's mistake (the model of `broker/replica` shows it: `follower-epoch-unchecked`); 17 and 18, of transactions,
-//! which come with the broker's. Row 16 is KIP-848's, which is not spoken: in its place a member of an old generation is told
-//! what it owns.
+//! Of the rows of SIMULATION.md, section 5, 17 and 18 have none, of transactions, which come with the broker's. Row 6 leaves
+//! out two comparisons: by the epoch, and by whose question a report belongs to; each alone hides the other's mistake. Row 16
+//! is KIP-848's, which is not spoken: in its place a member of an old generation is told what it owns.
 
 /// A planted bug.
 pub struct Planted {
@@ -550,6 +549,17 @@ pub const PLANTS: &[Planted] = &[
         50,
         &["zombie-sync"],
         "a member of an earlier generation is given an assignment",
+    ),
+    in_scenario(
+        "follower-epoch-unchecked",
+        "kip-320",
+        20,
+        &[
+            "committed-past-a-member",
+            "stale-leader-commits",
+            "stale-leader-acknowledges",
+        ],
+        "what a follower said before its leader was replaced counts when it leads again (KIP-320)",
     ),
     in_scenario(
         "metadata-rot-taken-for-a-tear",

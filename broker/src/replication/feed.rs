@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skerry_proto::replication::{self as proto, refused::Reason};
-use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset};
+use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, is_planted};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -140,6 +140,9 @@ impl Feed {
 
     /// This broker does not lead the partition any more, or not in that epoch.
     pub fn on_role_ended(&self, handle: u32) {
+        if is_planted("follower-epoch-unchecked") {
+            return;
+        }
         self.refuse(handle, Reason::NotLeader, Offset::ZERO);
     }
 

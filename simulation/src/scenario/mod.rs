@@ -151,6 +151,8 @@ pub enum WorkerKind {
     Trim,
     /// Gives partitions other replicas and other leaders.
     Moves,
+    /// Lets two replicas lead in turn, for a moment each.
+    Turns,
     /// Sends what no client sends.
     Malformed,
     /// Reads with sizes and times at the ends of what can be said.
@@ -193,6 +195,7 @@ impl WorkerKind {
             Self::Settings => "settings",
             Self::Trim => "trim",
             Self::Moves => "moves",
+            Self::Turns => "turns",
             Self::Malformed => "raw",
             Self::OddConsumer => "odd",
             Self::SlowConsumer => "slow",

@@ -22,6 +22,7 @@ const LEAVABLE: [&str; 22] = [
     "settings",
     "trim",
     "moves",
+    "turns",
     "malformed",
     "odd-consumer",
     "slow-consumer",

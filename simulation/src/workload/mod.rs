@@ -624,6 +624,7 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Tuning => admin::tune(client).await,
         Kind::Members => members::run(client).await,
         Kind::Forget => members::forget_all(client).await,
+        Kind::Turns => moves::take_turns(client).await,
         Kind::Keyed => keyed::write(client).await,
         Kind::KeyedReader => keyed::read(client).await,
         Kind::Times => times::run(client).await,

@@ -21,6 +21,8 @@ const UNCLEAN: i8 = 1;
 /// Nobody moves a partition to a single copy: a bit that rots there is nobody's fault.
 const REPLICAS_MIN: usize = 2;
 const REPLICAS_MAX: usize = 3;
+/// How long one of two leads that take turns, at most, beside what it takes to ask for it.
+const TURN_MS: u64 = 100;
 
 pub(super) async fn run(mut client: Client) {
     while !client.is_stopping() {
@@ -36,6 +38,28 @@ pub(super) async fn run(mut client: Client) {
                 let target = draw_replicas(&client);
                 reassign(&mut client, topic, partition, Some(target)).await;
             }
+        }
+    }
+}
+
+/// Two replicas lead a partition in turn, for a moment each: the two that come first in its assignment.
+pub(super) async fn take_turns(mut client: Client) {
+    while !client.is_stopping() {
+        client.pause(TURN_MS).await;
+        let (topic, partition) = client.draw_partition();
+        let Ok(answer) = client.learn(topic).await else {
+            client.ask_another();
+            continue;
+        };
+        let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let Some(found) = partitions.find(|found| found.partition_index == partition) else {
+            continue;
+        };
+        let mut replicas = found.replica_nodes.clone();
+        if replicas.len() >= REPLICAS_MIN {
+            replicas.swap(0, 1);
+            reassign(&mut client, topic, partition, Some(replicas)).await;
+            elect(&mut client, topic, partition, PREFERRED).await;
         }
     }
 }
