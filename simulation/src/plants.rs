@@ -6,7 +6,7 @@
 //!
 //! Of the rows of SIMULATION.md, section 5, 17 and 18 have none, of transactions, which come with the broker's. Row 6 leaves
 //! out two comparisons: by the epoch, and by whose question a report belongs to; each alone hides the other's mistake. Row 16
-//! is KIP-848's, which is not spoken: in its place a member of an old generation is told what it owns.
+//! is KIP-848's, which is not spoken: the mistake is the same in the rebalance of a classic group.
 
 /// A planted bug.
 pub struct Planted {
@@ -376,7 +376,7 @@ pub const PLANTS: &[Planted] = &[
         "kip-966",
         5,
         &["lost-copy-counts"],
-        "a copy may be elected whose unflushed records went with the power (KIP-966)",
+        "who crashed and lost what it had not flushed stays eligible where others are left (KIP-966)",
     ),
     in_scenario(
         "epochs-not-cut",
@@ -550,6 +550,12 @@ pub const PLANTS: &[Planted] = &[
         &["zombie-sync"],
         "a member of an earlier generation is given an assignment",
     ),
+    planted(
+        "revoke-not-awaited",
+        20,
+        &["two-owners"],
+        "a group gives away what members own that have not come to its rebalance, and the generation stays the same (KIP-848)",
+    ),
     in_scenario(
         "follower-epoch-unchecked",
         "kip-320",
@@ -612,11 +618,11 @@ pub const PLANTS: &[Planted] = &[
         "a leader that hears of nobody acknowledges alone (Redpanda 5090)",
     ),
     in_scenario(
-        "crashed-replica-is-elected",
+        "crashed-last-member-leads-again",
         "kip-966",
-        100,
+        40,
         &["incomplete-leader", "lost-record"],
-        "the same as crashed-replica-stays-eligible, by what comes of it",
+        "the last member in sync is elected again after a crash that took what it had not flushed (KIP-966)",
     ),
 ];
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_types::{reached, sometimes};
+use skerry_types::{is_planted, reached, sometimes};
 
 use crate::api::{GroupError, GroupEventKind, GroupState, JoinResponse, ReplyToken, SyncResponse};
 use crate::append::{Change, Then};
@@ -184,7 +184,9 @@ impl Group {
             .filter(|member| member.parked_join.is_none() && member.instance_id.is_none())
             .map(|member| member.id.clone())
             .collect();
-        for member_id in late {
+        // Who has not come still owns what this generation gave it.
+        let revoked = late.is_empty() || !is_planted("revoke-not-awaited");
+        for member_id in late.into_iter().filter(|_| revoked) {
             reached("member-too-late-for-a-generation");
             self.expel(cx, &member_id, "it did not join again in time");
         }
@@ -196,7 +198,9 @@ impl Group {
             return;
         }
         // Java's counter wraps too; 2^31 rebalances are a thousand years of one each 15 seconds.
-        self.generation = self.generation.checked_add(1).unwrap_or(0);
+        if revoked {
+            self.generation = self.generation.checked_add(1).unwrap_or(0);
+        }
         self.pending_syncs.clear();
         if self.len() == 0 {
             self.become_empty(cx);

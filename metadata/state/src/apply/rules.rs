@@ -80,8 +80,12 @@ impl<'a> Rules<'a> {
         let counts = match copy {
             Copy::Kept => true,
             Copy::Crashed => {
-                let planted =
-                    is_planted("crashed-replica-stays-eligible") || is_planted("crashed-replica-is-elected");
+                // Two mistakes: of the last member in sync, and of any other one.
+                let planted = is_planted(if partition.isr == [broker] {
+                    "crashed-last-member-leads-again"
+                } else {
+                    "crashed-replica-stays-eligible"
+                });
                 is_last || !self.acknowledges_before_disk || planted
             }
             Copy::Lost => is_planted("lost-replica-stays-eligible"),
