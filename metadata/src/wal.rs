@@ -36,8 +36,8 @@ struct Marked {
     noted: u64,
     /// What the next start must find.
     must_find: Option<Durable>,
-    /// What a start should have found, and what it found.
-    lost: Option<(Durable, Durable)>,
+    /// What starts should have found, and what they found.
+    opened: Vec<(Durable, Durable)>,
 }
 
 impl Marked {
@@ -79,21 +79,18 @@ impl WalMark {
         self.0.lock().noted
     }
 
-    /// What a start should have found and what it found instead, where it went on all the same with less. Told once.
+    /// What starts should have found, and what they found and went on with. Told once.
     #[must_use]
-    pub fn lost_at_start(&self) -> Option<(Durable, Durable)> {
-        self.0.lock().lost.take()
+    pub fn opened_with(&self) -> Vec<(Durable, Durable)> {
+        std::mem::take(&mut self.0.lock().opened)
     }
 
     /// The store is opened, and this is in it.
     pub(crate) fn on_opened(&self, found: Durable) {
         let mut marked = self.0.lock();
         (marked.written, marked.listed) = (found, None);
-        if let Some(promised) = marked.must_find.take()
-            && (found.term < promised.term || found.last_index < promised.last_index)
-        {
-            marked.lost = Some((promised, found));
-        }
+        let promised = marked.must_find.take();
+        marked.opened.extend(promised.map(|promised| (promised, found)));
     }
 
     pub(crate) fn note(&self, number: u64) {

@@ -6,7 +6,8 @@
 pub enum Shown {
     /// The unit test with a state that violates it.
     By(&'static str),
-    /// It judges a whole run: the planted bug that it reports (`skerry-sim plant`).
+    /// It judges a whole run, and no state of it: that something does not come to an end, or is not served, however long somebody
+    /// waits and however often it is tried again. The planted bug that it reports (`skerry-sim plant`).
     Planted(&'static str),
     /// Nothing does, for this reason.
     Nowhere(&'static str),
@@ -51,7 +52,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("topic-came-back", By("topics_and_settings_stay")),
     ("lost-setting", By("topics_and_settings_stay")),
     // What a client notices at once (`workload`).
-    ("broken-answer", Planted("header-of-inflexible-versions")),
+    ("broken-answer", By("an_answer_that_cannot_be_read_is_noticed")),
     (
         "broken-records",
         By("records_that_are_not_what_was_written_are_not_served"),
@@ -60,7 +61,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "offset-for-time-differs",
         By("the_first_record_of_a_time_is_told"),
     ),
-    ("refused-record", Planted("pipelined-batch-overtakes")),
+    ("refused-record", By("who_sends_in_order_is_not_refused")),
     ("zombie-producer", By("a_producer_whose_epoch_is_over_is_told_so")),
     ("zombie-sync", By("an_earlier_generation_is_given_nothing")),
     (
@@ -207,7 +208,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "lost-copy-counts",
         By("a_copy_that_may_lack_records_does_not_count"),
     ),
-    ("number-given-out-twice", Planted("recovery-keeps-numbers")),
+    (
+        "number-given-out-twice",
+        By("a_recovered_quorum_gives_out_nothing_twice"),
+    ),
     ("metadata-differs", By("the_same_commands_make_the_same_metadata")),
     (
         "snapshot-differs",
@@ -233,7 +237,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "quorum-went-back",
         By("what_a_node_knows_of_the_quorum_never_becomes_less"),
     ),
-    ("quorum-promises-lost", Planted("metadata-rot-taken-for-a-tear")),
+    (
+        "quorum-promises-lost",
+        By("a_start_that_finds_less_than_was_synced_is_noticed"),
+    ),
     (
         "order-of-the-quorum",
         By("what_is_dropped_is_in_the_snapshot_and_that_is_applied"),
@@ -270,13 +277,25 @@ pub const CHECKS: &[(&str, Shown)] = &[
         By("a_line_that_no_disk_explains_is_unexpected_whatever_the_disks_do"),
     ),
     // What must come true.
-    ("core-does-not-serve", Planted("deaf-broker-is-not-fenced")),
-    ("rot-not-found", Planted("sums-not-compared")),
-    ("not-whole", Planted("removed-voter-stays-away")),
+    (
+        "core-does-not-serve",
+        By("a_core_that_lacks_something_does_not_serve"),
+    ),
+    (
+        "rot-not-found",
+        By("what_has_rotted_and_was_not_found_is_noticed"),
+    ),
+    ("not-whole", By("what_a_healed_cluster_must_have_is_missed")),
     ("stuck", Planted("client-without-deadline")),
-    ("silent-loss", Planted("damage-not-told")),
-    ("offline-not-told", Planted("offline-copy-not-told")),
-    ("not-recovered", Planted("person-chooses-in-vain")),
+    ("silent-loss", By("what_is_left_of_a_partition_is_not_lost")),
+    (
+        "offline-not-told",
+        By("a_partition_that_nobody_leads_is_told_of_and_comes_back"),
+    ),
+    (
+        "not-recovered",
+        By("a_partition_that_nobody_leads_is_told_of_and_comes_back"),
+    ),
 ];
 
 /// There is such a check.

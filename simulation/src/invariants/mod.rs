@@ -23,6 +23,7 @@ mod tests_of_metadata;
 mod tests_of_recovery;
 mod usage;
 mod walk;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use skerry_metadata::{Durable, WalMark};
 use skerry_metadata_state::Image;
 use skerry_types::{BrokerId, PartitionIndex, TopicId, Uuid, sometimes};
 
+pub(crate) use self::core::check_core;
 use self::ghost::Ghost;
 use self::metadata::MetadataWatch;
 pub(crate) use self::usage::{Acts, Usage};
@@ -84,6 +86,8 @@ pub(crate) struct Watcher {
 
 /// What one look found wrong.
 pub(crate) type Found = Vec<(&'static str, String)>;
+/// What must be there and is not, and the check that says so.
+pub(crate) type Missing = (&'static str, String);
 
 impl Watcher {
     pub(crate) fn new(
@@ -223,16 +227,7 @@ impl Watcher {
 
     /// A partition that has a replica on one of these nodes, and no leader.
     pub(crate) fn leaderless(&self, nodes: &[usize]) -> Option<String> {
-        let image = self.metadata.newest()?;
-        let here = |id: &BrokerId| place_of(*id).is_some_and(|node| nodes.contains(&node));
-        let mut topics = image.topics();
-        topics.find_map(|topic| {
-            let stuck = |partition: &Arc<skerry_metadata_state::Partition>| {
-                partition.leader.is_none() && partition.replicas.iter().any(here)
-            };
-            let number = topic.partitions.iter().position(stuck)?;
-            Some(format!("{}-{number}", topic.name))
-        })
+        whole::leaderless(&*self.metadata.newest()?, nodes)
     }
 
     /// Whether everything that this node holds is promised by another copy that may be elected, and by as many as
@@ -532,17 +527,20 @@ impl Watcher {
         ghost.is_some_and(|ghost| ghost.was_offline.contains(&id))
     }
 
-    /// Whose copies of a partition cannot be opened, by the newest metadata, and whether all of its brokers take part.
-    pub(crate) fn offline_copies(&self, partition: &str) -> (Vec<i32>, bool) {
-        let Some(image) = self.metadata.newest() else {
-            return (Vec::new(), false);
-        };
-        let Some(placed) = partition_of(&image, partition) else {
-            return (Vec::new(), false);
-        };
-        let mut replicas = placed.replicas.iter();
-        let all = replicas.all(|id| image.is_unfenced(*id));
-        (placed.offline.iter().map(|id| id.get()).collect(), all)
+    /// Nobody leads it, though every broker of it takes part: the metadata says whose copies cannot be opened.
+    pub(crate) fn is_stuck(&self, partition: &str) -> bool {
+        let image = self.metadata.newest();
+        image.is_some_and(|image| whole::is_stuck(&image, partition))
+    }
+
+    /// Nobody serves a partition: the metadata says why.
+    pub(crate) fn check_told(&self, partition: &str, within_ms: u64) -> Option<Missing> {
+        whole::check_told(self.metadata.newest().as_deref(), partition, within_ms)
+    }
+
+    /// A person has chosen what these nodes have.
+    pub(crate) fn check_elected(&self, nodes: &[usize]) -> Option<Missing> {
+        whole::check_elected(&*self.metadata.newest()?, nodes)
     }
 
     /// Where a partition starts, as far as any of its replicas has told.
@@ -575,42 +573,16 @@ impl Watcher {
     }
 
     /// The first thing that a cluster without faults must have and this one has not.
-    pub(crate) fn what_is_missing(&self, brokers: &[Option<Arc<Broker>>]) -> Option<String> {
-        if let Some(node) = brokers.iter().position(Option::is_none) {
-            return Some(format!("{} does not serve", self.names[node]));
-        }
-        let Some(image) = self.metadata.newest() else {
-            return Some("there is no metadata".to_owned());
-        };
-        for broker in image.brokers() {
-            if broker.fenced {
-                return Some(format!("n{} is fenced", broker.id.get()));
-            }
-        }
-        for topic in image.topics() {
-            for (number, partition) in topic.partitions.iter().enumerate() {
-                let name = format!("{}-{number}", topic.name);
-                let Some(leader) = partition.leader else {
-                    return Some(format!("nobody leads {name} ({partition:?})"));
-                };
-                if partition.is_reassigning() {
-                    return Some(format!("{name} is still being moved ({partition:?})"));
-                }
-                if let Some(out) = partition.replicas.iter().find(|id| !partition.isr.contains(id)) {
-                    return Some(format!(
-                        "n{} is not in sync with n{}, which leads {name}: {}",
-                        out.get(),
-                        leader.get(),
-                        self.columns_of(&name, partition, brokers)
-                    ));
-                }
-            }
-        }
-        let behind = brokers
-            .iter()
-            .flatten()
-            .position(|broker| broker.quorum().image().index() < image.index());
-        behind.map(|node| format!("{} has old metadata", self.names[node]))
+    pub(crate) fn what_is_missing(&self, brokers: &[Option<Arc<Broker>>]) -> Option<Missing> {
+        let known = brokers.iter().map(|broker| {
+            let broker = broker.as_ref()?;
+            Some(broker.quorum().image().index())
+        });
+        let known: Vec<Option<u64>> = known.collect();
+        let image = self.metadata.newest();
+        whole::check_whole(image.as_deref(), &self.names, &known, |name, partition| {
+            self.columns_of(name, partition, brokers)
+        })
     }
 
     fn columns_of(

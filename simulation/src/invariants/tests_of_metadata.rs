@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use skerry_metadata::{Durable, LogEntry, MemberStatus, QuorumStatus, Role};
 use skerry_metadata_state::{
-    BrokerGuard, Command, CreateTopic, FeatureRange, HostPort, Image, Outcome, Placement, RegisterBroker,
-    State,
+    AlterReassignment, BrokerGuard, Command, CreateTopic, FEATURE_LEVEL, FeatureRange, HostPort, Image,
+    Outcome, Placement, RegisterBroker, ReplicaOffline, State,
 };
-use skerry_types::{BrokerId, Uuid, WallMs};
+use skerry_types::{BrokerId, PartitionIndex, Uuid, WallMs};
 
-use super::Found;
+use super::core::{self, check_core, what_is_lacked};
 use super::metadata::{
-    Known, MetadataWatch, News, QuorumWatch, check_known, check_partition, check_registration,
+    Known, MetadataWatch, News, QuorumWatch, check_known, check_partition, check_recovered,
+    check_registration,
 };
 use super::raft_logs::RaftLogs;
 use super::tests::{NAME, checks, ids, partition};
+use super::whole::{check_elected, check_told, check_whole};
+use super::{Found, Missing};
 
 #[test]
 fn an_in_sync_set_is_of_unfenced_replicas_and_their_leader() {
@@ -94,6 +97,26 @@ impl History {
         }));
         assert!(!matches!(created, Outcome::Refused(_)), "{created:?}");
         (history, brokers)
+    }
+}
+
+impl History {
+    /// Nobody can open a copy of the topic's partition.
+    fn with_offline_copies() -> Self {
+        let (mut history, brokers) = Self::with_a_topic_of_both(None);
+        history.apply(&Command::InitCluster {
+            cluster_id: Uuid([1; 16]),
+            feature_level: FEATURE_LEVEL,
+        });
+        for replica in brokers {
+            history.apply(&Command::ReplicaOffline(ReplicaOffline {
+                replica,
+                topic: Uuid([9; 16]),
+                partition: PartitionIndex(0),
+                is_offline: true,
+            }));
+        }
+        history
     }
 }
 
@@ -406,4 +429,135 @@ fn two_logs_of_the_quorum_with_the_same_entry_are_the_same_before_it() {
         found(&[first, (&[(1, 1, 7), (2, 3, 4)], 2)]),
         ["raft-logs-differ"]
     );
+}
+
+fn names() -> Vec<String> {
+    ["n1", "n2", "n3"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn what_a_healed_cluster_must_have_is_missed() {
+    let judged = |image: Option<&Image>, known: [Option<u64>; 2]| {
+        let missing = check_whole(image, &names(), &known, |_, _| String::new());
+        missing.map(|(check, _)| check)
+    };
+    let whole = |image: &Image| judged(Some(image), [Some(image.index()); 2]);
+    let (mut history, [_, second]) = History::with_a_topic_of_both(None);
+    let image = history.image();
+    let index = image.index();
+    assert_eq!(whole(&image), None);
+    // A node does not serve, nobody knows any metadata, one knows older metadata.
+    for (image, known) in [
+        (Some(&*image), [Some(index), None]),
+        (None, [Some(0), Some(0)]),
+        (Some(&*image), [Some(index), Some(index - 1)]),
+    ] {
+        assert_eq!(judged(image, known), Some("not-whole"));
+    }
+    history.apply(&Command::FenceBroker(second));
+    assert_eq!(whole(&history.image()), Some("not-whole"), "it is fenced");
+    history.apply(&Command::UnfenceBroker(second));
+    assert_eq!(whole(&history.image()), Some("not-whole"), "it is not in sync");
+    let (mut history, _) = History::with_a_topic_of_both(None);
+    history.register(BrokerId(3));
+    assert_eq!(whole(&history.image()), None);
+    history.apply(&Command::AlterReassignment(AlterReassignment {
+        topic: Uuid([9; 16]),
+        partition: PartitionIndex(0),
+        target: Some(ids(&[1, 3])),
+        may_change_factor: false,
+    }));
+    assert_eq!(whole(&history.image()), Some("not-whole"), "it is being moved");
+    let offline = History::with_offline_copies().image();
+    assert_eq!(whole(&offline), Some("not-whole"), "nobody leads it");
+}
+
+#[test]
+fn a_partition_that_nobody_leads_is_told_of_and_comes_back() {
+    let check = |missing: Option<Missing>| missing.map(|(check, _)| check);
+    let (mut history, brokers) = History::with_a_topic_of_both(None);
+    assert_eq!(check(check_elected(&history.image(), &[0, 1])), None);
+    for broker in brokers {
+        history.apply(&Command::FenceBroker(broker));
+    }
+    let silent = history.image();
+    assert_eq!(check(check_told(None, "orders-0", 1)), Some("offline-not-told"));
+    assert_eq!(
+        check(check_told(Some(&silent), "orders-0", 1)),
+        Some("offline-not-told")
+    );
+    // Whose copies cannot be opened the metadata says; and where a person may choose, somebody leads in the end.
+    let told = History::with_offline_copies().image();
+    assert_eq!(check(check_told(Some(&told), "orders-0", 1)), None);
+    assert_eq!(check(check_elected(&told, &[1])), Some("not-recovered"));
+    assert_eq!(check(check_elected(&told, &[2])), None, "it has no replica there");
+}
+
+#[test]
+fn a_core_that_lacks_something_does_not_serve() {
+    let (mut history, [_, second]) = History::with_a_topic_of_both(None);
+    let both = history.image();
+    history.apply(&Command::FenceBroker(second));
+    let first = history.image();
+    history.apply(&Command::UnfenceBroker(second));
+    let lagging = history.image();
+    let of = |image: &Arc<Image>, leader| {
+        Some(core::Known {
+            term: 3,
+            leader,
+            image: image.clone(),
+        })
+    };
+    let judged = |core: &[(usize, Option<core::Known>)]| {
+        let stuck = what_is_lacked(&names(), core, &["orders-0"], |_, _| String::new());
+        stuck.map_or_else(Vec::new, |stuck| checks(&check_core(&names(), &stuck, None)))
+    };
+    let none: [&str; 0] = [];
+    let broken = ["core-does-not-serve"];
+    assert_eq!(judged(&[(0, of(&first, Some(0)))]), none);
+    assert_eq!(judged(&[(0, of(&both, Some(0))), (1, of(&both, Some(0)))]), none);
+    // It does not serve; nobody leads the quorum, or somebody who is gone; they do not agree.
+    assert_eq!(judged(&[(0, None)]), broken);
+    assert_eq!(judged(&[(0, of(&first, None))]), broken);
+    assert_eq!(judged(&[(0, of(&first, Some(1)))]), broken);
+    assert_eq!(
+        judged(&[(0, of(&both, Some(0))), (1, of(&both, Some(1)))]),
+        broken
+    );
+    // Who is gone is in sync; leads; who is there is not in sync.
+    assert_eq!(judged(&[(0, of(&both, Some(0)))]), broken);
+    assert_eq!(judged(&[(1, of(&first, Some(1)))]), broken);
+    assert_eq!(
+        judged(&[(0, of(&lagging, Some(0))), (1, of(&lagging, Some(0)))]),
+        broken
+    );
+    // Nobody could ask it to.
+    assert!(check_core(&names(), "it does not serve", Some("a voter is missing")).is_empty());
+}
+
+#[test]
+fn a_recovered_quorum_gives_out_nothing_twice() {
+    let (mut history, [first, second]) = History::with_a_topic_of_both(None);
+    let survived = history.image();
+    history.apply(&Command::AllocateProducerIds(first));
+    history.apply(&Command::FenceBroker(first));
+    let lost = history.image();
+    let judged = |image: &Image| {
+        let mut found = Found::new();
+        check_recovered(image, &lost, &mut found);
+        checks(&found)
+    };
+    // The survivor knows neither of the producer ids nor of who led last.
+    assert_eq!(
+        judged(&survived),
+        ["number-given-out-twice", "number-given-out-twice"]
+    );
+    let (mut history, _) = History::with_a_topic_of_both(None);
+    history.apply(&Command::QuorumRecovered {
+        survivor: second.broker,
+    });
+    assert!(judged(&history.image()).is_empty());
+    history.register(first.broker);
+    history.register(second.broker);
+    assert!(judged(&history.image()).is_empty());
 }

@@ -142,7 +142,7 @@ async fn join_and_sync(
             .assigned
             .lock()
             .on_led(group, joined.generation_id, told);
-        report(client, found);
+        client.report(found);
         assignments = assign(&members);
         let shares = assignments
             .iter()
@@ -167,7 +167,7 @@ async fn join_and_sync(
         protocol: answer.protocol_name.as_ref().unwrap_or(&protocol),
         share: &answer.assignment,
     });
-    report(client, found);
+    client.report(found);
     let assigned = String::from_utf8_lossy(&answer.assignment)
         .split_terminator(';')
         .filter_map(|place| {
@@ -218,12 +218,6 @@ async fn ask_to_join(
         return Ok(answer);
     }
     Err(Failure::unknown("MemberIdRequired twice"))
-}
-
-fn report(client: &Client, found: Found) {
-    for (check, message) in found {
-        client.shared.violation(check, message);
-    }
 }
 
 /// What a client subscribes to, as consumers write it (`ConsumerProtocolSubscription`): some only to the first topic.

@@ -43,6 +43,7 @@ pub use self::leave::{Leaving, Step as LeaveStep, relieve};
 pub use self::members::{add_voters, replace_voter};
 pub use self::moves::{elect_all_unclean, elect_unclean};
 use crate::env::Corrupted;
+use crate::invariants::Found;
 use crate::oracle::{Rotten, Violations};
 use crate::scenario::{Lulls, Worker, Workload};
 use crate::trace::Trace;
@@ -518,13 +519,16 @@ impl Client {
         };
         let answer = conn.call_version(request, version, patience).await;
         answer.map_err(|error| {
-            if let CallError::Decode(why) = &error {
-                self.shared
-                    .violation("broken-answer", format!("{}: {why}", self.name));
-            }
+            self.report(check_answer(&self.name, &error));
             self.lose(node);
             failed(error)
         })
+    }
+
+    fn report(&self, found: Found) {
+        for (check, message) in found {
+            self.shared.violation(check, message);
+        }
     }
 
     /// Waits for the end of a lull, where there is one now.
@@ -559,6 +563,16 @@ impl Client {
             }
             self.ask_another();
             self.pause(100).await;
+        }
+    }
+}
+
+/// Whatever else may go wrong: what a broker answers can be read.
+fn check_answer(who: &str, error: &CallError) -> Found {
+    match error {
+        CallError::Decode(why) => vec![("broken-answer", format!("{who}: {why}"))],
+        CallError::NotSent(_) | CallError::Lost(_) | CallError::Unsupported { .. } | CallError::Encode(_) => {
+            Found::new()
         }
     }
 }
@@ -628,5 +642,20 @@ async fn run(client: Client, worker: &Worker) {
         Kind::Keyed => keyed::write(client).await,
         Kind::KeyedReader => keyed::read(client).await,
         Kind::Times => times::run(client).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skerry_client::ClosedBecause;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_noticed() {
+        let broken = CallError::Decode("the header ends early".to_owned());
+        assert_eq!(check_answer("a client", &broken)[0].0, "broken-answer");
+        let lost = CallError::Lost(ClosedBecause::Unanswered);
+        assert!(check_answer("a client", &lost).is_empty());
     }
 }

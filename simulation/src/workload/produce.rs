@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
-use skerry_client::{CallError, ResponseError};
+use skerry_client::ResponseError;
 use std::sync::atomic::Ordering;
 
-use super::{CALL_TIMEOUT, Client, Failure, To, error_name, key, topic_name};
+use super::{CALL_TIMEOUT, Client, Failure, To, check_answer, error_name, key, topic_name};
+use crate::invariants::Found;
 use crate::record::{self, Codec, Identity};
 use skerry_checker::history::{Op, Outcome, RecordKey, Value};
 
@@ -229,24 +230,20 @@ pub(super) async fn deliver(
                     client.forget(topic);
                     break;
                 }
-                // Kafka's clients send it again: the way has damaged it.
-                Heard::Refused(code) if was_damaged(client, code, &batches[0]) => {
-                    client.disconnect();
-                    break;
-                }
                 Heard::Refused(code) => {
                     client.disconnect();
-                    if let Some(batch) = batches.front() {
-                        client.shared.violation(
-                            "refused-record",
-                            format!(
-                                "{} sent {}..{} to {topic}-{partition}, everything before it acknowledged: {}",
-                                client.name,
-                                batch.values[0],
-                                batch.values[batch.values.len() - 1],
-                                error_name(code)
-                            ),
-                        );
+                    let Some(batch) = batches.front() else { break };
+                    // Kafka's clients send it again: the way has damaged it.
+                    let was_damaged = was_damaged(client, code, batch);
+                    let to = key(topic, partition);
+                    client.report(check_refused(
+                        &client.name,
+                        &batch.values,
+                        &to,
+                        (code, was_damaged),
+                    ));
+                    if was_damaged {
+                        break;
                     }
                     return Err(Failure::unknown(error_name(code)));
                 }
@@ -254,6 +251,20 @@ pub(super) async fn deliver(
         }
     }
     Ok(())
+}
+
+/// A batch of somebody who sends in order, and again until it is answered, is not refused for good (19), unless the way has
+/// damaged it.
+fn check_refused(who: &str, values: &[Value], to: &str, (code, was_damaged): (i16, bool)) -> Found {
+    let (Some(first), Some(last)) = (values.first(), values.last()) else {
+        return Found::new();
+    };
+    if was_damaged {
+        return Found::new();
+    }
+    let why = error_name(code);
+    let message = format!("{who} sent {first}..{last} to {to}, everything before it acknowledged: {why}");
+    vec![("refused-record", message)]
 }
 
 /// A batch was refused for what became of it on its way.
@@ -313,11 +324,7 @@ pub(super) async fn send_all(
         match pending.answer().await {
             Ok(answer) => heard.push(understand(&answer, client.is_alone())),
             Err(error) => {
-                if let CallError::Decode(why) = &error {
-                    client
-                        .shared
-                        .violation("broken-answer", format!("{}: {why}", client.name));
-                }
+                client.report(check_answer(&client.name, &error));
                 heard.push(Heard::Retry(error.to_string()));
                 return heard;
             }
@@ -362,5 +369,51 @@ fn understand(answer: &ProduceResponse, alone: bool) -> Heard {
             | ResponseError::InvalidRequiredAcks,
         ) => Heard::Refused(partition.error_code),
         _ => Heard::Retry(error_name(partition.error_code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+
+    use super::*;
+
+    /// What is found where a producer hears this of a batch, in a cluster or of a node that is alone.
+    fn judged(error: Option<ResponseError>, alone: bool, was_damaged: bool) -> Vec<&'static str> {
+        let code = error.map_or(0, |error| error.code());
+        let answer = PartitionProduceResponse::default().with_error_code(code);
+        let topic = TopicProduceResponse::default().with_partition_responses(vec![answer]);
+        let answer = ProduceResponse::default().with_responses(vec![topic]);
+        let values = [0, 1].map(|serial| Value { producer: 7, serial });
+        let Heard::Refused(code) = understand(&answer, alone) else {
+            return Vec::new();
+        };
+        let found = check_refused("a client", &values, "orders-0", (code, was_damaged));
+        found.into_iter().map(|(check, _)| check).collect()
+    }
+
+    #[test]
+    fn who_sends_in_order_is_not_refused() {
+        let none: [&str; 0] = [];
+        // It is written; somebody else leads; the node has not heard of the topic yet.
+        assert_eq!(judged(None, true, false), none);
+        assert_eq!(
+            judged(Some(ResponseError::NotLeaderOrFollower), false, false),
+            none
+        );
+        assert_eq!(judged(Some(ResponseError::UnknownTopicId), false, false), none);
+        for error in [
+            ResponseError::OutOfOrderSequenceNumber,
+            ResponseError::UnknownProducerId,
+            ResponseError::CorruptMessage,
+        ] {
+            assert_eq!(judged(Some(error), false, false), ["refused-record"]);
+        }
+        // Whoever is alone knows its topics; what the way has damaged is refused rightly.
+        assert_eq!(
+            judged(Some(ResponseError::UnknownTopicId), true, false),
+            ["refused-record"]
+        );
+        assert_eq!(judged(Some(ResponseError::CorruptMessage), false, true), none);
     }
 }

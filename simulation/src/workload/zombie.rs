@@ -87,11 +87,11 @@ async fn haunt(
             if was_damaged(client, code, &batches[0]) {
                 return;
             }
-            report(client, judge((topic, partition), (id, epoch), Err(code)));
+            client.report(judge((topic, partition), (id, epoch), Err(code)));
         }
         Some(Heard::Written(base)) => {
             client.complete(op, Outcome::Sent { base });
-            report(client, judge((topic, partition), (id, epoch), Ok(base)));
+            client.report(judge((topic, partition), (id, epoch), Ok(base)));
         }
         Some(Heard::Retry(why)) => {
             client.disconnect();
@@ -104,14 +104,6 @@ async fn haunt(
                 why: "no answer".to_owned(),
             },
         ),
-    }
-}
-
-fn report(client: &Client, found: Found) {
-    for (check, message) in found {
-        client
-            .shared
-            .violation(check, format!("{} {message}", client.name));
     }
 }
 

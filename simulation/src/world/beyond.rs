@@ -19,6 +19,7 @@ use skerry_types::reached;
 use super::World;
 use super::disks::ALL_COPIES;
 use super::faults::Action;
+use crate::invariants::Found;
 use crate::oracle::RottenPlace;
 use crate::process::DATA_DIR;
 use crate::rot::{self, Rot};
@@ -329,11 +330,10 @@ impl World<'_> {
         if self.is_led(partition) {
             return true;
         }
-        if !self.is_stuck(partition) {
-            let message = format!(
-                "nobody serves {partition}, and {TOLD_WITHIN_MS} ms after everything healed the metadata does not say why"
-            );
-            self.violations.add(&self.trace, "offline-not-told", message);
+        let watcher = self.watcher.as_ref();
+        let untold = watcher.and_then(|watcher| watcher.check_told(partition, TOLD_WITHIN_MS));
+        if untold.is_some() {
+            self.report(untold);
             return false;
         }
         reached("person-elects");
@@ -430,12 +430,8 @@ impl World<'_> {
         let losses = self.watcher.as_mut().map(|watcher| watcher.take_losses());
         for (key, from) in losses.unwrap_or_default() {
             reached("committed-records-given-up");
-            if let Some(held) = self.beyond.held.get(&key).filter(|held| from < **held) {
-                let message = format!(
-                    "a copy of {key} was left that had it up to {held}, and it is lost from {from} on"
-                );
-                self.violations.add(&self.trace, "silent-loss", message);
-            }
+            let held = self.beyond.held.get(&key).copied();
+            self.report(check_loss(&key, from, held));
             *self.felt.entry("committed records given up").or_default() += 1;
             self.trace
                 .event("world", format_args!("what {key} held from {from} on is lost"));
@@ -458,14 +454,12 @@ impl World<'_> {
         })
     }
 
-    /// Nobody leads it, though every broker of it takes part: the metadata says whose copies cannot be opened.
+    /// See [`Watcher::is_stuck`].
+    ///
+    /// [`Watcher::is_stuck`]: crate::invariants::Watcher::is_stuck
     fn is_stuck(&self, partition: &str) -> bool {
-        let Some(watcher) = &self.watcher else {
-            return false;
-        };
-        let place = watcher.place(&self.brokers(), partition);
-        let (offline, all_take_part) = watcher.offline_copies(partition);
-        place.is_some_and(|place| place.leader.is_none()) && all_take_part && !offline.is_empty()
+        let watcher = self.watcher.as_ref();
+        watcher.is_some_and(|watcher| watcher.is_stuck(partition))
     }
 
     /// Where the copy that leads ends.
@@ -496,5 +490,29 @@ impl World<'_> {
             .flatten()
             .flat_map(|broker| broker.partitions().all());
         all.any(|found| found.name().to_string() == partition && found.damage().is_some())
+    }
+}
+
+/// What a copy has that is left, up to `held`, is not lost.
+fn check_loss(key: &str, from: i64, held: Option<i64>) -> Found {
+    let Some(held) = held.filter(|held| from < *held) else {
+        return Found::new();
+    };
+    let message = format!("a copy of {key} was left that had it up to {held}, and it is lost from {from} on");
+    vec![("silent-loss", message)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_partition_is_not_lost() {
+        let judged = |from, held| check_loss("orders-0", from, held);
+        // All of it is there that was left; or nobody knows what was.
+        assert!(
+            judged(40, Some(40)).is_empty() && judged(41, Some(40)).is_empty() && judged(0, None).is_empty()
+        );
+        assert_eq!(judged(39, Some(40))[0].0, "silent-loss");
     }
 }

@@ -100,7 +100,7 @@ impl World<'_> {
         self.report(found);
     }
 
-    fn report(&self, found: Found) {
+    pub(super) fn report(&self, found: impl IntoIterator<Item = (&'static str, String)>) {
         for (check, message) in found {
             self.violations.add(&self.trace, check, message);
         }

@@ -12,7 +12,8 @@ use skerry_env::clock::ClockBackend as _;
 use super::World;
 use super::budget;
 use super::faults::Action;
-use crate::disk::{DiskConfig, Harm, Trouble};
+use crate::disk::{DiskConfig, Harm, SimDisk, Trouble};
+use crate::invariants::Missing;
 use crate::oracle::RottenPlace;
 use crate::rot::{self, Place, Rot};
 use crate::scenario::Fault;
@@ -319,15 +320,17 @@ impl World<'_> {
     }
 
     /// A place that went bad while nobody looked is still there.
-    pub(super) fn quiet_rot(&self) -> Option<String> {
+    pub(super) fn quiet_rot(&self) -> Option<Missing> {
         let watcher = self.watcher.as_ref()?;
-        // What was deleted since is nobody's concern any more.
-        let concerns =
-            |rot: &&Rot| rot.is_quiet && !rot.is_lost && watcher.log_start(&rot.partition) <= rot.base;
-        let mut quiet = self.rotten.iter().filter(concerns);
-        let rot = quiet.find(|rot| rot.is_there(&self.nodes[rot.node].host.disk))?;
-        let node = &self.nodes[rot.node].name;
-        Some(format!("{} of {node} is still damaged", rot.partition))
+        self.rotten.iter().find_map(|rot| {
+            let node = &self.nodes[rot.node];
+            check_rot(
+                rot,
+                &node.name,
+                &node.host.disk,
+                watcher.log_start(&rot.partition),
+            )
+        })
     }
 
     /// The cluster has left the rotten copy out, or can.
@@ -336,5 +339,76 @@ impl World<'_> {
         let place = watcher.and_then(|watcher| watcher.place(&self.brokers(), &rot.partition));
         let me = i32::try_from(rot.node + 1).unwrap_or(0);
         place.is_some_and(|place| place.in_sync.iter().chain(&place.eligible).any(|id| *id != me))
+    }
+}
+
+/// What has rotted while its node runs is found, and made good. What was deleted since, up to `log_start`, is nobody's concern
+/// any more; nor is what every copy has lost.
+fn check_rot(rot: &Rot, node: &str, disk: &SimDisk, log_start: i64) -> Option<Missing> {
+    let concerns = rot.is_quiet && !rot.is_lost && log_start <= rot.base;
+    (concerns && rot.is_there(disk)).then(|| {
+        let message = format!("{} of {node} is still damaged", rot.partition);
+        ("rot-not-found", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::path::Path;
+
+    use skerry_checker::history::Value;
+    use skerry_env::disk::OpenMode;
+
+    use super::*;
+    use crate::record::{self, Identity};
+    use crate::trace::Trace;
+
+    /// A disk with a log of one batch, which a checkpoint says is durable, and a bit of it that turns over.
+    fn rotten(is_quiet: bool) -> (SimDisk, Rot) {
+        let disk = SimDisk::new("n1", DiskConfig::default(), Rng::seeded(1), Trace::silent());
+        let files = disk.attach();
+        let log = Path::new("/data/log/orders-0");
+        files.create_dir_all(log).unwrap();
+        let value = Value {
+            producer: 0,
+            serial: 0,
+        };
+        let batch = record::encode(&[value], Identity::NONE, 1, 10);
+        for (path, bytes) in [
+            (log.join("00000000000000000000.log"), &batch[..]),
+            (
+                log.with_file_name("recovery-point-offset-checkpoint"),
+                b"0\n1\norders 0 1\n",
+            ),
+        ] {
+            let file = files.open(&path, OpenMode::Create).unwrap();
+            file.write_at(&[IoSlice::new(bytes)], 0).unwrap();
+            file.sync().unwrap();
+        }
+        for dir in log.ancestors() {
+            files.sync_dir(dir).unwrap();
+        }
+        let rng = Rng::seeded(1);
+        let place = rot::choose(&disk, &rng, false, |_| true).unwrap();
+        let rot = Rot::inflict(0, &place, place.bit(&rng), is_quiet, &disk).unwrap();
+        (disk, rot)
+    }
+
+    #[test]
+    fn what_has_rotted_and_was_not_found_is_noticed() {
+        let (disk, mut rot) = rotten(true);
+        let judged = |rot: &Rot, log_start| check_rot(rot, "n1", &disk, log_start).map(|(check, _)| check);
+        assert_eq!(judged(&rot, 0), Some("rot-not-found"));
+        // The record was deleted; every copy has lost it.
+        assert_eq!(judged(&rot, 1), None);
+        rot.is_lost = true;
+        assert_eq!(judged(&rot, 0), None);
+        rot.is_lost = false;
+        disk.undo(&rot.harm);
+        assert_eq!(judged(&rot, 0), None, "it was made good");
+        // Its next start looks there.
+        let (disk, rot) = rotten(false);
+        assert_eq!(check_rot(&rot, "n1", &disk, 0), None);
     }
 }

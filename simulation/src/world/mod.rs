@@ -37,7 +37,7 @@ use self::faults::Action;
 use self::nodes::Node;
 use crate::disk::{DiskConfig, SimDisk};
 use crate::env::{Host, NetControl};
-use crate::invariants::Watcher;
+use crate::invariants::{Missing, Watcher};
 use crate::links::Links;
 use crate::oracle::{Disks, Rotten, Violations, WireOracle};
 use crate::process::{ALONE, Process, node_name};
@@ -419,12 +419,11 @@ impl<'a> World<'a> {
     }
 
     /// What is not as it must be in the end, and the check that says so.
-    fn what_is_missing(&self) -> Option<(&'static str, String)> {
+    fn what_is_missing(&self) -> Option<Missing> {
         let missing = self.watcher.as_ref()?.what_is_missing(&self.brokers());
         missing
-            .or_else(|| self.disk_is_missed())
-            .map(|missing| ("not-whole", missing))
-            .or_else(|| self.quiet_rot().map(|rot| ("rot-not-found", rot)))
+            .or_else(|| Some(("not-whole", self.disk_is_missed()?)))
+            .or_else(|| self.quiet_rot())
     }
 
     /// Every copy of a partition is the same now.

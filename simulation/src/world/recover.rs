@@ -278,16 +278,15 @@ impl World<'_> {
 
     /// `skerry cluster elect --unclean --all-topics`, until each partition with a replica on these has a leader.
     fn elect_what_is_left(&mut self, nodes: &[usize]) -> bool {
-        let nodes = nodes.to_vec();
-        let leaderless = move |world: &Self| {
+        let leaderless = |world: &Self| {
             let watcher = world.watcher.as_ref();
-            watcher.and_then(|watcher| watcher.leaderless(&nodes))
+            watcher.and_then(|watcher| watcher.leaderless(nodes))
         };
         let by = self.now_ms + DONE_WITHIN_MS;
         while let Some(missing) = leaderless(self) {
             if self.now_ms >= by {
-                let message = format!("nobody leads {missing}, though a person has chosen what is left");
-                self.violations.add(&self.trace, "not-recovered", message);
+                let watcher = self.watcher.as_ref();
+                self.report(watcher.and_then(|watcher| watcher.check_elected(nodes)));
                 return false;
             }
             reached("person-elects");

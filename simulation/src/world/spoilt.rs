@@ -9,9 +9,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use skerry_env::Rng;
+use skerry_metadata::Durable;
 
 use super::World;
 use super::lost::Lost;
+use crate::invariants::Found;
 use crate::process::{DATA_DIR, State};
 
 const METADATA_DIR: &str = "metadata";
@@ -125,12 +127,8 @@ impl World<'_> {
     /// The node serves: it has found what it had promised.
     pub(super) fn judge_metadata(&mut self, index: usize) {
         let node = &self.nodes[index];
-        if let Some((promised, found)) = node.process.wal_mark().lost_at_start() {
-            let why = format!(
-                "{} had synced a vote in term {} and entries up to {}, and goes on from term {} and entry {}",
-                node.name, promised.term, promised.last_index, found.term, found.last_index
-            );
-            self.violations.add(&self.trace, "quorum-promises-lost", why);
+        for (promised, found) in node.process.wal_mark().opened_with() {
+            self.report(check_promises(&node.name, promised, found));
         }
         if self.spoilt.as_ref().is_some_and(|spoilt| spoilt.node == index) {
             self.spoilt = None;
@@ -141,6 +139,18 @@ impl World<'_> {
             );
         }
     }
+}
+
+/// A start goes on from all that was synced: votes and entries (24).
+fn check_promises(node: &str, promised: Durable, found: Durable) -> Found {
+    if found.term >= promised.term && found.last_index >= promised.last_index {
+        return Found::new();
+    }
+    let why = format!(
+        "{node} had synced a vote in term {} and entries up to {}, and goes on from term {} and entry {}",
+        promised.term, promised.last_index, found.term, found.last_index
+    );
+    vec![("quorum-promises-lost", why)]
 }
 
 /// Turns a bit over in what was synced: of the log that RocksDB writes to, or, where that is empty, the end of the file that
@@ -171,4 +181,20 @@ fn spoil(dir: &Path, rng: &Rng) -> io::Result<(&'static str, usize)> {
     *byte ^= 1 << rng.below(8);
     std::fs::write(&path, bytes)?;
     Ok((if is_log { LOG } else { CURRENT }, position))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_finds_less_than_was_synced_is_noticed() {
+        let at = |term, last_index| Durable { term, last_index };
+        let judged = |found| check_promises("n1", at(3, 9), found);
+        // What was written behind the last sync may be there, too.
+        assert!(judged(at(3, 9)).is_empty() && judged(at(4, 12)).is_empty());
+        for less in [at(2, 9), at(3, 8), at(0, 0)] {
+            assert_eq!(judged(less)[0].0, "quorum-promises-lost");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use skerry_env::Rng;
 
 use super::faults::Action;
 use super::{HORIZON_MS, WHOLE_WITHIN_MS, World};
+use crate::invariants::check_core;
 use crate::rot::Rot;
 use crate::survivors::{self, Fate, Placed};
 use crate::workload;
@@ -74,22 +75,18 @@ impl World<'_> {
             },
         };
         self.forgive(&core);
-        match stuck.map(|stuck| (stuck, self.what_is_beyond(&core))) {
-            None => true,
-            // While it was chosen, the last who is needed fell out: a mistake of the choice, and not of the core.
-            Some((_, Some(beyond))) => {
-                self.trace
-                    .event("world", format_args!("the core could not: {beyond}"));
-                *self.felt.entry("a core could not do alone").or_default() += 1;
-                true
-            }
-            Some((stuck, None)) => {
-                let core = self.names(&core.members).join(" and ");
-                let message = format!("{core}, {stuck}");
-                self.violations.add(&self.trace, "core-does-not-serve", message);
-                false
-            }
+        let Some(stuck) = stuck else { return true };
+        // While it was chosen, the last who is needed fell out: a mistake of the choice, and not of the core.
+        let beyond = self.what_is_beyond(&core);
+        if let Some(beyond) = &beyond {
+            self.trace
+                .event("world", format_args!("the core could not: {beyond}"));
+            *self.felt.entry("a core could not do alone").or_default() += 1;
         }
+        let found = check_core(&self.names(&core.members), &stuck, beyond.as_deref());
+        let is_fine = found.is_empty();
+        self.report(found);
+        is_fine
     }
 
     fn choose_core(&self) -> Option<Core> {
