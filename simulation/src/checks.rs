@@ -99,7 +99,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("two-writers", By("one_writes_in_an_epoch")),
     (
         "incomplete-leader",
-        By("one_leads_in_an_epoch_and_has_everything"),
+        By("a_leader_has_nothing_else_in_the_place_of_what_was_committed"),
     ),
     ("two-leaders", By("one_leads_in_an_epoch_and_has_everything")),
     ("incomplete-candidate", By("who_may_be_elected_has_everything")),

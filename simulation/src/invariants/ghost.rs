@@ -263,6 +263,7 @@ impl Ghost {
         if self.topic == KEYED && !self.leaders.is_empty() && !self.leaders.contains_key(&epoch.get()) {
             sometimes("leads-a-log-with-holes", self.replicas[node].mirror.has_holes());
         }
+        let is_new = !self.leaders.contains_key(&epoch.get());
         let first = *self.leaders.entry(epoch.get()).or_insert(node);
         if first != node {
             let who = format!("{} and {}", names[first], names[node]);
@@ -273,17 +274,24 @@ impl Ghost {
         }
         let newest = self.leaders.last_key_value().map(|(epoch, _)| *epoch);
         if self.gives_up && newest == Some(epoch.get()) {
-            let from = self.parts_from(node, look);
+            let from = self.parts_from(node, look, i64::MIN);
             if from < self.end {
                 self.forget_from(from);
             }
             return;
         }
-        if newest == Some(epoch.get()) && look.log_end.get() < self.end {
+        // Where it begins, batch for batch, whatever it knows to be committed; from then on it only appends.
+        let has = if is_new && newest == Some(epoch.get()) {
+            self.parts_from(node, look, self.start)
+        } else {
+            look.log_end.get()
+        };
+        if newest == Some(epoch.get()) && has < self.end {
             found.push((
                 "incomplete-leader",
                 format!(
-                    "{} leads {} in epoch {} with records up to {}; committed are those up to {}",
+                    "{} leads {} in epoch {} with the committed records up to {has}, and others up to {}; committed are \
+                     those up to {}",
                     names[node],
                     self.name,
                     epoch.get(),
@@ -294,10 +302,10 @@ impl Ghost {
         }
     }
 
-    /// Up to where a log holds what was committed: it may be shorter, and it may have gone on otherwise. Where logs are
-    /// compacted, nothing in a place says that what was there is superseded: a copy that was behind gets such holes from its
+    /// Up to where a log holds what was committed at `from` and behind it: it may be shorter, and it may have gone on otherwise.
+    /// Where logs are compacted, nothing in a place says that what was there is superseded: a copy that was behind gets such holes from its
     /// leader, and has lost nothing by them.
-    fn parts_from(&self, node: usize, look: &Look) -> i64 {
+    fn parts_from(&self, node: usize, look: &Look, from: i64) -> i64 {
         let (start, end) = (look.log_start.get(), look.log_end.get());
         let has_holes = is_compacted(&self.name);
         let mirror = &self.replicas[node].mirror;
@@ -306,7 +314,8 @@ impl Ghost {
             let is_hole = has_holes && mark.end <= end && held.peek().is_none();
             mark.end > start && !is_hole && !held.any(|held| held.is_same(mark))
         };
-        let first = self.committed.values().find(is_missing);
+        let mut committed = self.committed.range(from..).map(|(_, mark)| mark);
+        let first = committed.find(is_missing);
         first.map_or(end, |mark| mark.base.min(end))
     }
 

@@ -314,6 +314,24 @@ fn one_leads_in_an_epoch_and_has_everything() {
     assert_eq!(checks(&two.look(1, leads(1), (2, 2))), ["incomplete-leader"]);
 }
 
+/// It is long enough, and knows of nothing that was committed: nothing is compared with what it says of itself.
+#[test]
+fn a_leader_has_nothing_else_in_the_place_of_what_was_committed() {
+    let elected = |values: &[(u32, i32)]| {
+        let mut two = Two::new();
+        two.write(0, &[1, 2, 3], true);
+        two.write_in_epochs(1, values, true);
+        assert!(two.look(0, leads(0), (3, 3)).is_empty());
+        let end = i64::try_from(values.len()).unwrap();
+        checks(&two.look(1, leads(2), (end, 0)))
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(elected(&[(1, 0), (2, 0), (3, 0)]), none);
+    assert_eq!(elected(&[(1, 0), (2, 0), (3, 0), (7, 1)]), none);
+    assert_eq!(elected(&[(1, 0), (2, 0), (9, 1)]), ["incomplete-leader"]);
+    assert_eq!(elected(&[(1, 0), (9, 1), (8, 1), (7, 1)]), ["incomplete-leader"]);
+}
+
 #[test]
 fn who_may_be_elected_has_everything() {
     let mut two = Two::new();
