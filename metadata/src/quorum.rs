@@ -176,6 +176,12 @@ impl Quorum {
         self.node.status()
     }
 
+    /// The last entry that this node knows to be committed, and who made it: the term, and the node that led in it.
+    #[must_use]
+    pub fn committed(&self) -> Option<(u64, (u64, BrokerId))> {
+        self.node.committed()
+    }
+
     /// The entries of this node's log from `first` on, committed or not; none where its store cannot be read. For checks from
     /// outside: reads them all, and waits for the disk.
     #[must_use]

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use skerry_types::BrokerId;
 
 const EIO: i32 = 5;
 
@@ -57,6 +58,8 @@ pub struct Durable {
     pub term: u64,
     /// The last entry of its log.
     pub last_index: u64,
+    /// Who made that one: the term, and the node that led in it. `None`: there is none.
+    pub made_by: Option<(u64, BrokerId)>,
 }
 
 impl WalMark {

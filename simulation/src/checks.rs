@@ -205,6 +205,18 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ),
     ("broker-epoch-went-back", By("epochs_of_brokers_grow")),
     (
+        "broker-epoch-reused",
+        By("an_epoch_of_a_broker_belongs_to_one_registration"),
+    ),
+    (
+        "old-registration-counts",
+        By("what_a_broker_was_ends_with_its_registration"),
+    ),
+    (
+        "old-registration-joins",
+        By("who_joins_does_so_by_its_last_registration"),
+    ),
+    (
         "lost-copy-counts",
         By("a_copy_that_may_lack_records_does_not_count"),
     ),
@@ -223,7 +235,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ),
     (
         "incomplete-controller",
-        By("one_leads_the_quorum_in_a_term_and_has_everything"),
+        By("a_controller_has_nothing_else_in_the_place_of_what_was_committed"),
     ),
     (
         "vote-before-durable",
@@ -231,7 +243,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ),
     (
         "entry-committed-before-durable",
-        By("votes_and_entries_are_durable_before_they_count"),
+        By("an_entry_is_on_the_disk_of_who_has_that_one_and_no_other"),
     ),
     (
         "quorum-went-back",

@@ -1,6 +1,6 @@
 //! Who is in sync: when a follower joins or leaves, and what becomes of the proposal that says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skerry_types::{
@@ -54,9 +54,9 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     base: PartitionEpoch,
-    /// Whoever one of them would add. They count for the high watermark until the metadata is past `base`: a refused
+    /// Whoever one of them would add, each with the registration that is in sync by the last one. They count for the high watermark until the metadata is past `base`: a refused
     /// proposal may have been sent twice, and its other copy be accepted.
-    added: BTreeSet<BrokerId>,
+    added: BTreeMap<BrokerId, BrokerEpoch>,
     state: PendingState,
     delay: Duration,
 }
@@ -71,7 +71,11 @@ enum PendingState {
 
 impl Pending {
     pub(crate) fn added(&self) -> impl Iterator<Item = BrokerId> {
-        self.added.iter().copied()
+        self.added.keys().copied()
+    }
+
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (BrokerId, BrokerEpoch)> {
+        self.added.iter().map(|(id, epoch)| (*id, *epoch))
     }
 
     pub(crate) fn is_past(&self, partition_epoch: PartitionEpoch) -> bool {
@@ -115,12 +119,13 @@ impl Leader {
         let base = self.partition_epoch();
         let pending = self.pending.get_or_insert(Pending {
             base,
-            added: BTreeSet::new(),
+            added: BTreeMap::new(),
             state: PendingState::InFlight,
             delay: Duration::ZERO,
         });
         pending.state = PendingState::InFlight;
-        pending.added.extend(wanted.difference(&known));
+        let added = members.iter().filter(|(id, _)| !known.contains(id));
+        pending.added.extend(added.copied());
         let proposal = InSyncProposal {
             leader_epoch: self.epoch(),
             partition_epoch: base,

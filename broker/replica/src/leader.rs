@@ -194,6 +194,11 @@ impl Leader {
         self.pending.is_some()
     }
 
+    /// Whom it asks the metadata to add, each with the registration that is in sync by what it has asked for last (KIP-903).
+    pub fn asked(&self) -> impl Iterator<Item = (BrokerId, BrokerEpoch)> {
+        self.pending.iter().flat_map(Pending::asked)
+    }
+
     /// The same without a set of its own: some may come twice.
     pub fn counted(&self) -> impl Iterator<Item = BrokerId> {
         self.in_sync().chain(self.pending.iter().flat_map(Pending::added))

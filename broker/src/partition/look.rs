@@ -3,7 +3,7 @@
 
 use skerry_log::RememberedBatch;
 use skerry_replica::{Leader, Visibility};
-use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, ProducerIdentity};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, ProducerIdentity};
 
 use super::{Partition, ReplicationState, Role, Storage};
 
@@ -54,6 +54,8 @@ pub struct LeadLook {
     pub counted: Vec<BrokerId>,
     /// It asks the metadata for another in-sync set.
     pub asks: bool,
+    /// Whom it asks to add, each with the registration that is in sync.
+    pub asked: Vec<(BrokerId, BrokerEpoch)>,
 }
 
 impl LeadLook {
@@ -66,6 +68,7 @@ impl LeadLook {
             in_sync: leader.in_sync().collect(),
             counted: leader.maximal_in_sync().into_iter().collect(),
             asks: leader.is_asking(),
+            asked: leader.asked().collect(),
         }
     }
 
@@ -74,6 +77,7 @@ impl LeadLook {
             && self.epoch_start == leader.epoch_start()
             && self.min_in_sync == leader.min_in_sync()
             && self.asks == leader.is_asking()
+            && leader.asked().eq(self.asked.iter().copied())
             && self.waits_for_disks == (leader.visibility() == Visibility::Durable)
             && leader.in_sync().eq(self.in_sync.iter().copied())
             && leader.counted().all(|id| self.counted.contains(&id))

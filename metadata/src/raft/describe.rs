@@ -9,7 +9,7 @@ use skerry_types::{BrokerId, Uuid};
 
 use super::convert::{self, ConvertError};
 use super::types::TypeConfig;
-use super::{Node, broker_id};
+use super::{Node, broker_id, made_by};
 use crate::status::{LogEntry, MemberStatus, QuorumStatus, Role};
 
 fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
@@ -29,6 +29,13 @@ impl Node {
         let store = self.inner.store.upgrade();
         let entries = store.map(|store| store.log_entries(first));
         entries.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// See [`crate::Quorum::committed`].
+    pub(crate) fn committed(&self) -> Option<(u64, (u64, BrokerId))> {
+        let metrics = self.raft().metrics();
+        let committed = metrics.borrow_watched().local_committed?;
+        Some((committed.index, made_by(&committed)))
     }
 
     pub(crate) fn status(&self) -> QuorumStatus {

@@ -108,6 +108,11 @@ fn broker_id(id: u64) -> BrokerId {
     i32::try_from(id).map_or(BrokerId::NONE, BrokerId)
 }
 
+/// Who made an entry: the term, and the node that led in it.
+fn made_by(entry: &types::LogId) -> (u64, BrokerId) {
+    (entry.leader_id.term, broker_id(entry.leader_id.node_id))
+}
+
 fn raft_config(config: &QuorumConfig) -> Result<Config, StartError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let timings = config.timings;

@@ -24,8 +24,8 @@ use rocksdb::{
 use skerry_proto::quorum as proto;
 use skerry_types::{is_planted, reached};
 
-use super::broker_id;
 use super::convert::{self, ConvertError};
+use super::made_by;
 use super::synced::Synced;
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use crate::errors::StartError;
@@ -120,6 +120,12 @@ fn unversioned(bytes: Bytes) -> io::Result<Bytes> {
 
 fn message<M: prost::Message + Default>(bytes: Bytes) -> io::Result<M> {
     M::decode(unversioned(bytes)?).map_err(|error| damaged("the metadata store", error))
+}
+
+/// What was written of the log ends with this entry.
+fn ends_with(all: &mut Durable, last: Option<LogId>) {
+    all.last_index = last.map_or(0, |last| last.index);
+    all.made_by = last.as_ref().map(made_by);
 }
 
 impl From<ConvertError> for io::Error {
@@ -243,11 +249,12 @@ impl Store {
     }
 
     fn promised(&self) -> io::Result<Durable> {
-        let last = self.last_entry()?.or(self.purged()?);
-        Ok(Durable {
+        let mut all = Durable {
             term: self.vote()?.map_or(0, |vote| vote.leader_id.term),
-            last_index: last.map_or(0, |last| last.index),
-        })
+            ..Durable::default()
+        };
+        ends_with(&mut all, self.last_entry()?.or(self.purged()?));
+        Ok(all)
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
@@ -298,10 +305,12 @@ impl Store {
         let (mut batch, mut last) = (WriteBatch::default(), None);
         for entry in entries {
             batch.put(log_key(entry.log_id.index), value(&convert::entry(&entry)));
-            last = Some(entry.log_id.index);
+            last = Some(entry.log_id);
         }
         self.change(|db| db.write(batch))?;
-        self.wrote(|all| all.last_index = last.unwrap_or(all.last_index));
+        if last.is_some() {
+            self.wrote(|all| ends_with(all, last));
+        }
         Ok(())
     }
 
@@ -310,7 +319,10 @@ impl Store {
         let mut batch = WriteBatch::default();
         batch.delete_range(&log_key(first)[..], &LOG_END[..]);
         self.change(|db| db.write(batch))?;
-        self.wrote(|all| all.last_index = all.last_index.min(first.saturating_sub(1)));
+        if self.mark.is_some() {
+            let last = self.last_entry()?.or(self.purged()?);
+            self.wrote(|all| ends_with(all, last));
+        }
         Ok(())
     }
 
@@ -320,7 +332,11 @@ impl Store {
         batch.put(key::PURGED, value(&convert::log_id(last)));
         batch.delete_range(log_key(0), log_key(last.index + 1));
         self.change(|db| db.write(batch))?;
-        self.wrote(|all| all.last_index = all.last_index.max(last.index));
+        self.wrote(|all| {
+            if last.index > all.last_index {
+                ends_with(all, Some(*last));
+            }
+        });
         Ok(())
     }
 
@@ -356,12 +372,8 @@ impl Store {
             let (key, bytes) = item.map_err(failed)?;
             let index = log_index(&key)?;
             let hash = fnv(&bytes);
-            let made_by = read_entry(index, bytes.into_vec().into())?.log_id.leader_id;
-            Ok(LogEntry {
-                index,
-                made_by: (made_by.term, broker_id(made_by.node_id)),
-                hash,
-            })
+            let made_by = made_by(&read_entry(index, bytes.into_vec().into())?.log_id);
+            Ok(LogEntry { index, made_by, hash })
         });
         entries.collect()
     }

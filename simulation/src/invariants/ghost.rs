@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use skerry::partition::{Look, Part};
 use skerry_metadata_state::Partition;
-use skerry_types::sometimes;
+use skerry_types::{BrokerEpoch, BrokerId, PartitionEpoch, sometimes};
 
 use super::copies::{self, Cursor, Image, Mark};
 use super::mirror::{Mirror, Moved};
@@ -73,6 +73,8 @@ pub(super) struct Ghost {
     pub(super) was_offline: BTreeSet<i32>,
     /// Who leads and has changed since [`Self::check_leads`], and what it was before.
     pub(super) led: Vec<(usize, Option<Look>)>,
+    /// Whom a leader has asked the metadata to add last, at which partition epoch, each with its registration.
+    pub(super) asked: Option<(PartitionEpoch, Vec<(BrokerId, BrokerEpoch)>)>,
     /// What the trace was told last.
     pub(super) told: Option<Partition>,
 }
@@ -116,6 +118,7 @@ impl Ghost {
             keeps_its_start: false,
             failures: vec![0; nodes],
             lost: Vec::new(),
+            asked: None,
             told: None,
         }
     }

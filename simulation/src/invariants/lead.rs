@@ -2,7 +2,7 @@
 
 use skerry::partition::{LeadLook, Look, Part};
 use skerry_metadata_state::Partition;
-use skerry_types::BrokerId;
+use skerry_types::{BrokerEpoch, BrokerId};
 
 use super::ghost::{Ghost, Nodes};
 use super::{Found, id_of, place_of};
@@ -34,6 +34,9 @@ impl Ghost {
             .entry(epoch.get())
             .or_insert(lead.epoch_start.get());
         self.check_fenced(node, epoch.get(), look, nodes, found);
+        if lead.asks {
+            self.asked = Some((lead.partition_epoch, lead.asked.clone()));
+        }
         let Some(placed) = self.placed.clone() else { return };
         // Only of the leader that the newest metadata names: another one may know an older set.
         if placed.leader_epoch == epoch && placed.leader == Some(id_of(node)) {
@@ -223,11 +226,35 @@ impl Ghost {
 
     /// Who joins the in-sync set has what is committed, and what the leader began with (15): earlier leaders may have
     /// committed that without its knowing (KIP-207).
-    pub(super) fn check_joins(&mut self, nodes: Nodes<'_>, found: &mut Found) {
+    /// And it is in sync by the registration that it has now: what an earlier start of it had caught up with may be gone (17,
+    /// KIP-903).
+    pub(super) fn check_joins(
+        &mut self,
+        nodes: Nodes<'_>,
+        registered: impl Fn(BrokerId) -> Option<BrokerEpoch>,
+        found: &mut Found,
+    ) {
         let (Some(before), Some(now)) = (&self.placed_before, &self.placed) else {
             return;
         };
         let same = before.leader == now.leader && before.leader_epoch == now.leader_epoch;
+        let asked = self.asked.as_ref();
+        // Of the proposals that were made at an epoch one at most is committed, and nothing else between.
+        let asked = asked.filter(|(epoch, _)| same && *epoch == before.partition_epoch);
+        for (id, asked) in asked.iter().flat_map(|(_, asked)| asked) {
+            let joined = now.isr.contains(id) && !before.isr.contains(id);
+            let current = registered(*id).filter(|current| joined && current != asked);
+            if let Some(current) = current {
+                found.push((
+                    "old-registration-joins",
+                    format!(
+                        "n{} is in sync for {} by its registration {asked}, and has registered again: {current}",
+                        id.get(),
+                        self.name
+                    ),
+                ));
+            }
+        }
         let leader = now.leader.and_then(place_of).filter(|_| same);
         let Some(look) = leader.and_then(|node| self.replicas.get(node)?.last.clone()) else {
             return;

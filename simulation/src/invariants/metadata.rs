@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skerry::broker::Broker;
 use skerry_metadata::{Durable, QuorumStatus, Role, WalMark};
 use skerry_metadata_state::{Image, Partition};
-use skerry_types::{BrokerId, Uuid};
+use skerry_types::{BrokerEpoch, BrokerId, IncarnationId, Uuid};
 
 use super::{Found, id_of, place_of};
 
@@ -34,7 +34,15 @@ pub(super) struct News {
     /// The term of its vote, which it takes to be on its disk: only then does openraft name it. The term of `status` is the one
     /// that it is in: behind a disk that stands still, or without room, it knows newer ones, and says nothing in them.
     pub(super) voted: u64,
+    /// Who made the last entry that it knows to be committed.
+    pub(super) committed_by: Option<MadeBy>,
+    /// Of one that has just begun to lead: who made the entry that it has in the place of the last one that anybody knew to be
+    /// committed.
+    pub(super) holds: Option<MadeBy>,
 }
+
+/// The term, and the node that led in it.
+pub(super) type MadeBy = (u64, BrokerId);
 
 /// The newest metadata that any node had, and what followed it.
 #[derive(Default)]
@@ -49,15 +57,20 @@ pub(super) struct MetadataWatch {
     seen: u64,
     /// The newest that a majority had decided which was lost: nothing that it gave out is given out again.
     lost: Option<Arc<Image>>,
+    registrations: Registrations,
 }
+
+/// Whose registration each epoch of a broker is: the number, the start, and the disk.
+pub(super) type Registrations = BTreeMap<BrokerEpoch, (BrokerId, IncarnationId, Uuid)>;
 
 /// What is true of the quorum itself (24).
 #[derive(Default)]
 pub(super) struct QuorumWatch {
     /// In which term who led.
     leaders: BTreeSet<(u64, BrokerId)>,
-    /// The last entry that anybody knew to be committed.
+    /// The last entry that anybody knew to be committed, and who made it.
     committed: u64,
+    committed_by: Option<MadeBy>,
     /// Who voted when that was.
     voters: Vec<BrokerId>,
     /// What was on disks that are lost, and by which directory the quorum knew them.
@@ -83,7 +96,9 @@ impl MetadataWatch {
         self.lost = self.newest();
         self.images.clear();
         self.known.clear();
-        self.quorum.committed = 0;
+        // They are places in the log: the survivor's goes on where it ends.
+        self.registrations.clear();
+        (self.quorum.committed, self.quorum.committed_by) = (0, None);
         self.quorum.voters = vec![id_of(survivor)];
     }
 
@@ -120,9 +135,19 @@ impl MetadataWatch {
             };
             let before = self.known.insert(node, now).unwrap_or_default();
             check_known(node, &before, &now, found);
+            let holds = self.quorum.new_leader(&status).and_then(|_| {
+                let committed = self.quorum.committed;
+                let entries = broker.quorum().log_entries(committed);
+                let held = entries.first().filter(|entry| entry.index == committed);
+                held.map(|entry| entry.made_by)
+            });
+            let committed = broker.quorum().committed();
+            let known = committed.filter(|(index, _)| *index == status.committed_index);
             news.push(News {
                 status,
                 voted: leadership.term,
+                committed_by: known.map(|(_, made_by)| made_by),
+                holds,
             });
             moved |= self.follow(image, found);
         }
@@ -159,6 +184,7 @@ impl MetadataWatch {
                 check_snapshot(&image, &image.encode(), found);
             }
             check_image(&image, newest.as_deref(), &mut self.crashed, found);
+            check_registered(&image, &mut self.registrations, found);
             if let Some(lost) = &self.lost {
                 check_recovered(&image, lost, found);
             }
@@ -232,10 +258,11 @@ impl QuorumWatch {
 
     /// `news` is what some of the nodes have come to know, `durable` what all nodes have on their disks.
     pub(super) fn look(&mut self, news: &[News], durable: &[Durable], found: &mut Found) {
-        let before = self.committed;
-        for News { status, voted } in news {
+        let before = (self.committed, self.committed_by);
+        for one in news {
+            let News { status, voted, .. } = one;
             check_order(status, found);
-            self.check_leader(status, before, found);
+            self.check_leader(one, before, found);
             self.check_election(status, durable, found);
             let own = place_of(status.node_id).and_then(|node| durable.get(node));
             if let Some(own) = own.filter(|own| own.term < *voted) {
@@ -248,17 +275,18 @@ impl QuorumWatch {
                     ),
                 ));
             }
-            self.committed = self.committed.max(status.committed_index);
+            self.commit(one, found);
         }
-        if self.committed == before {
+        if self.committed == before.0 {
             return;
         }
         let statuses = news.iter().map(|news| &news.status);
         let newest = statuses.max_by_key(|status| status.committed_index);
         let voters = newest.map(|status| status.voters().map(|member| member.id).collect());
         let voted_before = std::mem::replace(&mut self.voters, voters.unwrap_or_default());
-        let copies =
-            |voters: &[BrokerId]| self.count(voters, durable, |own| own.last_index >= self.committed);
+        // Terms never become less along a log: one that ends with an older entry has another one in that place.
+        let has = |own: &Durable| own.last_index >= self.committed && own.made_by >= self.committed_by;
+        let copies = |voters: &[BrokerId]| self.count(voters, durable, has);
         // It was committed at some moment between two looks, and so was a change of the voters.
         if [&self.voters, &voted_before]
             .iter()
@@ -267,10 +295,31 @@ impl QuorumWatch {
             found.push((
                 "entry-committed-before-durable",
                 format!(
-                    "entry {} is committed, and {} of {} voters have it on their disks",
+                    "entry {} of {:?} is committed, and {} of {} voters have it on their disks",
                     self.committed,
+                    self.committed_by,
                     copies(&self.voters),
                     self.voters.len()
+                ),
+            ));
+        }
+    }
+
+    /// One entry is committed in a place, whoever says so.
+    fn commit(&mut self, news: &News, found: &mut Found) {
+        let (index, by) = (news.status.committed_index, news.committed_by);
+        if index > self.committed {
+            (self.committed, self.committed_by) = (index, by);
+        }
+        let known = self.committed_by.filter(|_| index == self.committed);
+        if let (Some(known), Some(by)) = (known, by)
+            && known != by
+        {
+            found.push((
+                "raft-logs-differ",
+                format!(
+                    "n{} knows entry {index} of {by:?} to be committed: {known:?} made it",
+                    news.status.node_id.get()
                 ),
             ));
         }
@@ -339,12 +388,18 @@ impl QuorumWatch {
     /// One leads in a term, and has everything that was committed before. Votes are ordered by term and node (openraft's
     /// `leader_id_adv`): in a term a node with a greater number may take the place of one with a smaller one, which then
     /// commits nothing more, and never the reverse.
-    fn check_leader(&mut self, status: &QuorumStatus, committed: u64, found: &mut Found) {
-        let Some(leader) = status.leader else { return };
-        if status.role != Role::Leader {
+    fn check_leader(
+        &mut self,
+        news: &News,
+        (committed, committed_by): (u64, Option<MadeBy>),
+        found: &mut Found,
+    ) {
+        let status = &news.status;
+        let Some(leader) = status.leader.filter(|_| status.role == Role::Leader) else {
             return;
-        }
-        let is_new = self.leaders.insert((status.term, leader));
+        };
+        let is_new = self.new_leader(status).is_some();
+        self.leaders.insert((status.term, leader));
         let newest = self.leaders.last().copied();
         let first = newest.filter(|(term, other)| is_new && *term == status.term && *other > leader);
         if let Some((_, first)) = first {
@@ -358,17 +413,27 @@ impl QuorumWatch {
                 ),
             ));
         }
-        if newest == Some((status.term, leader)) && status.last_log_index < committed {
+        // What it dropped from its log is committed.
+        let has_another = news.holds.is_some() && committed_by.is_some() && news.holds != committed_by;
+        if newest == Some((status.term, leader)) && (status.last_log_index < committed || has_another) {
             found.push((
                 "incomplete-controller",
                 format!(
-                    "n{} leads the quorum in term {} with entries up to {}; committed are those up to {committed}",
+                    "n{} leads the quorum in term {} with entries up to {}, of {:?} in the place of {committed}; committed \
+                     are those up to {committed}, of {committed_by:?}",
                     status.node_id.get(),
                     status.term,
-                    status.last_log_index
+                    status.last_log_index,
+                    news.holds
                 ),
             ));
         }
+    }
+
+    /// Who leads by this, where nobody has seen that before.
+    fn new_leader(&self, status: &QuorumStatus) -> Option<MadeBy> {
+        let leader = status.leader.filter(|_| status.role == Role::Leader)?;
+        Some((status.term, leader)).filter(|led| !self.leaders.contains(led))
     }
 }
 
@@ -461,6 +526,7 @@ fn check_image(image: &Image, before: Option<&Image>, crashed: &mut BTreeSet<Bro
             found.push(("broker-epoch-went-back", format!("of n{}", broker.id.get())));
         }
         if old.epoch != broker.epoch {
+            check_old_registration(broker.id, (before, image), found);
             let has_crashed = crashed.remove(&broker.id);
             check_registration(
                 broker.id,
@@ -469,6 +535,47 @@ fn check_image(image: &Image, before: Option<&Image>, crashed: &mut BTreeSet<Bro
                 (before, image),
                 found,
             );
+        }
+    }
+}
+
+/// 26: an epoch belongs to one registration of one broker, for ever.
+pub(super) fn check_registered(image: &Image, known: &mut Registrations, found: &mut Found) {
+    for broker in image.brokers() {
+        let now = (broker.id, broker.incarnation, broker.directory);
+        let first = *known.entry(broker.epoch).or_insert(now);
+        if first != now {
+            found.push((
+                "broker-epoch-reused",
+                format!(
+                    "epoch {} belongs to {first:?}, and to {now:?}",
+                    broker.epoch.get()
+                ),
+            ));
+        }
+    }
+}
+
+/// 17, 26: what a broker was by its old registration ends with it. It may lead again, in another epoch, and be in sync again,
+/// by another change.
+fn check_old_registration(id: BrokerId, (before, image): (&Image, &Image), found: &mut Found) {
+    for topic in image.topics() {
+        let old = before.topic(&topic.name).filter(|old| old.id == topic.id);
+        let Some(old) = old else { continue };
+        for (number, (old, now)) in old.partitions.iter().zip(&topic.partitions).enumerate() {
+            let leads = |partition: &Partition| partition.leader == Some(id);
+            let goes_on = leads(old) && leads(now) && old.leader_epoch == now.leader_epoch;
+            let stays = now.isr.contains(&id) && old.partition_epoch == now.partition_epoch;
+            if goes_on || stays {
+                found.push((
+                    "old-registration-counts",
+                    format!(
+                        "n{} has registered again, and goes on in {}-{number} as if it had not: {now:?} after {old:?}",
+                        id.get(),
+                        topic.name
+                    ),
+                ));
+            }
         }
     }
 }

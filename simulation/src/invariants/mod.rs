@@ -352,11 +352,13 @@ impl Watcher {
                 ghost.look_at(node, partition.as_deref(), (&self.names, &self.disks), &mut found);
             }
         }
+        let newest = self.metadata.newest();
         for ghost in self.ghosts.values_mut() {
             sometimes("two-leaders-at-once", ghost.leaders_now() > 1);
             ghost.check_leads((&self.names, &self.disks), &mut found);
-            if moved {
-                ghost.check_joins((&self.names, &self.disks), &mut found);
+            if let Some(image) = newest.as_ref().filter(|_| moved) {
+                let registered = |id| Some(image.broker(id)?.epoch);
+                ghost.check_joins((&self.names, &self.disks), registered, &mut found);
             }
             if moved || ghost.has_moved() {
                 ghost.check_candidates((&self.names, &self.disks), &mut found);

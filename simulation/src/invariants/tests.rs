@@ -6,7 +6,7 @@ use skerry::partition::{LeadLook, Look, Part};
 use skerry_env::Rng;
 use skerry_env::disk::OpenMode;
 use skerry_metadata_state::Partition;
-use skerry_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch};
+use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch};
 
 use super::Found;
 use super::ghost::Ghost;
@@ -113,6 +113,7 @@ impl Two {
                 in_sync: placed.map_or_else(|| vec![me], |placed| placed.isr.clone()),
                 counted: vec![me],
                 asks: true,
+                asked: Vec::new(),
             }),
         }
     }
@@ -159,7 +160,9 @@ impl Two {
     fn joins(&mut self, partition: Partition) -> Found {
         self.place(partition);
         let mut found = Found::new();
-        self.ghost.check_joins((&self.names, &self.disks), &mut found);
+        let registered = |id: BrokerId| Some(BrokerEpoch(i64::from(id.get())));
+        self.ghost
+            .check_joins((&self.names, &self.disks), registered, &mut found);
         found
     }
 }
@@ -589,6 +592,31 @@ fn who_joins_has_what_the_leader_began_with() {
         checks(&two.joins(partition(&[1, 2], &[1, 2], &[], Some(1)))),
         ["joined-too-early"]
     );
+}
+
+#[test]
+fn who_joins_does_so_by_its_last_registration() {
+    // The second node's registration is 2.
+    let joins = |asked: i64, asked_at: i32| {
+        let mut two = Two::new();
+        two.write(0, &[1, 2, 3], true);
+        two.write(1, &[1, 2, 3], true);
+        assert!(two.joins(partition(&[1, 2], &[1], &[], Some(1))).is_empty());
+        let asks = |lead: &mut LeadLook| {
+            lead.partition_epoch = PartitionEpoch(asked_at);
+            lead.asked = vec![(BrokerId(2), BrokerEpoch(asked))];
+        };
+        assert!(two.look_at_leader(0, 0, (3, 3), asks).is_empty());
+        assert!(two.look(1, follows(0), (3, 3)).is_empty());
+        let mut joined = partition(&[1, 2], &[1, 2], &[], Some(1));
+        joined.partition_epoch = PartitionEpoch(1);
+        checks(&two.joins(joined))
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(joins(2, 0), none);
+    assert_eq!(joins(1, 0), ["old-registration-joins"]);
+    // That was about another change.
+    assert_eq!(joins(1, -1), none);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use skerry_types::{BrokerId, PartitionIndex, Uuid, WallMs};
 
 use super::core::{self, check_core, what_is_lacked};
 use super::metadata::{
-    Known, MetadataWatch, News, QuorumWatch, check_known, check_partition, check_recovered,
-    check_registration,
+    Known, MadeBy, MetadataWatch, News, QuorumWatch, Registrations, check_known, check_partition,
+    check_recovered, check_registered, check_registration,
 };
 use super::raft_logs::RaftLogs;
 use super::tests::{NAME, checks, ids, partition};
@@ -84,8 +84,13 @@ impl History {
     /// Two brokers, and a topic that both have; `flush` is its `flush.messages`.
     fn with_a_topic_of_both(flush: Option<&str>) -> (Self, [BrokerGuard; 2]) {
         let mut history = Self::default();
-        let brokers = [1, 2].map(|id| history.register(BrokerId(id)));
-        let created = history.apply(&Command::CreateTopic(CreateTopic {
+        let brokers = history.make_a_topic_of_both(flush);
+        (history, brokers)
+    }
+
+    fn make_a_topic_of_both(&mut self, flush: Option<&str>) -> [BrokerGuard; 2] {
+        let brokers = [1, 2].map(|id| self.register(BrokerId(id)));
+        let created = self.apply(&Command::CreateTopic(CreateTopic {
             id: Uuid([9; 16]),
             name: "orders".into(),
             placement: Placement::Manual(vec![ids(&[1, 2])]),
@@ -96,7 +101,7 @@ impl History {
             at: WallMs(1),
         }));
         assert!(!matches!(created, Outcome::Refused(_)), "{created:?}");
-        (history, brokers)
+        brokers
     }
 }
 
@@ -177,6 +182,57 @@ fn epochs_of_brokers_grow() {
 }
 
 #[test]
+fn an_epoch_of_a_broker_belongs_to_one_registration() {
+    let registered = |broker, idle_before: usize| {
+        let mut history = History::default();
+        for _ in 0..idle_before {
+            idle(&mut history);
+        }
+        history.register(BrokerId(broker));
+        history
+    };
+    let mut first = registered(1, 0);
+    let before = first.image();
+    first.register(BrokerId(2));
+    assert!(watched(&[before.clone(), first.image()]).is_empty());
+    // Another broker has the epoch of the first; another start of it has.
+    let mut another = registered(2, 0);
+    idle(&mut another);
+    assert_eq!(watched(&[before, another.image()]), ["broker-epoch-reused"]);
+    let (one, mut other) = (registered(1, 1), registered(1, 1));
+    let incarnation = one.image().broker(BrokerId(1)).unwrap().incarnation;
+    let mut registrations = Registrations::default();
+    let mut found = Found::new();
+    check_registered(&one.image(), &mut registrations, &mut found);
+    other.register(BrokerId(1));
+    check_registered(&other.image(), &mut registrations, &mut found);
+    assert!(found.is_empty());
+    let epoch = one.image().broker(BrokerId(1)).unwrap().epoch;
+    registrations.insert(epoch, (BrokerId(1), incarnation, Uuid([77; 16])));
+    check_registered(&one.image(), &mut registrations, &mut found);
+    assert_eq!(checks(&found), ["broker-epoch-reused"]);
+}
+
+#[test]
+fn what_a_broker_was_ends_with_its_registration() {
+    let (mut history, _) = History::with_a_topic_of_both(None);
+    let before = history.image();
+    history.register(BrokerId(1));
+    history.register(BrokerId(2));
+    assert!(watched(&[before.clone(), history.image()]).is_empty());
+    // As if both had registered again, and the first led on, with the second in sync.
+    let mut another = History::default();
+    for _ in 0..8 {
+        idle(&mut another);
+    }
+    another.make_a_topic_of_both(None);
+    assert_eq!(
+        watched(&[before, another.image()]),
+        ["old-registration-counts", "old-registration-counts"]
+    );
+}
+
+#[test]
 fn what_a_node_knows_of_the_quorum_never_becomes_less() {
     let known = |index, term, committed| Known {
         index,
@@ -238,18 +294,98 @@ fn member(id: i32, voter: bool) -> MemberStatus {
     }
 }
 
-fn quorum_finds(quorum: &mut QuorumWatch, news: QuorumStatus, durable: [(u64, u64); 3]) -> Vec<&'static str> {
-    let durable = durable.map(|(term, last_index)| Durable { term, last_index });
+/// What a node tells, and nobody knows who made entries.
+fn news(status: QuorumStatus) -> News {
+    News {
+        voted: status.term,
+        status,
+        committed_by: None,
+        holds: None,
+    }
+}
+
+/// What is on a disk; who made the last entry nobody knows.
+fn on_disk(term: u64, last_index: u64) -> Durable {
+    Durable {
+        term,
+        last_index,
+        made_by: None,
+    }
+}
+
+fn quorum_finds(
+    quorum: &mut QuorumWatch,
+    status: QuorumStatus,
+    durable: [(u64, u64); 3],
+) -> Vec<&'static str> {
+    let durable = durable.map(|(term, last_index)| on_disk(term, last_index));
+    quorum_finds_of(quorum, news(status), durable)
+}
+
+fn quorum_finds_of(quorum: &mut QuorumWatch, news: News, durable: [Durable; 3]) -> Vec<&'static str> {
     // Of four nodes, the last does not vote: what it has makes no majority.
-    let observer = Durable {
-        term: 9,
-        last_index: 9,
-    };
-    let durable = [&durable[..], &[observer]].concat();
+    let durable = [&durable[..], &[on_disk(9, 9)]].concat();
     let mut found = Found::new();
-    let voted = news.term;
-    quorum.look(&[News { status: news, voted }], &durable, &mut found);
+    quorum.look(&[news], &durable, &mut found);
     checks(&found)
+}
+
+/// An entry of a term, whoever led in it.
+fn of_term(term: u64) -> Option<MadeBy> {
+    Some((term, BrokerId(1)))
+}
+
+#[test]
+fn an_entry_is_on_the_disk_of_who_has_that_one_and_no_other() {
+    let found = |second: u64| {
+        let committed = News {
+            committed_by: of_term(3),
+            ..news(status(1, Role::Follower, (3, 1), (9, 8)))
+        };
+        let of = |term, last_index, by| Durable {
+            made_by: of_term(by),
+            ..on_disk(term, last_index)
+        };
+        let disks = [of(3, 9, 3), of(3, 9, second), of(3, 2, 2)];
+        quorum_finds_of(&mut QuorumWatch::default(), committed, disks)
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(found(3), none);
+    assert_eq!(found(4), none, "it has it, and one of the next term");
+    // As long, and what lies there was made before.
+    assert_eq!(found(2), ["entry-committed-before-durable"]);
+}
+
+#[test]
+fn a_controller_has_nothing_else_in_the_place_of_what_was_committed() {
+    let disks = [on_disk(9, 9); 3].map(|disk| Durable {
+        made_by: of_term(9),
+        ..disk
+    });
+    let found = |next: News| {
+        let mut quorum = QuorumWatch::default();
+        let first = News {
+            committed_by: of_term(3),
+            ..news(status(1, Role::Leader, (3, 1), (9, 8)))
+        };
+        assert!(quorum_finds_of(&mut quorum, first, disks).is_empty());
+        quorum_finds_of(&mut quorum, next, disks)
+    };
+    let elected = |holds| News {
+        holds,
+        ..news(status(2, Role::Leader, (4, 2), (9, 7)))
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(found(elected(of_term(3))), none);
+    assert_eq!(found(elected(None)), none, "it has dropped that entry");
+    assert_eq!(found(elected(of_term(2))), ["incomplete-controller"]);
+    // And two that take another one for committed.
+    let follower = |by| News {
+        committed_by: of_term(by),
+        ..news(status(2, Role::Follower, (3, 1), (9, 8)))
+    };
+    assert_eq!(found(follower(3)), none);
+    assert_eq!(found(follower(2)), ["raft-logs-differ"]);
 }
 
 #[test]
@@ -301,9 +437,12 @@ fn a_term_that_a_node_knows_of_is_no_vote() {
     let found = |voted| {
         let (mut quorum, mut found) = (QuorumWatch::default(), Found::new());
         let status = status(2, Role::Follower, (13, 1), (9, 8));
-        let [own, others] = [11, 13].map(|term| Durable { term, last_index: 9 });
+        let [own, others] = [11, 13].map(|term| on_disk(term, 9));
         quorum.look(
-            &[News { status, voted }],
+            &[News {
+                voted,
+                ..news(status)
+            }],
             &[others, own, others, others],
             &mut found,
         );
@@ -330,7 +469,6 @@ fn who_hears_nobody_begins_no_term() {
 #[test]
 fn who_has_lost_its_disk_has_no_vote() {
     const LOST: usize = 2;
-    let on_disk = |term, last_index| Durable { term, last_index };
     // The third voter is known by a directory, or by another one, and its disk has this.
     let found = |directory: u8, on_new_disk| {
         let mut quorum = QuorumWatch::default();
@@ -342,7 +480,7 @@ fn who_has_lost_its_disk_has_no_vote() {
         let durable = [on_disk(3, 9), on_disk(3, 9), on_disk(3, 9), on_disk(0, 0)];
         let mut found = Found::new();
         let (_, status) = known(5).remove(0);
-        quorum.look(&[News { status, voted: 3 }], &durable, &mut found);
+        quorum.look(&[news(status)], &durable, &mut found);
         assert!(quorum.on_lost(LOST, on_disk(3, 9), &known(5)));
         let durable = [on_disk(3, 9), on_disk(3, 9), on_new_disk];
         quorum.check_lost(&known(directory), &durable, &mut found);
@@ -362,10 +500,7 @@ fn what_was_durable_on_a_lost_disk_was_promised_rightly() {
     let mut quorum = QuorumWatch::default();
     let follower = status(2, Role::Follower, (3, 1), (9, 7));
     assert!(quorum_finds(&mut quorum, follower, [(3, 9), (3, 7), (3, 2)]).is_empty());
-    let durable = Durable {
-        term: 3,
-        last_index: 9,
-    };
+    let durable = on_disk(3, 9);
     let known = [(1, status(2, Role::Follower, (3, 1), (9, 7)))];
     assert!(quorum.on_lost(0, durable, &known));
     let next = status(2, Role::Follower, (3, 1), (9, 8));
@@ -374,16 +509,16 @@ fn what_was_durable_on_a_lost_disk_was_promised_rightly() {
 
 #[test]
 fn what_is_dropped_is_in_the_snapshot_and_that_is_applied() {
-    let news = |change: fn(&mut QuorumStatus)| {
+    let found = |change: fn(&mut QuorumStatus)| {
         let mut status = status(1, Role::Follower, (1, 2), (9, 8));
         (status.purged_index, status.snapshot_index, status.applied_index) = (3, 5, 7);
         change(&mut status);
         quorum_finds(&mut QuorumWatch::default(), status, [(1, 9); 3])
     };
-    assert!(news(|_| {}).is_empty());
-    assert_eq!(news(|status| status.purged_index = 6), ["order-of-the-quorum"]);
-    assert_eq!(news(|status| status.snapshot_index = 8), ["order-of-the-quorum"]);
-    assert_eq!(news(|status| status.applied_index = 9), ["order-of-the-quorum"]);
+    assert!(found(|_| {}).is_empty());
+    assert_eq!(found(|status| status.purged_index = 6), ["order-of-the-quorum"]);
+    assert_eq!(found(|status| status.snapshot_index = 8), ["order-of-the-quorum"]);
+    assert_eq!(found(|status| status.applied_index = 9), ["order-of-the-quorum"]);
 }
 
 /// Entries by index, term and sum, and up to where they are known to be committed.

@@ -189,7 +189,11 @@ mod tests {
 
     #[test]
     fn a_start_that_finds_less_than_was_synced_is_noticed() {
-        let at = |term, last_index| Durable { term, last_index };
+        let at = |term, last_index| Durable {
+            term,
+            last_index,
+            made_by: None,
+        };
         let judged = |found| check_promises("n1", at(3, 9), found);
         // What was written behind the last sync may be there, too.
         assert!(judged(at(3, 9)).is_empty() && judged(at(4, 12)).is_empty());
