@@ -508,6 +508,12 @@ impl Watcher {
         }
     }
 
+    /// The partitions of the groups, and up to where each is committed.
+    pub(crate) fn groups_logs(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        let ghosts = self.ghosts.values().filter(|ghost| ghost.topic == OFFSETS_TOPIC);
+        ghosts.map(|ghost| (&*ghost.name, ghost.number, ghost.end()))
+    }
+
     /// What a partition holds is not promised now.
     pub(crate) fn has_given_up(&self, partition: &str) -> bool {
         self.ghosts.get(partition).is_some_and(|ghost| ghost.gives_up)

@@ -1,5 +1,6 @@
-//! Groups (21, 22), as the logs of `__consumer_offsets` have them: when all is quiet, what a group is told of its offsets is
-//! what its log says, generations grow, and each gives a partition to one member.
+//! Groups (21, 22), as the logs of `__consumer_offsets` have them: generations grow, each gives a partition to one member, and
+//! what was acknowledged as committed is what the committed part of the log says, batch for batch while the world runs, before
+//! compaction takes what is superseded. When all is quiet, what a group is told of its offsets is what its log says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,12 +8,13 @@ use std::path::Path;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ConsumerProtocolSubscription;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use skerry_checker::history::{History, Op, Outcome, What};
 use skerry_coordinator::records::{GroupMetadataValue, RecordKey};
 
 use super::Found;
-use crate::disk::SimDisk;
+use crate::disk::{Image, SimDisk};
 use crate::process::DATA_DIR;
-use crate::record;
+use crate::record::{self, Batch, segment};
 use crate::workload::READ;
 
 /// The topic of the groups.
@@ -32,27 +34,9 @@ pub(crate) struct Groups {
 impl Groups {
     /// Reads the log up to `end`, record for record, with the leader epochs that may only grow.
     pub(crate) fn read(disk: &SimDisk, partition: &str, end: i64, found: &mut Found) -> Self {
-        let mut groups = Self::default();
-        let dir = Path::new(DATA_DIR).join("log").join(partition);
-        let mut epoch = -1;
-        for name in disk.live_names(&dir, |name| name.ends_with(".log").then(|| name.to_owned())) {
-            disk.with_live(&dir.join(name), |bytes| {
-                for batch in record::batches(bytes).take_while(|batch| batch.base < end) {
-                    let written = batch.bytes.get(12..16).and_then(|bytes| bytes.try_into().ok());
-                    let written = written.map_or(-1, i32::from_be_bytes);
-                    if written < epoch {
-                        let message =
-                            format!("{partition}: a batch of epoch {written} behind one of {epoch}");
-                        found.push(("two-coordinators", message));
-                    }
-                    epoch = epoch.max(written);
-                    for (_, key, value) in batch.records().unwrap_or_default() {
-                        groups.take(&key, &value, found);
-                    }
-                }
-            });
-        }
-        groups
+        let mut log = GroupLog::default();
+        log.follow(disk, partition, end, found);
+        log.groups
     }
 
     /// Takes one record in.
@@ -106,6 +90,130 @@ impl Groups {
                     );
                     found.push(("two-owners", message));
                 }
+            }
+        }
+    }
+}
+
+/// One partition's log, as far as it was read.
+#[derive(Debug, Default)]
+struct GroupLog {
+    groups: Groups,
+    /// The offset after the last batch.
+    next: i64,
+    /// The leader epoch of that batch.
+    epoch: i32,
+}
+
+impl GroupLog {
+    /// Reads on up to `end`.
+    fn follow(&mut self, disk: &SimDisk, partition: &str, end: i64, found: &mut Found) {
+        let dir = Path::new(DATA_DIR).join("log").join(partition);
+        for base in disk.segments_from(&dir, Image::Live, self.next) {
+            if base >= end {
+                break;
+            }
+            disk.with_live(&segment::path(&dir, base), |bytes| {
+                let batches = record::batches(bytes).take_while(|batch| batch.base < end);
+                for batch in batches
+                    .filter(|batch| batch.end() > self.next)
+                    .collect::<Vec<_>>()
+                {
+                    self.take(partition, &batch, found);
+                }
+            });
+        }
+        // What is missing at the end was compacted.
+        self.next = self.next.max(end);
+    }
+
+    fn take(&mut self, partition: &str, batch: &Batch<'_>, found: &mut Found) {
+        let written = batch.bytes.get(12..16).and_then(|bytes| bytes.try_into().ok());
+        let written = written.map_or(-1, i32::from_be_bytes);
+        if written < self.epoch {
+            let message = format!(
+                "{partition}: a batch of epoch {written} behind one of {}",
+                self.epoch
+            );
+            found.push(("two-coordinators", message));
+        }
+        self.epoch = self.epoch.max(written);
+        self.next = batch.end();
+        for (_, key, value) in batch.records().unwrap_or_default() {
+            self.groups.take(&key, &value, found);
+        }
+    }
+}
+
+/// The logs of all groups, read on while the world runs, and what clients did and heard of commits meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct GroupLogs {
+    logs: BTreeMap<String, GroupLog>,
+    /// So many events of the history are known.
+    heard: usize,
+    /// Commits that nobody has answered, by their operations.
+    asked: BTreeMap<u64, ((String, String), i64)>,
+    /// Of each group and partition the highest that anybody asked to commit, and that somebody was told is committed (-1:
+    /// nothing). The workload commits forwards only.
+    known: BTreeMap<(String, String), (i64, i64)>,
+}
+
+impl GroupLogs {
+    /// Up to where that partition's log was read.
+    pub(crate) fn next(&self, partition: &str) -> i64 {
+        self.logs.get(partition).map_or(0, |log| log.next)
+    }
+
+    /// Reads on to `end`, up to which it is committed, on the disk of a node that knows that.
+    pub(crate) fn follow(&mut self, disk: &SimDisk, partition: &str, end: i64, found: &mut Found) {
+        let log = self.logs.entry(partition.to_owned()).or_default();
+        log.follow(disk, partition, end, found);
+    }
+
+    /// Takes in what is new in a history.
+    pub(crate) fn hear(&mut self, history: &History) {
+        for event in history.events.get(self.heard..).unwrap_or_default() {
+            match &event.what {
+                What::Invoke(Op::Commit {
+                    group, key, offset, ..
+                }) => {
+                    let place = (group.clone(), key.clone());
+                    let known = self.known.entry(place.clone()).or_insert((-1, -1));
+                    known.0 = known.0.max(*offset);
+                    self.asked.insert(event.id, (place, *offset));
+                }
+                What::Complete(outcome) => {
+                    let Some((place, offset)) = self.asked.remove(&event.id) else {
+                        continue;
+                    };
+                    let known = self.known.get_mut(&place).filter(|_| *outcome == Outcome::Done);
+                    if let Some(known) = known {
+                        known.1 = known.1.max(offset);
+                    }
+                }
+                What::Invoke(_) | What::Note(_) => {}
+            }
+        }
+        self.heard = history.events.len();
+    }
+
+    /// The logs, which were all read up to where they are committed, say what was acknowledged, and nothing that nobody asked for
+    /// (22).
+    pub(crate) fn check(&self, found: &mut Found) {
+        for (place @ (group, partition), (asked, acknowledged)) in &self.known {
+            let mut said = self
+                .logs
+                .values()
+                .filter_map(|log| log.groups.committed.get(place));
+            let says = said.next().copied().unwrap_or(-1);
+            if says < *acknowledged || says > *asked {
+                found.push((
+                    "wrong-commit",
+                    format!(
+                        "the log of {group} says {says} of {partition}: {acknowledged} was acknowledged, and nobody asked for \
+                         more than {asked}"
+                    ),
+                ));
             }
         }
     }
@@ -178,5 +286,75 @@ pub(crate) fn check_told(said: &Committed, told: &Committed, found: &mut Found) 
                 format!("{group} is told {offset} of {partition}, and its log says {expected}"),
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skerry_coordinator::records::OffsetCommitValue;
+    use skerry_types::{LeaderEpoch, Offset, TopicPartition, WallMs};
+
+    use super::*;
+    use crate::invariants::tests::checks;
+
+    /// What is found where one member's commits were asked for and answered like this, and the log says that.
+    fn judged(commits: &[(i64, Option<Outcome>)], log: &[i64]) -> Vec<&'static str> {
+        let (mut history, mut logs, mut found) = (History::default(), GroupLogs::default(), Found::new());
+        for (offset, outcome) in commits {
+            let commit = Op::Commit {
+                group: "g".to_owned(),
+                generation: 1,
+                key: "orders-0".to_owned(),
+                offset: *offset,
+            };
+            let id = history.invoke(1, "a member", commit);
+            logs.hear(&history);
+            if let Some(outcome) = outcome {
+                history.complete(2, "a member", id, outcome.clone());
+            }
+        }
+        let groups = &mut logs
+            .logs
+            .entry("__consumer_offsets-0".to_owned())
+            .or_default()
+            .groups;
+        let key = RecordKey::encode_offset_commit("g", &TopicPartition::new("orders", 0));
+        for offset in log {
+            let value = OffsetCommitValue {
+                offset: Offset(*offset),
+                leader_epoch: LeaderEpoch::UNKNOWN,
+                metadata: "".into(),
+                commit_timestamp: WallMs(1),
+                expire_timestamp: None,
+                topic_id: None,
+            };
+            groups.take(&key, &value.encode(), &mut found);
+        }
+        logs.hear(&history);
+        logs.check(&mut found);
+        checks(&found)
+    }
+
+    #[test]
+    fn the_log_of_a_group_says_what_was_acknowledged() {
+        let none: [&str; 0] = [];
+        let done = || Some(Outcome::Done);
+        let unknown = || {
+            Some(Outcome::Failed {
+                definite: false,
+                why: "no answer".to_owned(),
+            })
+        };
+        assert_eq!(judged(&[(3, done()), (5, done())], &[3, 5]), none);
+        // Nobody has heard what became of the last one.
+        for outcome in [None, unknown()] {
+            assert_eq!(judged(&[(3, done()), (5, outcome.clone())], &[3]), none);
+            assert_eq!(judged(&[(3, done()), (5, outcome)], &[3, 5]), none);
+        }
+        // An acknowledged one is not there, or was undone; one is there that nobody has asked for.
+        assert_eq!(judged(&[(3, done())], &[]), ["wrong-commit"]);
+        assert_eq!(judged(&[(3, done()), (5, done())], &[3]), ["wrong-commit"]);
+        assert_eq!(judged(&[(3, unknown()), (5, done())], &[5, 3]), ["wrong-commit"]);
+        assert_eq!(judged(&[(3, done())], &[3, 4]), ["wrong-commit"]);
     }
 }

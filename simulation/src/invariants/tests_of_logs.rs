@@ -11,7 +11,7 @@ use skerry_types::{
     LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, TopicPartition, WallMs,
 };
 
-use super::offsets::{Committed, Groups, check_told};
+use super::offsets::{Committed, GroupLogs, Groups, check_told};
 use super::usage::{Acts, Usage};
 use super::{Found, walk};
 use crate::disk::{DiskConfig, SimDisk};
@@ -351,6 +351,13 @@ fn the_log_of_groups_has_one_coordinator_after_the_other() {
         file.write_at(&[IoSlice::new(&log)], 0).unwrap();
         let mut found = Found::new();
         Groups::read(&disk, "__consumer_offsets-0", 3, &mut found);
+        // Batch after batch, each of them once.
+        let (mut logs, mut one_by_one) = (GroupLogs::default(), Found::new());
+        for end in [0, 1, 2, 2, 3, 3] {
+            logs.follow(&disk, "__consumer_offsets-0", end, &mut one_by_one);
+            assert_eq!(logs.next("__consumer_offsets-0"), end);
+        }
+        assert_eq!(found, one_by_one);
         checks(&found)
     };
     let none: [&str; 0] = [];

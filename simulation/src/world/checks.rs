@@ -7,8 +7,9 @@ use skerry::partition::Part;
 use skerry_checker::history::{Op, Outcome, What};
 
 use super::World;
+use super::nodes::Node;
 use crate::complaints::{self, Disks};
-use crate::invariants::offsets::{self, Committed, Groups, TOPIC};
+use crate::invariants::offsets::{self, Committed, GroupLogs, Groups, TOPIC};
 use crate::invariants::raft_logs::RaftLogs;
 use crate::invariants::shadow::{Shadow, Subject};
 use crate::invariants::{Acts, Found, Usage};
@@ -22,6 +23,8 @@ const COUNT_MS: u64 = 1_000;
 pub(super) struct Checks {
     shadow: Shadow,
     raft_logs: RaftLogs,
+    /// `None` since some of it may have been lost: beyond the contract.
+    groups: Option<GroupLogs>,
     next_count_ms: u64,
     /// Dials and writes of each node when they were counted last.
     counted: Vec<(u64, u64)>,
@@ -40,6 +43,7 @@ impl Checks {
         Self {
             shadow: Shadow::new(scenario.seed, scenario.tick_ms),
             raft_logs: RaftLogs::default(),
+            groups: Some(GroupLogs::default()),
             next_count_ms: COUNT_MS,
             counted: Vec::new(),
             most: (0, 0),
@@ -66,6 +70,7 @@ impl World<'_> {
             self.count_traffic();
             self.tell_oracles();
             self.compare_raft_logs();
+            self.follow_groups();
         }
         if self.shared.is_audited() {
             self.count_what_is_held();
@@ -150,6 +155,42 @@ impl World<'_> {
     /// The quorum goes on from the log of one node.
     pub(super) fn forget_raft_logs(&mut self) {
         self.checks.raft_logs.on_recovered();
+        self.checks.groups = None;
+    }
+
+    /// Reads on what is committed of the groups' logs, and compares it with what clients were told (21, 22).
+    fn follow_groups(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        let Some(mut groups) = self.checks.groups.take() else {
+            return;
+        };
+        let (mut found, mut is_current) = (Found::new(), true);
+        for (name, number, end) in watcher.groups_logs() {
+            if watcher.has_given_up(name) {
+                return;
+            }
+            if groups.next(name) >= end {
+                continue;
+            }
+            let knows = |node: &&Node| {
+                let broker = node.process.broker();
+                let partition = broker.and_then(|broker| broker.partitions().get(TOPIC, number));
+                let look = partition.and_then(|partition| partition.look());
+                look.is_some_and(|look| {
+                    matches!(look.part, Part::Leads(_)) && look.high_watermark.get() >= end
+                })
+            };
+            match self.nodes.iter().find(knows) {
+                Some(node) => groups.follow(&node.host.disk, name, end, &mut found),
+                None => is_current = false,
+            }
+        }
+        groups.hear(&self.shared.history.lock());
+        if is_current {
+            groups.check(&mut found);
+        }
+        self.checks.groups = Some(groups);
+        self.report(found);
     }
 
     /// An error in the log of a node is a mistake of ours, unless a disk has made one, and it is a line about disks.
