@@ -14,9 +14,9 @@ const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Kafka's checkpoint file: a version, a count, and lines of topic, partition, offset.
 const RECOVERY_POINTS: &str = "log/recovery-point-offset-checkpoint";
-/// Bytes of a batch's head whose change its reader notices: its offset and length, its format, its sum, and of what that covers
-/// the attributes and the number of its records.
-const HEAD: [usize; 16] = [4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 22, 26, 60];
+/// Bytes of a batch's head: its sum, and of what that covers the attributes and the number of its records. Another place or
+/// length would hide the batches behind it from those who look for damage as well.
+const HEAD: [usize; 6] = [17, 18, 19, 20, 22, 60];
 /// What of a log follows from its records.
 const BESIDE: [&str; 3] = [".index", ".timeindex", ".snapshot"];
 /// Kafka's file that says so of the last stop.
@@ -83,8 +83,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A bit of the batch turned over: behind its head, or in one of four of what the head says of its place, its length
-    /// and its sum. What it says of the leader epoch no sum has, in Kafka's format: another one is another batch.
+    /// A bit of the batch turned over: behind its head, or in one of four in the head, of its sum and of what that covers. Where it
+    /// lies, how long it is and its leader epoch no sum has, in Kafka's format.
     pub(crate) fn bit(&self, rng: &Rng) -> Harm {
         let body = self.batch.start + HEADER_BYTES..self.batch.end;
         let within = usize::try_from(rng.below(body.len() as u64)).unwrap_or(0);

@@ -11,7 +11,7 @@ use super::{CLIENT_HOSTS, Scenario, Worker, WorkerKind, Workload, below};
 use crate::trace::fnv_of;
 
 /// All but `setup`, which makes the topics of the others.
-const LEAVABLE: [&str; 22] = [
+const LEAVABLE: [&str; 23] = [
     "idempotent",
     "plain",
     "consumer",

@@ -54,6 +54,11 @@ impl Checks {
         }
     }
 
+    /// What the node did before is what a process did that is gone.
+    pub(super) fn is_another_process(&mut self, index: usize) {
+        self.still.remove(&index);
+    }
+
     /// All processes are new from now on.
     pub(super) fn is_anew(&mut self) {
         self.anew = true;

@@ -227,6 +227,8 @@ impl World<'_> {
             return;
         }
         self.comes_back_from_leaving(index);
+        // It may die again before the next step: another process then (44 of any size).
+        self.checks.is_another_process(index);
         let node = &mut self.nodes[index];
         self.links.set_dark(&node.name, false);
         self.links.apply(&mut self.sim);
