@@ -283,8 +283,9 @@ impl Ghost {
             }
             return;
         }
-        // Where it begins, batch for batch, whatever it knows to be committed; from then on it only appends.
-        let has = if is_new && newest == Some(epoch.get()) {
+        // Where it begins, batch for batch, whatever it knows to be committed; from then on it only appends. A head that has
+        // rotted says something else of its batch.
+        let has = if is_new && newest == Some(epoch.get()) && !self.rotten.contains(&node) {
             self.parts_from(node, look, self.start)
         } else {
             look.log_end.get()
