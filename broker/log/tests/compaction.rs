@@ -164,6 +164,30 @@ fn what_a_follower_has_before_a_hole_is_as_dirty_as_it_was() {
     assert_eq!(describe(&follower), ["3 b=2", "4 c=1", "5 d=1"]);
 }
 
+/// Seed 5 of any size, 60 s: an old leader had a record of its own where its successors' were compacted away; whoever had copied
+/// that hole took the epoch behind it to begin behind it, and agreed with what the old leader had.
+#[test]
+fn an_epoch_begins_where_the_hole_before_its_first_batch_does() {
+    let (disk, other) = (PowerDisk::new(), PowerDisk::new());
+    let (mut leader, mut follower) = (create(&disk, &config()), create(&other, &config()));
+    append(&mut leader, keyed(&[("a", Some("1"))], NOW), 0);
+    append(&mut leader, keyed(&[("b", Some("1"))], NOW), 2);
+    append(&mut leader, keyed(&[("b", Some("2"))], NOW), 2);
+    roll(&mut leader);
+    append(&mut leader, keyed(&[("c", Some("1"))], NOW), 2);
+    compact(&mut leader, NOW);
+    for batch in read_batches(&leader, Offset(0)) {
+        follower.append_as_follower(batch.bytes, NOW).unwrap();
+    }
+    assert_eq!(describe(&follower), ["0 a=1", "2 b=2", "3 c=1"]);
+    let ends = |log: &Log| log.epoch_end(LeaderEpoch(0)).end_offset;
+    assert_eq!(ends(&leader), Offset(1));
+    assert_eq!(ends(&follower), Offset(1));
+    // Neither does a start forget it that finds no checkpoint of the epochs.
+    let (reopened, _) = open(&other.fork(), &config(), Recovered::default());
+    assert_eq!(ends(&reopened), Offset(1));
+}
+
 #[test]
 fn the_last_batch_of_a_producer_and_of_the_round_stays_even_empty() {
     let disk = PowerDisk::new();

@@ -226,8 +226,11 @@ impl Log {
     ) -> Result<(), AppendError> {
         let active = self.segments.last_mut().expect("a log always has a segment");
         active.note_batch(placed, size, &self.config);
+        // What the leader has compacted away before the batch may have been of its epoch: nobody may take for agreed upon what
+        // it has there of an older one. A batch around the log's start begins before its end.
+        let begins = self.log_end.min(placed.base_offset());
         self.log_end = placed.next_offset();
-        if self.epochs.assign(placed.leader_epoch(), placed.base_offset()) {
+        if self.epochs.assign(placed.leader_epoch(), begins) {
             self.epochs_dirty = true;
         }
         let mut derived = self.active_mut().store_indexes(false);

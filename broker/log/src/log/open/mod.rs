@@ -328,13 +328,8 @@ impl Opening {
         };
         let (epochs, sizes) = (self.epochs.clone(), self.segments[last].size);
         self.begin_walk(start)?;
-        let end = self.walk_segment(
-            last,
-            u64::from(start.position),
-            u64::from(sizes),
-            start.offset,
-            None,
-        )?;
+        let len = (u64::from(start.position), u64::from(sizes));
+        let end = self.walk_segment(last, len, start.offset, start.offset, None)?;
         let fits = end.failure.is_none()
             && end.next_offset >= self.recovered.recovery_point
             && end.next_offset >= self.recovered.log_start

@@ -217,7 +217,7 @@ impl Opening {
             })?;
             self.keep_aborted_below(at, state_from)?;
             let position = u64::from(self.segments[at].size);
-            let end = self.walk_segment(at, position, len, expected, Some(state_from))?;
+            let end = self.walk_segment(at, (position, len), expected, walked.end, Some(state_from))?;
             expected = end.next_offset;
             walked = Walked {
                 end: expected,
@@ -260,12 +260,14 @@ impl Opening {
         Ok(())
     }
 
+    /// Walks a segment from a position to its length, where `expected` is the offset of the next batch, or the one before the next
+    /// where there is a hole. What was walked before ends at `ended`.
     pub(super) fn walk_segment(
         &mut self,
         at: usize,
-        position: u64,
-        len: u64,
+        (position, len): (u64, u64),
         expected: Offset,
+        mut ended: Offset,
         state_from: Option<Offset>,
     ) -> Result<WalkEnd, OpenError> {
         let file = self.segments[at]
@@ -289,9 +291,10 @@ impl Opening {
                 self.begin_epochs(batch, at, at_byte)?;
             }
             self.segments[at].note_batch(&batch.header, batch.bytes.len() as u32, &self.config);
-            self.epochs_dirty |= self
-                .epochs
-                .assign(batch.header.leader_epoch(), batch.header.base_offset());
+            // As `note_written`: an epoch may begin in a hole.
+            let begins = ended.min(batch.header.base_offset());
+            ended = batch.header.next_offset();
+            self.epochs_dirty |= self.epochs.assign(batch.header.leader_epoch(), begins);
             if state_from.is_some_and(|from| batch.header.base_offset() >= from)
                 && let Some(ended) = self.producers.apply(&batch.header, control_marker(batch))
                 && ended.aborted
@@ -329,6 +332,7 @@ impl Opening {
         self.report.rebuilt.push(epochs::FILE_NAME.to_owned());
         self.epochs_dirty = true;
         let mut epochs = Epochs::default();
+        let mut ended = self.segments[0].base;
         for (number, segment) in self.segments[..=at].iter().enumerate() {
             let end = if number == at {
                 position
@@ -348,7 +352,8 @@ impl Opening {
                     let why = format!("segment {} is damaged at byte {here}: {why}", segment.base);
                     io::Error::new(io::ErrorKind::InvalidData, why)
                 })?;
-                epochs.assign(header.leader_epoch(), header.base_offset());
+                epochs.assign(header.leader_epoch(), ended.min(header.base_offset()));
+                ended = header.next_offset();
                 here += size as u64;
             }
         }
