@@ -324,7 +324,7 @@ pub const PLANTS: &[Planted] = &[
     ),
     in_cluster(
         "joins-before-epoch-start",
-        100,
+        200,
         &["joined-too-early", "incomplete-candidate"],
         "a follower is in sync before it has what earlier leaders committed",
     ),
@@ -465,7 +465,7 @@ pub const PLANTS: &[Planted] = &[
         "removed-voter-stays-away",
         "removed-voter",
         10,
-        &["not-whole"],
+        &["not-whole", "stuck"],
         "a voter that was removed while it was cut off never asks whether it is a member",
     ),
     in_scenario(

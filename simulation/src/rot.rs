@@ -14,9 +14,6 @@ const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Kafka's checkpoint file: a version, a count, and lines of topic, partition, offset.
 const RECOVERY_POINTS: &str = "log/recovery-point-offset-checkpoint";
-/// Bytes of a batch's head: its sum, and of what that covers the attributes and the number of its records. Another place or
-/// length would hide the batches behind it from those who look for damage as well.
-const HEAD: [usize; 6] = [17, 18, 19, 20, 22, 60];
 /// What of a log follows from its records.
 const BESIDE: [&str; 3] = [".index", ".timeindex", ".snapshot"];
 /// Kafka's file that says so of the last stop.
@@ -83,19 +80,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A bit of the batch turned over: behind its head, or in one of four in the head, of its sum and of what that covers. Where it
-    /// lies, how long it is and its leader epoch no sum has, in Kafka's format.
+    /// A bit of the batch behind its head turned over.
     pub(crate) fn bit(&self, rng: &Rng) -> Harm {
         let body = self.batch.start + HEADER_BYTES..self.batch.end;
         let within = usize::try_from(rng.below(body.len() as u64)).unwrap_or(0);
         let bit = rng.below(8);
-        let position = match rng.chance(1, 4) {
-            true => self.batch.start + HEAD[usize::try_from(rng.below(HEAD.len() as u64)).unwrap_or(0)],
-            false => body.start + within,
-        };
         Harm {
             path: self.path.clone(),
-            position,
+            position: body.start + within,
             mask: vec![1 << bit],
             sector: Sector::Good,
         }

@@ -416,7 +416,8 @@ impl Ghost {
         if has_holes {
             next = next.max(to);
         }
-        if next < to {
+        // A disk that has lied loses parts of earlier segments, too: the log finds them missing when it is opened, and says so.
+        if next < to && !self.gives_up {
             found.push((
                 "committed-missing",
                 format!(
