@@ -54,8 +54,8 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     base: PartitionEpoch,
-    /// Whoever one of them would add, each with the registration that is in sync by the last one. They count for the high watermark until the metadata is past `base`: a refused
-    /// proposal may have been sent twice, and its other copy be accepted.
+    /// Whoever one of them would add, each with the registration that is in sync by the last one. They count for the high
+    /// watermark until the metadata is past `base`: a refused proposal may have been sent twice, and its other copy be accepted.
     added: BTreeMap<BrokerId, BrokerEpoch>,
     state: PendingState,
     delay: Duration,

@@ -463,7 +463,9 @@ impl WireOracle {
                 }
             }
             Question::Fetch => {
-                let copies = self.disks.copies;
+                // Of what no sync has covered one copy may have gone with its node's power since.
+                let lost = usize::from(self.disks.written_counts);
+                let copies = self.disks.copies.saturating_sub(lost).max(1);
                 for answer in wire::fetch_answers(frame, asked.version, &inner.names) {
                     if self.is_excused(&answer.partition) || self.is_lost(&answer.partition) {
                         continue;
