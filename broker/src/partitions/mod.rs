@@ -755,9 +755,10 @@ impl Partitions {
     /// The disk's.
     pub async fn save_checkpoints(&self) -> io::Result<()> {
         self.look_at_logs();
+        // Before the recovery points: below them a hole that nothing explains is damage.
+        self.write(CheckpointFile::Cleaned).await?;
         self.write(CheckpointFile::RecoveryPoints).await?;
-        self.write(CheckpointFile::LogStarts).await?;
-        self.write(CheckpointFile::Cleaned).await
+        self.write(CheckpointFile::LogStarts).await
     }
 
     /// Brings the checkpoints up to date. Under one lock all along: a partition that is deleted meanwhile is either not

@@ -140,9 +140,6 @@ fn tell(name: &str, report: &RecoveryReport) {
             "cut the tail that was never acknowledged as durable"
         );
     }
-    for (from, to) in &report.gaps {
-        tracing::warn!(partition = name, %from, %to, "the log has a gap that compaction does not explain");
-    }
     if !report.rebuilt.is_empty() {
         tracing::info!(partition = name, files = ?report.rebuilt, "made indexes anew from the log");
     }

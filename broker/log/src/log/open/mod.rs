@@ -38,8 +38,6 @@ pub struct RecoveryReport {
     pub walked_bytes: u64,
     /// An unsynced tail was cut.
     pub cut: Option<TailCut>,
-    /// Ranges of offsets that sealed segments do not hold, and compaction does not explain.
-    pub gaps: Vec<(Offset, Offset)>,
     /// Files that were made anew from the log.
     pub rebuilt: Vec<String>,
 }
@@ -271,7 +269,7 @@ impl Opening {
         sometimes("recovery-begins-at-an-index-entry", start.position > 0);
         let walked = self.walk(start, start_offset)?;
         self.judge(&walked)?;
-        self.look_for_gaps(start.segment)?;
+        self.judge_sealed(start.segment)?;
         if is_planted("dedupe-not-rebuilt") {
             self.producers = Producers::default();
         }
