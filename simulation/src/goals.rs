@@ -62,6 +62,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "recovery-walks-several-segments" "the crash was more than a segment behind the last checkpoint"
     Any "recovery-begins-at-an-index-entry" "recovery begins in the middle of a segment"
     Any "damage-below-the-recovery-point" "recovery finds damage where everything was durable, and cuts nothing"
+    Several "sealed-segment-is-short" "a disk that has lied lost the end of a segment behind which others are (beyond the contract)"
     Any "damage-read" "a reader meets damage"
     Any "read-right-the-second-time" "a read returned a wrong bit, and is done again"
     Several "no-copy-is-whole" "the same record has rotted in every copy (beyond the contract)"

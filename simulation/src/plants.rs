@@ -499,7 +499,7 @@ pub const PLANTS: &[Planted] = &[
     in_scenario(
         "groups-loaded-without-sums",
         "read-flips",
-        10,
+        60,
         &["lost-commit", "wrong-commit"],
         "what is read of the groups' logs is not compared with its sums",
     ),
@@ -523,6 +523,13 @@ pub const PLANTS: &[Planted] = &[
         10,
         &["silent-loss"],
         "a log is opened that ends before what its checkpoints say was durable and committed",
+    ),
+    in_scenario(
+        "sealed-gap-opens",
+        "lost-middle",
+        10,
+        &["committed-missing", "committed-before-durable", "not-whole"],
+        "a log is opened whose sealed segments do not follow on each other",
     ),
     in_scenario(
         "repairs-wait-for-each-other",

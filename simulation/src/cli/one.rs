@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 57] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 58] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -111,6 +111,7 @@ pub(super) const SCENARIOS: [(&str, &str); 57] = scenarios![
     "rot-of-all-copies",
     "in-sync-copies-lost",
     "lying-syncs",
+    "lost-middle",
     "wiped-majority",
     "lying-voter",
     "silent-leader",

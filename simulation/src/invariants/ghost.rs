@@ -416,8 +416,7 @@ impl Ghost {
         if has_holes {
             next = next.max(to);
         }
-        // A disk that has lied loses parts of earlier segments, too: the log finds them missing when it is opened, and says so.
-        if next < to && !self.gives_up {
+        if next < to {
             found.push((
                 "committed-missing",
                 format!(
