@@ -500,7 +500,7 @@ pub const PLANTS: &[Planted] = &[
         "groups-loaded-without-sums",
         "read-flips",
         60,
-        &["lost-commit", "wrong-commit"],
+        &["generation-differs", "lost-commit", "wrong-commit"],
         "what is read of the groups' logs is not compared with its sums",
     ),
     in_scenario(
