@@ -25,7 +25,7 @@ build: setup ## Build the release binary, target/release/skerry
 run: build ## Build, and start one node: Kafka on 127.0.0.1:9092, data in ./skerry-data
 	@exec $(SKERRY) start $(ARGS)
 
-test: ## All tests: Rust, simulator (100 seeds, planted bugs), real Kafka clients
+test: ## All tests: Rust, simulator (225 seeds, planted bugs), real Kafka clients
 	@scripts/setup test
 	@scripts/test
 

@@ -44,7 +44,7 @@ const OF_A_SPOILT_COPY: &str = "the partition is offline";
 /// What the disks have done so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disks {
-    /// They fail in this run, now or later.
+    /// One of them has failed, was full, or has rotted.
     pub(crate) fail: bool,
     /// One of them has refused something, or returned other bytes than it has.
     pub(crate) have_refused: bool,

@@ -144,16 +144,19 @@ pub(crate) fn choose(disk: &SimDisk, rng: &Rng, is_quiet: bool, may: impl Fn(&st
     while !places.is_empty() {
         let index = usize::try_from(rng.below(places.len() as u64)).unwrap_or(0);
         let (partition, recovery_point) = places.remove(index);
-        let found = batches_below(disk, &partition, recovery_point).and_then(|(path, mut batches)| {
+        let segment = if is_quiet { rng.u64() } else { 0 };
+        let found = batches_below(disk, &partition, recovery_point, segment).and_then(|below| {
+            let (path, mut batches) = (below.path, below.batches);
             let number = if is_quiet {
-                batches.truncate(batches.len().saturating_sub(NEW_BATCHES));
+                let new = if below.is_newest { NEW_BATCHES } else { 0 };
+                batches.truncate(batches.len().saturating_sub(new));
                 usize::try_from(rng.below(batches.len() as u64)).unwrap_or(0)
             } else {
                 batches.len().saturating_sub(1)
             };
             let end = batches.last()?.1.end;
             let (base, batch) = batches.get(number)?.clone();
-            let next = batches.get(number + 1).map_or(recovery_point, |(next, _)| *next);
+            let next = batches.get(number + 1).map_or(below.next, |(next, _)| *next);
             Some(Place {
                 partition: partition.clone(),
                 path,
@@ -230,7 +233,7 @@ pub(crate) fn same_on(disk: &SimDisk, place: &Place) -> Option<Place> {
         .iter()
         .filter(|(partition, _)| *partition == place.partition);
     points.find(|(_, recovery_point)| *recovery_point >= place.next)?;
-    let (path, batches) = batches_below(disk, &place.partition, place.next)?;
+    let Below { path, batches, .. } = batches_below(disk, &place.partition, place.next, 0)?;
     let (base, batch) = batches.iter().find(|(base, _)| *base == place.base)?;
     Some(Place {
         partition: place.partition.clone(),
@@ -265,13 +268,25 @@ pub(crate) fn claims_more(disk: &SimDisk, partition: &str) -> bool {
     end.is_some_and(|end| end < recovery_point)
 }
 
-/// Where the whole batches below a partition's recovery point lie, in the segment of the last of them.
-fn batches_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option<(PathBuf, Vec<Found>)> {
+/// The whole batches of one segment that are below a partition's recovery point.
+struct Below {
+    path: PathBuf,
+    batches: Vec<Found>,
+    /// The offset behind the last one.
+    next: i64,
+    /// The recovery point is in this segment, or at its end.
+    is_newest: bool,
+}
+
+/// What lies in one of the segments below a recovery point: the newest for 0, any of them for another number.
+fn batches_below(disk: &SimDisk, partition: &str, recovery_point: i64, segment: u64) -> Option<Below> {
     let dir = disk.find_dir(partition)?;
-    let bases = disk.durable_names(&dir, segment::base);
-    let base = bases.into_iter().filter(|base| *base < recovery_point).max()?;
-    let path = segment::path(&dir, base);
-    let found = disk.with_durable(&path, |bytes| {
+    let mut bases = disk.durable_names(&dir, segment::base);
+    bases.retain(|base| *base < recovery_point);
+    bases.sort_unstable_by(|a, b| b.cmp(a));
+    let number = usize::try_from(segment % (bases.len() as u64).max(1)).ok()?;
+    let path = segment::path(&dir, *bases.get(number)?);
+    let batches = disk.with_durable(&path, |bytes| {
         let (mut at, mut found) = (0, Vec::new());
         for batch in record::batches(bytes) {
             if batch.end() <= recovery_point && batch.is_whole() {
@@ -281,5 +296,11 @@ fn batches_below(disk: &SimDisk, partition: &str, recovery_point: i64) -> Option
         }
         found
     })?;
-    Some((path, found))
+    let newer = number.checked_sub(1).and_then(|newer| bases.get(newer));
+    Some(Below {
+        path,
+        batches,
+        next: newer.copied().unwrap_or(recovery_point),
+        is_newest: number == 0,
+    })
 }

@@ -337,6 +337,18 @@ mod tests {
         assert_eq!(files.collect::<BTreeSet<_>>(), known);
     }
 
+    #[test]
+    fn the_manual_has_a_row_for_each_scenario() {
+        let manual = include_str!("../../README.md");
+        let (_, rows) = manual
+            .split_once("| scenario | what happens |")
+            .expect("the table");
+        let rows = rows.split_once("\n\n").map_or(rows, |(rows, _)| rows);
+        for (name, _) in SCENARIOS {
+            assert_eq!(rows.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
+        }
+    }
+
     /// A scenario, a check, a planted bug, or a test of the file that is named before it.
     #[test]
     fn the_track_record_names_what_shows_each_bug_and_the_commit_that_mends_it() {

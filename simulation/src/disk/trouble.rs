@@ -291,6 +291,13 @@ impl SimDisk {
         self.0.lock().troubles.read_failures
     }
 
+    /// How many writes and syncs have failed since it was made: what they were of is not as durable as it looked.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        let state = self.0.lock();
+        state.sync_failures + state.troubles.write_failures
+    }
+
     /// How often it has refused something, or lied about it, since it was made: a copy may have been given up for that.
     #[must_use]
     pub fn failures(&self) -> u64 {

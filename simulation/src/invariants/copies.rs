@@ -123,6 +123,25 @@ pub(super) fn last_values(disk: &SimDisk, partition: &str, to: i64) -> BTreeMap<
     values
 }
 
+/// Up to where a copy is on its disk without a hole.
+pub(super) fn whole_until(disk: &SimDisk, partition: &str) -> i64 {
+    let marks = batches(
+        disk,
+        partition,
+        Image::Durable,
+        (0, i64::MAX),
+        &mut Cursor::default(),
+    );
+    let mut end = marks.first().map_or(0, |mark| mark.base);
+    for mark in marks {
+        if mark.base != end || !mark.whole {
+            break;
+        }
+        end = mark.end;
+    }
+    end
+}
+
 /// Where the durable part of a partition ends. `known` and `cursor` are what an earlier look found.
 pub(super) fn durable_end(disk: &SimDisk, partition: &str, known: i64, cursor: &mut Cursor) -> i64 {
     let dir = Path::new(DATA_DIR).join("log").join(partition);

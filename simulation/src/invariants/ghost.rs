@@ -11,7 +11,7 @@ use super::copies::{self, Cursor, Image, Mark};
 use super::mirror::{Mirror, Moved};
 use super::{Found, id_of, is_compacted, split};
 use crate::disk::SimDisk;
-use crate::workload::KEYED;
+use crate::workload::{KEYED, TRIMMED};
 
 /// Names and disks of the nodes.
 pub(super) type Nodes<'a> = (&'a [String], &'a [SimDisk]);
@@ -55,6 +55,8 @@ pub(super) struct Ghost {
     pub(super) rotten: Vec<usize>,
     /// Nobody deletes its records, and none grow too old: its log begins where it began.
     pub(super) keeps_its_start: bool,
+    /// More goes wrong than the contract bears.
+    pub(super) is_beyond: bool,
     /// What each node's disk had refused when nobody would have elected the node: that is no excuse any more.
     failures: Vec<u64>,
     /// Nodes that have lost their disk, and of which the cluster does not know it yet.
@@ -91,7 +93,13 @@ impl Ghost {
         looks.filter(|look| matches!(look.part, Part::Leads(_))).count()
     }
 
-    pub(super) fn new(name: String, nodes: usize) -> Self {
+    /// Nobody deletes records of it, and none grows too old.
+    pub(super) fn keeping_its_start(mut self) -> Self {
+        self.keeps_its_start = self.topic != TRIMMED;
+        self
+    }
+
+    pub(super) fn new(name: String, disks: &[SimDisk]) -> Self {
         let (topic, number) = split(&name).unwrap_or_default();
         Self {
             topic: topic.to_owned(),
@@ -113,10 +121,11 @@ impl Ghost {
             lost_from: None,
             was_offline: BTreeSet::new(),
             led: Vec::new(),
-            replicas: (0..nodes).map(|_| Replica::default()).collect(),
+            replicas: disks.iter().map(|_| Replica::default()).collect(),
             rotten: Vec::new(),
             keeps_its_start: false,
-            failures: vec![0; nodes],
+            is_beyond: false,
+            failures: disks.iter().map(SimDisk::refusals).collect(),
             lost: Vec::new(),
             asked: None,
             told: None,
@@ -188,7 +197,13 @@ impl Ghost {
         }
         let extent = (look.log_start.get(), look.log_end.get());
         let moved = replica.mirror.follow(&nodes.1[node], &self.name, extent);
-        check_order(&name, &look, last.as_ref(), self.gives_up, found);
+        check_order(
+            &name,
+            &look,
+            last.as_ref(),
+            (self.gives_up, self.is_beyond),
+            found,
+        );
         if self.keeps_its_start && look.log_start.get() > 0 {
             found.push((
                 "log-start-moved",
@@ -437,7 +452,7 @@ impl Ghost {
             let id = id_of(node);
             let may_lead = partition.isr.contains(&id) || partition.elr.contains(&id);
             if !may_lead {
-                self.failures[node] = disks[node].failures();
+                self.failures[node] = disks[node].refusals();
                 continue;
             }
             let Some(end) = self.end_that_counts(node, disks) else {
@@ -456,11 +471,11 @@ impl Ghost {
         }
     }
 
-    /// After a failed sync a node has to say itself that its copy is no good. That a disk is lost nobody can know before the
+    /// After a failed write or sync a node has to say itself that its copy is no good; a read that failed loses nothing. That a disk is lost nobody can know before the
     /// node has come back with another one. Once nobody would elect it, the excuse is over: it comes back with everything. A place that has gone bad excuses nobody: what was written there counts until
     /// the copy is given up ([`SimDisk::with_durable`]), and from then on nobody may be elected with it.
     fn is_excused(&self, node: usize, disks: &[SimDisk]) -> bool {
-        disks[node].failures() != self.failures[node] || self.lost.contains(&node)
+        disks[node].refusals() != self.failures[node] || self.lost.contains(&node)
     }
 
     /// Up to where a replica is on its disk, and has not cut it; where nobody waits for disks, up to where it is
@@ -577,7 +592,13 @@ fn check_epochs<'a>(name: &str, look: &Look, marks: impl Iterator<Item = &'a Mar
 }
 
 /// What is true of every replica by itself (8, 20).
-fn check_order(name: &str, look: &Look, last: Option<&Look>, gives_up: bool, found: &mut Found) {
+fn check_order(
+    name: &str,
+    look: &Look,
+    last: Option<&Look>,
+    (gives_up, is_beyond): (bool, bool),
+    found: &mut Found,
+) {
     let ordered = look.log_start <= look.high_watermark
         && look.high_watermark <= look.log_end
         && look.durable_end <= look.log_end;
@@ -587,7 +608,7 @@ fn check_order(name: &str, look: &Look, last: Option<&Look>, gives_up: bool, fou
     let Some(last) = last else { return };
     // A copy that was given up begins anew; whether it was allowed to is seen elsewhere. Beyond the contract a follower is
     // about to be cut below what it knew to be committed (3608 of any size, 60 s).
-    let is_anew = gives_up || look.log_end < last.high_watermark;
+    let is_anew = gives_up || is_beyond && look.log_end < last.high_watermark;
     if last.part == look.part
         && !is_anew
         && look.high_watermark < last.high_watermark

@@ -79,7 +79,19 @@ impl Ghost {
     /// still takes itself for began before that (17). That every member has it, `check_members` says.
     pub(super) fn check_acknowledged(&self, node: usize, end: i64, names: &[String], found: &mut Found) {
         let look = self.replicas.get(node).and_then(|replica| replica.last.as_ref());
-        let Some((look, Part::Leads(epoch))) = look.map(|look| (look, look.part)) else {
+        let Some(look) = look else { return };
+        let Part::Leads(epoch) = look.part else {
+            // It resigned in this step: what it has committed and acknowledged before, its own high watermark says.
+            let committed = self.end().max(look.high_watermark.get());
+            if end > committed {
+                found.push((
+                    "acknowledged-uncommitted",
+                    format!(
+                        "{} has acknowledged {} up to {end}, which is committed up to {committed} ({look:?})",
+                        names[node], self.name
+                    ),
+                ));
+            }
             return;
         };
         let mut later = self.epoch_starts.range(epoch.get() + 1..);

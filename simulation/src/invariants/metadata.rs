@@ -681,10 +681,8 @@ pub(super) fn check_recovered(image: &Image, lost: &Image, found: &mut Found) {
 /// 14: epochs grow, and with every change.
 fn check_step(name: &str, old: &Partition, new: &Partition, found: &mut Found) {
     let back = new.leader_epoch < old.leader_epoch || new.partition_epoch < old.partition_epoch;
-    let same_epoch = new.leader_epoch == old.leader_epoch
-        && new.leader != old.leader
-        && new.leader.is_some()
-        && old.leader.is_some();
+    // While nobody leads, the epoch is that of who led last.
+    let same_epoch = new.leader_epoch == old.leader_epoch && new.leader != old.leader && new.leader.is_some();
     let unnoticed = new != old && new.partition_epoch == old.partition_epoch;
     if back || same_epoch || unnoticed {
         found.push(("epochs-must-grow", format!("{name}: {new:?} after {old:?}")));

@@ -42,7 +42,7 @@ pub(crate) use self::usage::{Acts, Usage};
 use crate::disk::SimDisk;
 use crate::oracle::{Served, Violations};
 use crate::trace::Trace;
-use crate::workload::{KEYED, TOPICS, TRIMMED};
+use crate::workload::{KEYED, TOPICS};
 
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The topics that are compacted. They come when somebody needs them.
@@ -80,6 +80,7 @@ pub(crate) struct Watcher {
     ghosts: BTreeMap<String, Ghost>,
     /// The topics that are compacted, as they were made last.
     compacted: BTreeMap<&'static str, TopicId>,
+    is_beyond: bool,
     /// What was seen to happen, by kind.
     pub(crate) seen: BTreeMap<&'static str, u64>,
 }
@@ -102,7 +103,7 @@ impl Watcher {
         });
         Self {
             ghosts: ghosts
-                .map(|name| (name.clone(), Ghost::new(name, disks.len())))
+                .map(|name| (name.clone(), Ghost::new(name, &disks).keeping_its_start()))
                 .collect(),
             metadata: MetadataWatch::default(),
             compacted: BTreeMap::new(),
@@ -112,14 +113,23 @@ impl Watcher {
             marks,
             trace,
             violations,
+            is_beyond: false,
             seen: BTreeMap::new(),
         }
     }
 
-    /// No record grows too old: what nobody deletes is there for ever.
-    pub(crate) fn nothing_expires(&mut self) {
+    /// More goes wrong than the contract bears.
+    pub(crate) fn goes_beyond(&mut self) {
+        self.is_beyond = true;
         for ghost in self.ghosts.values_mut() {
-            ghost.keeps_its_start = ghost.topic != TRIMMED;
+            ghost.is_beyond = true;
+        }
+    }
+
+    /// From now on records may grow too old. Until then what nobody deletes is there for ever.
+    pub(crate) fn lets_records_expire(&mut self) {
+        for ghost in self.ghosts.values_mut() {
+            ghost.keeps_its_start = false;
         }
     }
 
@@ -383,8 +393,9 @@ impl Watcher {
             self.ghosts.retain(|_, ghost| ghost.topic != name);
             for number in 0..topic.partitions.len() {
                 let name = format!("{name}-{number}");
-                self.ghosts
-                    .insert(name.clone(), Ghost::new(name, self.disks.len()));
+                let mut ghost = Ghost::new(name.clone(), &self.disks);
+                ghost.is_beyond = self.is_beyond;
+                self.ghosts.insert(name, ghost);
             }
         }
     }
@@ -498,6 +509,17 @@ impl Watcher {
             in_sync: partition.isr.iter().map(|id| id.get()).collect(),
             eligible: partition.elr.iter().map(|id| id.get()).collect(),
         })
+    }
+
+    /// Up to where every copy that was in sync has what was committed, on its disk as it is now.
+    pub(crate) fn left_of_all(&self, partition: &str) -> Option<i64> {
+        let image = self.metadata.newest()?;
+        let in_sync = &partition_of(&*image, partition)?.isr;
+        let disks = in_sync
+            .iter()
+            .filter_map(|id| self.disks.get(usize::try_from(id.get() - 1).ok()?));
+        let ends = disks.map(|disk| copies::whole_until(disk, partition));
+        Some(ends.min()?.min(self.ghosts.get(partition)?.end()))
     }
 
     /// Beyond the contract: who leads a partition next may lack what was committed.

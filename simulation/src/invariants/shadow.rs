@@ -4,7 +4,7 @@
 //!
 //! It draws from a stream of its own and touches nothing of the node: a run is the same with and without it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) disk: &'a SimDisk,
     pub(crate) broker: &'a Broker,
     pub(crate) rotten: &'a Rotten,
-    /// Some index on this disk leads elsewhere.
-    pub(crate) index_has_rotted: bool,
+    /// The folders of this disk in which an index leads elsewhere.
+    pub(crate) rotten_indexes: &'a BTreeSet<String>,
     /// What a partition holds is not promised now.
     pub(crate) gives_up: &'a dyn Fn(&str) -> bool,
 }
@@ -74,11 +74,14 @@ impl Shadow {
         skerry_types::uncounted(|| self.look_at_copy(subject, &copy, &mut found));
         // Topics that acknowledge before the disk commit before it too.
         let image = subject.broker.quorum().image();
-        if image.topics().any(|topic| topic.acknowledges_before_disk()) {
-            found.retain(|(check, _)| *check != "checkpoint-beyond-the-log");
+        let topics = image.topics().filter(|topic| topic.acknowledges_before_disk());
+        for topic in topics {
+            let of_topic = format!(" {}-", topic.name);
+            found.retain(|(check, why)| *check != "checkpoint-beyond-the-log" || !why.contains(&of_topic));
         }
-        if subject.index_has_rotted {
-            found.retain(|(check, _)| *check != "index-differs");
+        for partition in subject.rotten_indexes {
+            let of_partition = format!("{partition} on ");
+            found.retain(|(check, why)| *check != "index-differs" || !why.starts_with(&of_partition));
         }
         found
     }

@@ -34,9 +34,10 @@ impl Two {
     fn of(name: &'static str) -> Self {
         let names = vec!["n1".to_owned(), "n2".to_owned()];
         let disk = |name: &String| SimDisk::new(name, DiskConfig::default(), Rng::seeded(1), Trace::silent());
+        let disks: Vec<_> = names.iter().map(disk).collect();
         Self {
-            disks: names.iter().map(disk).collect(),
-            ghost: Ghost::new(name.to_owned(), names.len()),
+            ghost: Ghost::new(name.to_owned(), &disks),
+            disks,
             epochs: [Vec::new(), Vec::new()],
             names,
             name,
@@ -419,8 +420,10 @@ fn what_is_acknowledged_is_committed_and_no_successor_began_before_it() {
         acked(&two, 0, 3),
         ["stale-leader-acknowledges", "acknowledged-uncommitted"]
     );
-    // Who follows by now may have answered when it led.
-    assert!(acked(&two, 1, 2).is_empty());
+    // Who follows by now may have answered when it led, and then it was committed.
+    assert!(two.look(0, follows(1), (2, 2)).is_empty());
+    assert!(acked(&two, 0, 2).is_empty());
+    assert_eq!(acked(&two, 0, 3), ["acknowledged-uncommitted"]);
 }
 
 #[test]
@@ -500,12 +503,18 @@ fn offsets_keep_their_order_and_do_not_go_back() {
 /// Beyond the contract its leader has lost what it knows to be committed.
 #[test]
 fn who_is_to_be_cut_below_its_high_watermark_knows_less() {
-    for (gives_up, broken) in [(true, false), (false, true)] {
+    for (gives_up, is_beyond, end, broken) in [
+        (true, false, 3, false),
+        (false, true, 3, true),
+        (false, false, 3, true),
+        (false, true, 2, false),
+        (false, false, 2, true),
+    ] {
         let mut two = Two::new();
-        two.ghost.gives_up = gives_up;
+        (two.ghost.gives_up, two.ghost.is_beyond) = (gives_up, is_beyond);
         two.write(1, &[1, 2, 3], true);
         assert!(two.look(1, follows(0), (3, 3)).is_empty());
-        let found = two.look(1, follows(0), (3, 1));
+        let found = two.look(1, follows(0), (end, 1));
         assert_eq!(
             checks(&found).contains(&"watermark-went-back"),
             broken,

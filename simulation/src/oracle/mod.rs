@@ -1,8 +1,8 @@
 //! Reads the broker's own sockets: at the moment in which an answer is handed to the network, what it promises must
 //! be durable on the simulated disk.
 //!
-//! So a promise made too early is seen at once, on every seed, whether or not a crash follows. The oracle shares no
-//! code with the broker: it has its own reading of frames, batches and commits.
+//! So a promise made too early is seen at once, on every seed, whether or not a crash follows. The oracle has its
+//! own reading of frames, batches and commits; of the broker it takes only which fields a version of a request has.
 //!
 //! What a node had on a disk that is lost, or in a copy that it has given up since, counts: it may have confirmed a record,
 //! and the leader answers later, because it stood still or the message was late.

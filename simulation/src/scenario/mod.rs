@@ -226,13 +226,6 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// A disk is troubled by it.
-    #[must_use]
-    pub fn is_of_a_disk(&self) -> bool {
-        let mut kinds = KINDS.iter().filter(|kind| kind.group == Group::Disk);
-        kinds.any(|kind| kind.name == self.kind())
-    }
-
     /// A disk, or who writes to it, stands still or is slow.
     #[must_use]
     pub fn slows_a_disk(&self) -> bool {

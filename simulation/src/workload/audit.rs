@@ -110,6 +110,20 @@ pub async fn serves(
             )
             .await?;
         }
+        joins(&mut client, group, deadline).await?;
+    }
+    Ok(())
+}
+
+/// Whoever wants to belong to the group does: no rebalance is left that nobody ends.
+async fn joins(client: &mut Client, group: &str, deadline: Instant) -> Result<(), String> {
+    while let Err(failure) = group::visit(client, group).await {
+        give_up_at(
+            client,
+            deadline,
+            &format!("joining {group}, being heard and leaving it: {}", failure.why),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -252,6 +266,7 @@ async fn read_everything(client: &mut Client, groups: &[String], deadline: Insta
                 }
             }
         }
+        joins(client, group, deadline).await?;
     }
     final_topics(client, deadline).await?;
     for (topic, _) in TOPICS {

@@ -89,6 +89,23 @@ async fn find(client: &mut Client, group: &str) -> Result<(), Failure> {
     client.find_coordinator(group).await.map(drop)
 }
 
+/// Somebody new joins, is given a share, is heard, and goes again: the group is at rest, and its coordinator ends its
+/// rebalances.
+pub(super) async fn visit(client: &mut Client, group: &str) -> Result<(), Failure> {
+    let (membership, _) = join(client, group, &StrBytes::default()).await?;
+    let heard = heartbeat(client, group, &membership).await;
+    leave(client, group, &membership.member).await;
+    heard
+}
+
+async fn heartbeat(client: &mut Client, group: &str, membership: &Membership) -> Result<(), Failure> {
+    let request = HeartbeatRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id(membership.generation)
+        .with_member_id(membership.member.clone());
+    check(client.call(To::Coordinator(group), &request).await?.error_code)
+}
+
 /// Joins and syncs; returns what is assigned.
 async fn join(
     client: &mut Client,
@@ -293,11 +310,7 @@ async fn take_part(
             }
         }
         if round % 4 == 0 {
-            let request = HeartbeatRequest::default()
-                .with_group_id(group_id(group))
-                .with_generation_id(membership.generation)
-                .with_member_id(membership.member.clone());
-            check(client.call(To::Coordinator(group), &request).await?.error_code)?;
+            heartbeat(client, group, membership).await?;
         }
         if client.env.rng.chance(1, 100) {
             return Ok(());

@@ -225,6 +225,14 @@ impl World<'_> {
             self.nodes[node].host.disk.tell_the_truth();
         }
         reached("disks-lied");
+        // Whomever a person chooses.
+        let watcher = self.watcher.as_ref();
+        let left = watcher.and_then(|watcher| watcher.left_of_all(&partition));
+        if !self.rotten.iter().any(|rot| rot.partition == partition) {
+            self.beyond
+                .held
+                .extend(left.map(|left| (partition.clone(), left)));
+        }
         let replicas = place
             .iter()
             .flat_map(|place| place.leader.iter().chain(&place.followers));

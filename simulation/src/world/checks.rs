@@ -14,7 +14,7 @@ use crate::invariants::raft_logs::RaftLogs;
 use crate::invariants::shadow::{Shadow, Subject};
 use crate::invariants::{Acts, Found, Usage};
 use crate::process::State;
-use crate::scenario::{Scenario, Timed};
+use crate::scenario::Scenario;
 
 /// How often what nodes do is counted.
 const COUNT_MS: u64 = 1_000;
@@ -133,7 +133,7 @@ impl World<'_> {
             disk: &node.host.disk,
             broker: &broker,
             rotten: &self.shared.rotten,
-            index_has_rotted: node.index_has_rotted,
+            rotten_indexes: &node.rotten_indexes,
             gives_up: &|partition| {
                 let watcher = self.watcher.as_ref();
                 watcher.is_some_and(|watcher| watcher.has_given_up(partition))
@@ -208,9 +208,7 @@ impl World<'_> {
         let have_refused = nodes.any(|node| node.excuses() > 0 || node.host.disk.has_failed());
         let rotten = self.rotten.iter().map(|rot| &rot.partition);
         let disks = Disks {
-            fail: have_refused
-                || !self.rotten.is_empty()
-                || self.scenario.faults.iter().any(Timed::is_of_a_disk),
+            fail: have_refused || !self.rotten.is_empty() || self.partitions_beyond().next().is_some(),
             have_refused,
             spoilt: rotten.chain(self.partitions_beyond()).cloned().collect(),
         };

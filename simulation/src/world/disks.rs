@@ -4,6 +4,7 @@
 //! copy of one node is bad at a time, and another one that is in sync is whole. Copies that are lost beyond that are the
 //! business of the other regime.
 
+use std::path::Path;
 use std::time::Duration;
 
 use skerry_env::Rng;
@@ -203,7 +204,9 @@ impl World<'_> {
             return;
         };
         if node.host.disk.harm(&harm) {
-            node.index_has_rotted = true;
+            let folder = harm.path.parent().and_then(Path::file_name);
+            node.rotten_indexes
+                .extend(folder.map(|name| name.to_string_lossy().into_owned()));
             let at = format!("byte {} of {}", harm.position, harm.path.display());
             self.trace
                 .event(&node.name, format_args!("a bit has rotted: {at}"));

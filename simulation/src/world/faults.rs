@@ -35,6 +35,13 @@ impl World<'_> {
                     );
                 }
                 self.tell_fault(index, &timed, &hit);
+                if let Some(watcher) = self
+                    .watcher
+                    .as_mut()
+                    .filter(|_| super::lets_records_expire(&timed))
+                {
+                    watcher.lets_records_expire();
+                }
                 if hit.is_empty() {
                     *self.felt.entry("faults that hit nobody").or_default() += 1;
                 } else {

@@ -20,7 +20,7 @@ mod spoilt;
 mod survivors;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,7 @@ use crate::links::Links;
 use crate::oracle::{Disks, Rotten, Violations, WireOracle};
 use crate::process::{ALONE, Process, node_name};
 use crate::rot::Rot;
-use crate::scenario::{CLIENT_HOSTS, Fault, Scenario, Timed};
+use crate::scenario::{CLIENT_HOSTS, Fault, Regime, Scenario, Timed};
 use crate::story::{Story, Teller};
 use crate::trace::Trace;
 use crate::workload::{self, Cluster, Phase, Shared};
@@ -238,8 +238,8 @@ impl<'a> World<'a> {
             agenda.insert((timed.at_ms, index as u64), Action::Fault(index));
         }
         let mut watcher = Watcher::new(names, disks, marks, trace.clone(), violations.clone());
-        if !scenario.faults.iter().any(lets_records_expire) {
-            watcher.nothing_expires();
+        if scenario.regime == Regime::Beyond {
+            watcher.goes_beyond();
         }
         Self {
             scenario,
@@ -615,18 +615,19 @@ fn new_nodes(scenario: &Scenario, names: &[String], net: &NetControl, shared: &A
             oracle,
             starts: 1,
             excuses_at_start: 0,
+            reads_failed_at_start: 0,
             dies_by_power: None,
             again_at_start: None,
             after_stop_ms: 0,
             is_swapped: false,
-            index_has_rotted: false,
+            rotten_indexes: BTreeSet::new(),
         });
     }
     nodes
 }
 
 /// A node whose clock is far ahead deletes what is older than `retention.ms`, a week.
-fn lets_records_expire(timed: &Timed) -> bool {
+pub(in crate::world) fn lets_records_expire(timed: &Timed) -> bool {
     match timed.fault {
         Fault::ClockJump { by_ms }
         | Fault::ClockStrobe { by_ms, .. }

@@ -1,5 +1,6 @@
 //! The nodes as machines: crashes, starts, and what their processes do by themselves.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -26,13 +27,14 @@ pub(super) struct Node {
     pub(super) starts: u64,
     /// The failures that the disk had caused when the process started: a process may end because of later ones.
     pub(super) excuses_at_start: u64,
+    pub(super) reads_failed_at_start: u64,
     pub(super) dies_by_power: Option<(bool, u64)>,
     pub(super) again_at_start: Option<(u64, u64)>,
     pub(super) after_stop_ms: u64,
     /// Another node's disk is in it.
     pub(super) is_swapped: bool,
     /// A bit of an index on its disk has turned over: what the log does not follow, it does not write again either.
-    pub(super) index_has_rotted: bool,
+    pub(super) rotten_indexes: BTreeSet<String>,
 }
 
 impl Node {
@@ -78,7 +80,12 @@ impl Node {
     /// A process may end, `why`, because of what its disk has done to it; and it does not start on a full one.
     pub(super) fn may_end(&self, why: &str) -> bool {
         let refused_to_start = why.starts_with("does not start") && why.ends_with("no storage space");
-        self.has_excuse() || (refused_to_start && self.host.disk.is_filled())
+        let of_reads = self.process.disk().read_failures() - self.reads_failed_at_start;
+        let of_writes = self.excuses() - self.excuses_at_start > of_reads;
+        // A read that fails is no reason for a process that runs to end.
+        of_writes
+            || why.starts_with("does not start") && of_reads > 0
+            || (refused_to_start && self.host.disk.is_filled())
     }
 
     pub(super) fn has_excuse(&self) -> bool {
@@ -234,6 +241,7 @@ impl World<'_> {
         self.links.apply(&mut self.sim);
         node.starts += 1;
         node.excuses_at_start = node.excuses();
+        node.reads_failed_at_start = node.process.disk().read_failures();
         self.trace.event(&node.name, format_args!("starts"));
         node.host.net.set_down(false);
         node.process.set_state(State::Starting);
