@@ -200,3 +200,25 @@ async fn throttled_catching_up_does_not_slow_those_who_are_in_sync() {
         .await;
     assert_eq!(cluster.bytes(3, "slow", 40), cluster.bytes(1, "slow", 40));
 }
+
+/// A node that ends closes its logs, and still hears what the metadata says while it takes its leave.
+#[tokio::test]
+async fn a_closed_log_takes_no_part_any_more() {
+    use skerry::partition::Assigned;
+    let mut cluster = Cluster::start("127.0.76", 3, &[]).await;
+    for topic in ["t", "u"] {
+        cluster.create(topic, &[1, 2, 3], &[]).await;
+        cluster.produce_many(1, topic, 3, 100).await;
+    }
+    let closed = cluster.partition(2, "t").expect("a copy");
+    closed.close().expect("a clean end");
+    assert_eq!(closed.assigned(), Assigned::Nothing);
+    cluster.kill(1);
+    cluster
+        .until("node 2 leads what is open", |cluster| {
+            let open = cluster.partition(2, "u").map(|open| open.assigned());
+            cluster.leader(2, "t") == Some(2) && open == Some(Assigned::Leads)
+        })
+        .await;
+    assert_eq!(closed.assigned(), Assigned::Nothing);
+}

@@ -80,6 +80,8 @@ struct State {
     damage: Option<Damage>,
     /// The metadata is asked to count this copy no more: in a later epoch it has no part.
     is_given_up: bool,
+    /// The node ends: the log is closed, and what the metadata says meanwhile gives it no part any more.
+    is_closed: bool,
     /// The newest assignment.
     assigned: Option<Assignment>,
 }
@@ -186,6 +188,7 @@ impl Partition {
                 suspected: None,
                 damage: None,
                 is_given_up: false,
+                is_closed: false,
                 assigned: None,
             }),
             flushes,
@@ -249,6 +252,9 @@ impl Partition {
     }
 
     fn take_part(self: &Arc<Self>, state: &mut State, assignment: &Assignment) -> Assigned {
+        if state.is_closed {
+            return Assigned::Nothing;
+        }
         // Nobody may take it into an in-sync set again, and then find it gone.
         if state.is_given_up && state.role.epoch() != Some(assignment.leader_epoch) {
             state.end_role();
@@ -476,6 +482,7 @@ impl Partition {
     pub fn close(&self) -> std::io::Result<()> {
         let mut state = self.state.lock();
         state.end_role();
+        state.is_closed = true;
         match &mut state.storage {
             Storage::Open(log) => log.close(),
             _ => Ok(()),
