@@ -197,13 +197,13 @@ impl Ghost {
         }
         let extent = (look.log_start.get(), look.log_end.get());
         let moved = replica.mirror.follow(&nodes.1[node], &self.name, extent);
-        check_order(
-            &name,
-            &look,
-            last.as_ref(),
-            (self.gives_up, self.is_beyond),
-            found,
-        );
+        let is_away = matches!(look.part, Part::Follows(_)) && is_compacted(&self.name);
+        let may_be_cut = is_away
+            || self.is_beyond
+                && last
+                    .as_ref()
+                    .is_some_and(|last| look.log_end < last.high_watermark);
+        check_order(&name, &look, last.as_ref(), (self.gives_up, may_be_cut), found);
         if self.keeps_its_start && look.log_start.get() > 0 {
             found.push((
                 "log-start-moved",
@@ -371,6 +371,20 @@ impl Ghost {
             }
             next = mark.end;
             self.committed.insert(mark.base, mark);
+        }
+        if is_compacted(&self.name) && next < high {
+            // A process that stood still does much in one step: some of it may be superseded, and gone (3778).
+            let left = copies::batches(
+                &disks[node],
+                &self.name,
+                Image::Live,
+                (next, high),
+                &mut Cursor::default(),
+            );
+            self.committed
+                .extend(left.into_iter().map(|mark| (mark.base, mark)));
+            let end = copies::durable_end(&disks[node], &self.name, 0, &mut Cursor::default());
+            next = next.max(end.min(high));
         }
         if next < high {
             found.push((
@@ -596,7 +610,7 @@ fn check_order(
     name: &str,
     look: &Look,
     last: Option<&Look>,
-    (gives_up, is_beyond): (bool, bool),
+    (gives_up, may_be_cut): (bool, bool),
     found: &mut Found,
 ) {
     let ordered = look.log_start <= look.high_watermark
@@ -607,8 +621,10 @@ fn check_order(
     }
     let Some(last) = last else { return };
     // A copy that was given up begins anew; whether it was allowed to is seen elsewhere. Beyond the contract a follower is
-    // about to be cut below what it knew to be committed (3608 of any size, 60 s).
-    let is_anew = gives_up || is_beyond && look.log_end < last.high_watermark;
+    // about to be cut below what it knew to be committed (3608 of any size, 60 s). So is one that was away while its leader's
+    // copy was made anew from compacted ones, of which no batch is left of the epochs that the two share last: what it is cut
+    // to is where the hole begins (3704).
+    let is_anew = gives_up || may_be_cut;
     if last.part == look.part
         && !is_anew
         && look.high_watermark < last.high_watermark

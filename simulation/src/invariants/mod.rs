@@ -514,7 +514,7 @@ impl Watcher {
     /// Up to where every copy that was in sync has what was committed, on its disk as it is now.
     pub(crate) fn left_of_all(&self, partition: &str) -> Option<i64> {
         let image = self.metadata.newest()?;
-        let in_sync = &partition_of(&*image, partition)?.isr;
+        let in_sync = &partition_of(&image, partition)?.isr;
         let disks = in_sync
             .iter()
             .filter_map(|id| self.disks.get(usize::try_from(id.get() - 1).ok()?));

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use skerry_env::Rng;
 
+use super::kinds::is_beyond;
 use super::workers::draw_workload;
 use super::{
-    CLIENT_HOSTS, Fault, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind, Workload,
-    below, draw_fault, draw_lulls, draw_snapshots, is_buggified, is_packed, patterns, regime,
+    CLIENT_HOSTS, Fault, Group, KINDS, Rate, Regime, Scenario, Target, Timed, Way, Worker, WorkerKind,
+    Workload, below, draw_fault, draw_lulls, draw_snapshots, is_buggified, is_packed, patterns, regime,
 };
 use crate::trace::fnv_of;
 use crate::workload::TOPICS;
@@ -37,11 +38,14 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         (replication, min_in_sync)
     };
     let voters = draw_voters(seed, nodes);
-    let faults = draw_faults(seed, nodes, voters, faults_ms);
+    let mut faults = draw_faults(seed, nodes, voters, faults_ms);
     // Beyond the contract more than one thing is lost already.
     let is_late = min_in_sync > 1
         && Regime::of(seed) == Regime::Contract
         && Rng::seeded(seed ^ fnv_of(b"flushed later")).chance(1, 6);
+    if is_late {
+        faults.retain(spares_what_is_not_flushed);
+    }
     Scenario {
         about: String::new(),
         reaches: Vec::new(),
@@ -69,6 +73,26 @@ pub(super) fn draw(seed: u64, nodes: u32) -> Scenario {
         workload: draw_workload_of_several(seed),
         faults,
     }
+}
+
+/// Where records are acknowledged before they are flushed, one crash at a time is borne, as in Kafka: these kinds are whole, or
+/// the world keeps them apart.
+pub(super) fn spares_what_is_not_flushed(timed: &Timed) -> bool {
+    let of = |group: Group| group.kinds().any(|kind| kind.name == timed.kind());
+    let spares = [
+        "power-cut",
+        "double-power-cut",
+        "kill",
+        "outage",
+        "restart",
+        "rolling-restart",
+        "pause",
+        "disk-stall",
+        "slow-disk",
+        "throttle",
+        "read-flips",
+    ];
+    of(Group::Net) || of(Group::Clock) || spares.contains(&timed.kind()) || is_beyond(timed.kind())
 }
 
 /// In half of the worlds the shipped times; in the others who is silent is given up sooner, or later.

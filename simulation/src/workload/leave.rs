@@ -98,8 +98,12 @@ async fn move_away(client: &mut Client, node: i32) -> Option<usize> {
                 .collect();
             let index = client.env.rng.below(others.len().max(1) as u64);
             let index = usize::try_from(index).unwrap_or(0);
-            let other = (!others.is_empty()).then(|| *others.swap_remove(index));
-            let target = replicas.iter().filter(|id| id.0 != node).copied().chain(other);
+            if others.is_empty() {
+                // With fewer copies what was acknowledged would be on fewer disks than it was promised.
+                continue;
+            }
+            let other = *others.swap_remove(index);
+            let target = replicas.iter().filter(|id| id.0 != node).copied().chain([other]);
             let target: Vec<_> = target.collect();
             moves::reassign(client, name, partition.partition_index, Some(target)).await;
         }

@@ -174,18 +174,23 @@ impl World<'_> {
             if watcher.has_given_up(name) {
                 return;
             }
-            if groups.next(name) >= end {
-                continue;
-            }
             let knows = |node: &&Node| {
+                // Of a copy that has rotted not every batch can be read.
+                if self.shared.rotten.is(&node.name, name) {
+                    return false;
+                }
                 let broker = node.process.broker();
                 let partition = broker.and_then(|broker| broker.partitions().get(TOPIC, number));
                 let look = partition.and_then(|partition| partition.look());
+                // Of what its predecessor acknowledged in its last step only its log tells, until it is committed again (3831).
                 look.is_some_and(|look| {
-                    matches!(look.part, Part::Leads(_)) && look.high_watermark.get() >= end
+                    let high = look.high_watermark;
+                    let knows_all = look.lead.is_some_and(|lead| lead.epoch_start <= high);
+                    knows_all && high.get() >= end
                 })
             };
             match self.nodes.iter().find(knows) {
+                Some(_) if groups.next(name) >= end => {}
                 Some(node) => groups.follow(&node.host.disk, name, end, &mut found),
                 None => is_current = false,
             }

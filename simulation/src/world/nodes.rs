@@ -190,7 +190,7 @@ impl World<'_> {
             self.trace.event(&node.name, format_args!("is killed"));
         }
         node.process.cut_metadata(power);
-        if power && self.scenario.one_power_at_a_time {
+        if self.scenario.one_power_at_a_time && self.spent().lost.is_none() {
             self.unflushed = Some(index);
         }
         let node = &self.nodes[index];
