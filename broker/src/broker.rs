@@ -1,7 +1,6 @@
 //! One broker, as a front sees it: the in-process interface without a wire type in it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::budget::Budget;
 use crate::catching_up::CatchingUp;
 use crate::config::NodeConfig;
+use crate::disk_room::DiskRoom;
 use crate::gate::Gate;
 use crate::groups::Groups;
 use crate::kafka::sessions::FetchSessions;
@@ -90,8 +90,7 @@ pub struct Broker {
     pub(crate) visible: ArcSwap<Image>,
     /// How many changes of the metadata this broker has acted on.
     pub(crate) applied: watch::Sender<u64>,
-    /// Bytes free on a nearly full disk, plus one; 0: there is room.
-    pub(crate) disk_low: AtomicU64,
+    pub(crate) disk_room: Arc<DiskRoom>,
     pub(crate) epoch: std::sync::OnceLock<BrokerEpoch>,
     /// How far copies are behind that are not in sync.
     pub(crate) catching_up: Mutex<CatchingUp>,
@@ -298,16 +297,8 @@ impl Broker {
         &self.sessions
     }
 
-    /// Bytes free where the disk is nearly full: producers must wait.
-    pub fn disk_nearly_full(&self) -> Option<u64> {
-        self.disk_low.load(Ordering::Relaxed).checked_sub(1)
-    }
-
-    /// Tells how full the disk is: `Some(free bytes)` where it is nearly full.
-    pub(crate) fn set_disk_nearly_full(&self, free_bytes: Option<u64>) {
-        self.disk_low.store(
-            free_bytes.map_or(0, |free| free.saturating_add(1)),
-            Ordering::Relaxed,
-        );
+    /// The room on the disk.
+    pub fn disk_room(&self) -> &DiskRoom {
+        &self.disk_room
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn ready(broker: &Broker) -> Health {
             ));
         }
     }
-    if let Some(free_bytes) = broker.disk_nearly_full() {
+    if let Some(free_bytes) = broker.disk_room().nearly_full() {
         reasons.push(format!(
             "the disk is nearly full: {free_bytes} bytes are free, producers must wait"
         ));

@@ -16,7 +16,7 @@ mod cluster_view;
 pub mod config;
 mod controller;
 mod data_dir;
-mod disk_watch;
+pub mod disk_room;
 pub mod flusher;
 pub mod gate;
 mod gather;

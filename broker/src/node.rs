@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,7 +24,7 @@ use crate::budget::Budget;
 use crate::config::{BrokerConfig, BrokerLayers, NodeConfig};
 use crate::controller::{self, Mailbox};
 use crate::data_dir::{DataDir, Identity, LAYOUT_VERSION, LOG_DIR, METADATA_DIR};
-use crate::disk_watch;
+use crate::disk_room::{self, DiskRoom};
 use crate::flusher::{self, FlushQueue};
 use crate::gate::Gate;
 use crate::groups::Groups;
@@ -213,7 +212,7 @@ pub async fn start_with(env: Env, config: NodeConfig, hooks: Hooks) -> Result<Ru
     tasks.push(admin);
     settle(&broker).await;
     broker.groups.start(&broker).await;
-    tasks.push(disk_watch::start(&broker, stop.front.clone()));
+    tasks.push(disk_room::watch(&broker, stop.front.clone()));
     let upkeep = maintenance::start(&broker, stop.upkeep.clone());
     tasks.push(scrub::start(&broker, stop.upkeep.clone()));
     tasks.push(session::start(&broker, mailbox, stop.back.clone()));
@@ -442,12 +441,18 @@ fn build(
     let flushes = Arc::new(FlushQueue::default());
     let (settings, metrics) = (replication.settings().clone(), replication.metrics().clone());
     let standing = Arc::new(Standing::default());
+    let disk_room = {
+        let (disk, dir) = (env.disk.clone(), config.data_dir.clone());
+        let space = move || disk.space(&dir);
+        Arc::new(DiskRoom::new(space, config.disk_reserve_bytes, metrics.clone()))
+    };
     let partitions = Partitions::open(
         env.clone(),
         config.node_id,
         log_dir.clone(),
         flushes.clone(),
         standing.clone(),
+        disk_room.clone(),
         replication.clone(),
         config.open_files_max,
     )
@@ -485,7 +490,7 @@ fn build(
         visible: ArcSwap::new(quorum.image()),
         quorum,
         applied: watch::Sender::new(0),
-        disk_low: AtomicU64::new(0),
+        disk_room,
         epoch: std::sync::OnceLock::new(),
         catching_up: Mutex::default(),
     };

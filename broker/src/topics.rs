@@ -91,7 +91,7 @@ pub enum ChangeError {
 /// [`ChangeError`].
 pub async fn change(broker: &Broker, command: Command) -> Result<Outcome, ChangeError> {
     let needs_room = matches!(command, Command::CreateTopic(_) | Command::CreatePartitions(_));
-    if let Some(free_bytes) = broker.disk_nearly_full().filter(|_| needs_room) {
+    if let Some(free_bytes) = broker.disk_room().nearly_full().filter(|_| needs_room) {
         return Err(ChangeError::DiskNearlyFull { free_bytes });
     }
     let outcome = broker

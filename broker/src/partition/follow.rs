@@ -10,6 +10,7 @@ use skerry_types::{LeaderEpoch, Offset, WallMs, is_planted, sometimes};
 use thiserror::Error;
 
 use super::{Durability, Partition, Role, State, Storage, Watermark};
+use crate::disk_room::NearlyFull;
 use crate::replication::Fetcher;
 
 /// The part of a partition's follower.
@@ -73,9 +74,12 @@ pub enum FollowError {
     /// It is no continuation of the log, or damaged.
     #[error("{0}")]
     Corrupt(String),
-    /// The disk is full: later.
+    /// The disk is full, or nearly: later. What the leader has deleted can go.
     #[error("no room left on the disk")]
-    DiskFull,
+    DiskFull {
+        /// The log's new start, where the leader's has moved.
+        raise_log_start: Option<Offset>,
+    },
     /// The log takes no more writes.
     #[error("{0}")]
     Failed(String),
@@ -85,7 +89,9 @@ impl From<AppendError> for FollowError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Poisoned(why) => Self::Failed(why),
-            AppendError::DiskFull => Self::DiskFull,
+            AppendError::DiskFull => Self::DiskFull {
+                raise_log_start: None,
+            },
             other => Self::Corrupt(other.to_string()),
         }
     }
@@ -202,7 +208,10 @@ impl Partition {
         }
         following.leader_high_watermark = watermark.high_watermark;
         let batches = count_batches(&records, following.rules.epoch())?;
-        let appended = log.append_as_follower(records, now);
+        let appended = match self.disk_room.take(records.len() as u64, self.writer) {
+            Ok(()) => log.append_as_follower(records, now),
+            Err(NearlyFull { .. }) => Err(AppendError::DiskFull),
+        };
         // What was appended before an error is in the log all the same.
         let told = following.rules.on_leader(
             watermark.high_watermark,
@@ -233,8 +242,13 @@ impl Partition {
             self.flush_if_dirty(state);
         }
         state.settle();
-        appended?;
-        Ok(told.raise_log_start)
+        match appended.map_err(FollowError::from) {
+            Ok(_) => Ok(told.raise_log_start),
+            Err(FollowError::DiskFull { .. }) => Err(FollowError::DiskFull {
+                raise_log_start: told.raise_log_start,
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes over the leader's high watermark and log start, where no records carried them.

@@ -52,6 +52,7 @@ impl Partition {
         if acks == Acks::All {
             leader.may_acknowledge()?;
         }
+        self.disk_room.take(batch.size_bytes() as u64, self.writer)?;
         let appended = match log.append_as_leader(batch, leader.epoch(), now) {
             // The producer would take it for final: another leader may have what this log lacks.
             Err(AppendError::OutOfOrderSequence { .. }) if self.is_doubtful(leader) => {

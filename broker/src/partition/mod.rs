@@ -39,9 +39,11 @@ pub use spec::{
     PartitionSettings, ProduceError, ReadSpec, Reading, Throttled,
 };
 
+use crate::disk_room::{DiskRoom, Writer};
 use crate::flusher::FlushQueue;
 use crate::gather::Gather;
 use crate::standing::Standing;
+use crate::topics::is_internal;
 
 /// One partition on this broker.
 pub struct Partition {
@@ -52,6 +54,9 @@ pub struct Partition {
     state: Mutex<State>,
     flushes: Arc<FlushQueue>,
     standing: Arc<Standing>,
+    disk_room: Arc<DiskRoom>,
+    /// As whom it writes.
+    writer: Writer,
     clock: Clock,
 }
 
@@ -161,8 +166,14 @@ impl Partition {
         high_watermark: Offset,
         flushes: Arc<FlushQueue>,
         standing: Arc<Standing>,
+        disk_room: Arc<DiskRoom>,
         clock: Clock,
     ) -> Arc<Self> {
+        let writer = if is_internal(&name.topic) {
+            Writer::Groups
+        } else {
+            Writer::Records
+        };
         let storage = match log {
             Ok(log) => Storage::Open(log),
             Err(why) => Storage::Offline(why),
@@ -193,6 +204,8 @@ impl Partition {
             }),
             flushes,
             standing,
+            disk_room,
+            writer,
             clock,
         })
     }

@@ -6,6 +6,8 @@ use skerry_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, WallMs};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::disk_room::NearlyFull;
+
 /// When the producer hears of its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acks {
@@ -154,6 +156,12 @@ pub enum ProduceError {
         /// What is free.
         free_bytes: u64,
     },
+}
+
+impl From<NearlyFull> for ProduceError {
+    fn from(NearlyFull { free_bytes }: NearlyFull) -> Self {
+        Self::DiskNearlyFull { free_bytes }
+    }
 }
 
 /// A record that was appended will not be acknowledged.

@@ -22,6 +22,7 @@ use skerry_types::{
 };
 
 use self::checkpoints::{CheckpointFile, Checkpoints};
+use crate::disk_room::DiskRoom;
 use crate::flusher::FlushQueue;
 use crate::graves::Graves;
 use crate::partition::{Assigned, Assignment, Partition, PartitionSettings};
@@ -92,6 +93,7 @@ pub struct Partitions {
     files: Arc<FileCache>,
     flushes: Arc<FlushQueue>,
     standing: Arc<Standing>,
+    disk_room: Arc<DiskRoom>,
     settings: Arc<Settings>,
     topics: RwLock<Topics>,
     checkpoints: Mutex<Checkpoints>,
@@ -139,6 +141,7 @@ impl Partitions {
         log_dir: Arc<PathBuf>,
         flushes: Arc<FlushQueue>,
         standing: Arc<Standing>,
+        disk_room: Arc<DiskRoom>,
         replication: Arc<Replication>,
         open_files_max: usize,
     ) -> io::Result<Self> {
@@ -180,6 +183,7 @@ impl Partitions {
             log_dir,
             flushes,
             standing,
+            disk_room,
             settings: replication.settings().clone(),
             topics: RwLock::default(),
             checkpoints: Mutex::new(checkpoints),
@@ -472,6 +476,7 @@ impl Partitions {
             high_watermark.unwrap_or(Offset::ZERO),
             self.flushes.clone(),
             self.standing.clone(),
+            self.disk_room.clone(),
             self.env.clock.clone(),
         )
     }

@@ -411,9 +411,22 @@ impl Fetcher {
             }
             Err(FollowError::Stale) => reached("records-of-an-old-epoch"),
             Err(error) => {
-                tracing::warn!(partition = %partition.name(), leader = %self.leader, %error, "cannot take what the leader sent");
-                sometimes("follower-without-room", matches!(error, FollowError::DiskFull));
+                let is_full = matches!(error, FollowError::DiskFull { .. });
+                sometimes("follower-without-room", is_full);
+                // That the disk is full is said once, by those who look at it.
+                if is_full {
+                    tracing::debug!(partition = %partition.name(), leader = %self.leader, "no room for what the leader sent");
+                } else {
+                    tracing::warn!(partition = %partition.name(), leader = %self.leader, %error, "cannot take what the leader sent");
+                }
                 match error {
+                    FollowError::DiskFull { raise_log_start } => {
+                        self.unfollow(handle);
+                        // It makes room.
+                        if let Some(start) = raise_log_start {
+                            replication.cut(self, key, &partition, epoch, Cut::LogStart(start));
+                        }
+                    }
                     FollowError::Corrupt(_) => {
                         reached("corrupt-records-refused");
                         self.complain(handle, &partition);

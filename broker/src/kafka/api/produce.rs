@@ -274,7 +274,7 @@ impl<'a> Produce<'a> {
             message: Some("the records of this partition are null".to_owned()),
             records: Vec::new(),
         })?;
-        if let Some(free_bytes) = broker.disk_nearly_full() {
+        if let Some(free_bytes) = broker.disk_room().nearly_full() {
             return Err(ProduceError::DiskNearlyFull { free_bytes }.into());
         }
         if buggify("not-leader-for-once", 10) {
