@@ -283,6 +283,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("does-not-stop", Planted("clients-hold-up-the-stop")),
     ("leak", By("a_leak_is_more_than_new_processes_hold")),
     ("retry-storm", By("a_storm_is_more_than_pauses_allow")),
+    ("reserve-written", By("the_reserve_is_for_the_metadata")),
     ("acts-while-still", By("a_process_that_stands_still_does_nothing")),
     (
         "error-line",

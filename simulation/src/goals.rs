@@ -83,6 +83,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "producers-from-a-snapshot" "recovery begins with a snapshot of the producers"
     Any "log-start-beyond-what-was-left" "records were deleted, and the log before them was lost"
     Any "disk-full-at-a-write" "there is no room for a batch"
+    Any "disk-reserve-kept" "producers and followers would have written the reserve"
     Any "disk-fails-at-a-roll" "there is no room, or a sync fails, where a segment is closed"
     Any "log-takes-no-more-writes" "after a failed sync or write nothing is written until the next start"
     Any "duplicate-recognised" "a producer sends again what is in the log"

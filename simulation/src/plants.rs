@@ -525,6 +525,13 @@ pub const PLANTS: &[Planted] = &[
         "a log is opened that ends before what its checkpoints say was durable and committed",
     ),
     in_scenario(
+        "reserve-not-kept",
+        "filled-by-producers",
+        5,
+        &["reserve-written"],
+        "producers and followers write until the disk is full",
+    ),
+    in_scenario(
         "sealed-gap-opens",
         "lost-middle",
         10,

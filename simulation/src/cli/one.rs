@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 58] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 59] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -106,6 +106,7 @@ pub(super) const SCENARIOS: [(&str, &str); 58] = scenarios![
     "kip-966",
     "quorum-shift",
     "full-leader",
+    "filled-by-producers",
     "moves",
     "lost-copy",
     "rot-of-all-copies",

@@ -96,6 +96,8 @@ struct State {
     trace: Trace,
     config: DiskConfig,
     capacity_bytes: u64,
+    /// What [`SimDisk::leave_room`] left.
+    room_left_bytes: u64,
     used_bytes: u64,
     stalled_until: Instant,
     /// Which attachment may touch the disk; every crash adds one.
@@ -134,6 +136,7 @@ impl SimDisk {
             trace,
             config,
             capacity_bytes: CAPACITY_BYTES,
+            room_left_bytes: CAPACITY_BYTES,
             used_bytes: 0,
             stalled_until: Instant::ZERO,
             generation: 0,
@@ -239,6 +242,15 @@ impl SimDisk {
     pub fn leave_room(&self, bytes: u64) {
         let mut state = self.0.lock();
         state.capacity_bytes = state.used_bytes + bytes;
+        state.room_left_bytes = bytes;
+    }
+
+    /// What somebody has left when he filled it, and what is free of that.
+    #[must_use]
+    pub fn room_of_filled(&self) -> Option<(u64, u64)> {
+        let state = self.0.lock();
+        let free_bytes = state.capacity_bytes.saturating_sub(state.used_bytes);
+        (state.capacity_bytes < CAPACITY_BYTES).then_some((state.room_left_bytes, free_bytes))
     }
 
     /// Gives the disk its room back.

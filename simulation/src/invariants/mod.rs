@@ -38,7 +38,7 @@ use skerry_types::{BrokerId, PartitionIndex, TopicId, Uuid, sometimes};
 pub(crate) use self::core::check_core;
 use self::ghost::Ghost;
 use self::metadata::MetadataWatch;
-pub(crate) use self::usage::{Acts, Usage};
+pub(crate) use self::usage::{Acts, Usage, check_reserve};
 use crate::disk::SimDisk;
 use crate::oracle::{Served, Violations};
 use crate::trace::Trace;

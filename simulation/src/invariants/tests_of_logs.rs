@@ -12,7 +12,7 @@ use skerry_types::{
 };
 
 use super::offsets::{Committed, GroupLogs, Groups, check_told};
-use super::usage::{Acts, Usage};
+use super::usage::{Acts, Usage, check_reserve};
 use super::{Found, walk};
 use crate::disk::{DiskConfig, SimDisk};
 use crate::record::{self, Identity};
@@ -472,4 +472,18 @@ fn a_storm_is_more_than_pauses_allow() {
         ["retry-storm"]
     );
     assert_eq!(checks(&Usage::judge_traffic("n1", (3, 400_000))), ["retry-storm"]);
+}
+
+#[test]
+fn the_reserve_is_for_the_metadata() {
+    let (left, reserve) = (5 << 20, 4 << 20);
+    assert!(check_reserve(left, reserve, 1 << 20, "n1").is_empty());
+    assert_eq!(
+        checks(&check_reserve(left, reserve, (1 << 20) - 1, "n1")),
+        ["reserve-written"]
+    );
+    assert!(
+        check_reserve(3 << 20, reserve, 0, "n1").is_empty(),
+        "others have left less than that"
+    );
 }

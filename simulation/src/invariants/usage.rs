@@ -36,6 +36,23 @@ impl Acts {
     }
 }
 
+/// What the metadata needs on its disk before it decides anything.
+const METADATA_ROOM_BYTES: u64 = 1 << 20;
+
+/// A disk on which others have left `left_bytes`, of which `free_bytes` are free, of a node that keeps `reserve_bytes`:
+/// without the metadata nobody can delete anything.
+pub(crate) fn check_reserve(left_bytes: u64, reserve_bytes: u64, free_bytes: u64, node: &str) -> Found {
+    if left_bytes < reserve_bytes || free_bytes >= METADATA_ROOM_BYTES {
+        return Found::new();
+    }
+    vec![(
+        "reserve-written",
+        format!(
+            "{node} has written its own reserve of {reserve_bytes} bytes: {free_bytes} are free, and the metadata waits"
+        ),
+    )]
+}
+
 /// What nodes hold at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {

@@ -12,7 +12,7 @@ use crate::complaints::{self, Disks};
 use crate::invariants::offsets::{self, Committed, GroupLogs, Groups, TOPIC};
 use crate::invariants::raft_logs::RaftLogs;
 use crate::invariants::shadow::{Shadow, Subject};
-use crate::invariants::{Acts, Found, Usage};
+use crate::invariants::{Acts, Found, Usage, check_reserve};
 use crate::process::State;
 use crate::scenario::Scenario;
 
@@ -70,6 +70,7 @@ impl World<'_> {
         self.check_who_is_still();
         self.cast_shadow();
         self.hear_complaints();
+        self.check_reserves();
         if self.now_ms >= self.checks.next_count_ms {
             self.checks.next_count_ms = self.now_ms + COUNT_MS;
             self.count_traffic();
@@ -108,6 +109,17 @@ impl World<'_> {
             found.extend(node.acts(*stood_still).judge(before, &node.name));
         }
         self.report(found);
+    }
+
+    fn check_reserves(&self) {
+        for node in &self.nodes {
+            if let Some((left_bytes, free_bytes)) = node.host.disk.room_of_filled()
+                && let Some(broker) = node.process.broker()
+            {
+                let reserve_bytes = broker.config().disk_reserve_bytes;
+                self.report(check_reserve(left_bytes, reserve_bytes, free_bytes, &node.name));
+            }
+        }
     }
 
     pub(super) fn report(&self, found: impl IntoIterator<Item = (&'static str, String)>) {
