@@ -33,7 +33,7 @@ use crate::kafka::listener;
 use crate::kafka::sessions::FetchSessions;
 use crate::maintenance;
 use crate::metrics::Metrics;
-use crate::partition::Partition;
+use crate::partition::{Common, Partition};
 use crate::partitions::Partitions;
 use crate::peers::Complaints;
 use crate::producer_ids::ProducerIds;
@@ -446,13 +446,17 @@ fn build(
         let space = move || disk.space(&dir);
         Arc::new(DiskRoom::new(space, config.disk_reserve_bytes, metrics.clone()))
     };
+    let common = Common {
+        me: config.node_id,
+        flushes: flushes.clone(),
+        standing: standing.clone(),
+        disk_room: disk_room.clone(),
+        clock: env.clock.clone(),
+    };
     let partitions = Partitions::open(
         env.clone(),
-        config.node_id,
         log_dir.clone(),
-        flushes.clone(),
-        standing.clone(),
-        disk_room.clone(),
+        common,
         replication.clone(),
         config.open_files_max,
     )

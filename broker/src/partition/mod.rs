@@ -45,6 +45,21 @@ use crate::gather::Gather;
 use crate::standing::Standing;
 use crate::topics::is_internal;
 
+/// What all partitions of a broker have in common.
+#[derive(Clone)]
+pub struct Common {
+    /// The broker.
+    pub me: BrokerId,
+    /// Logs that wait to be flushed.
+    pub flushes: Arc<FlushQueue>,
+    /// Whether it may take itself for the leader that the metadata made it.
+    pub standing: Arc<Standing>,
+    /// The room under its logs.
+    pub disk_room: Arc<DiskRoom>,
+    /// Its clock.
+    pub clock: Clock,
+}
+
 /// One partition on this broker.
 pub struct Partition {
     name: TopicPartition,
@@ -152,23 +167,22 @@ struct WaitingAck {
 
 impl Partition {
     /// A partition with an open log, or with the reason why it is not. `high_watermark` is a checkpoint's: a hint.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a part of what the partition is"
-    )]
     #[must_use]
     pub fn new(
         name: TopicPartition,
         topic_id: TopicId,
-        me: BrokerId,
         settings: Arc<PartitionSettings>,
         log: Result<Log, String>,
         high_watermark: Offset,
-        flushes: Arc<FlushQueue>,
-        standing: Arc<Standing>,
-        disk_room: Arc<DiskRoom>,
-        clock: Clock,
+        common: Common,
     ) -> Arc<Self> {
+        let Common {
+            me,
+            flushes,
+            standing,
+            disk_room,
+            clock,
+        } = common;
         let writer = if is_internal(&name.topic) {
             Writer::Groups
         } else {

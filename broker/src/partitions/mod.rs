@@ -22,13 +22,10 @@ use skerry_types::{
 };
 
 use self::checkpoints::{CheckpointFile, Checkpoints};
-use crate::disk_room::DiskRoom;
-use crate::flusher::FlushQueue;
 use crate::graves::Graves;
-use crate::partition::{Assigned, Assignment, Partition, PartitionSettings};
+use crate::partition::{Assigned, Assignment, Common, Partition, PartitionSettings};
 use crate::replication::Replication;
 use crate::settings::Settings;
-use crate::standing::Standing;
 use aside::ASIDE_SUFFIX;
 use opening::{Opening, missing};
 
@@ -91,9 +88,7 @@ pub struct Partitions {
     me: BrokerId,
     log_dir: Arc<PathBuf>,
     files: Arc<FileCache>,
-    flushes: Arc<FlushQueue>,
-    standing: Arc<Standing>,
-    disk_room: Arc<DiskRoom>,
+    common: Common,
     settings: Arc<Settings>,
     topics: RwLock<Topics>,
     checkpoints: Mutex<Checkpoints>,
@@ -137,11 +132,8 @@ impl Partitions {
     /// The disk's.
     pub fn open(
         env: Env,
-        me: BrokerId,
         log_dir: Arc<PathBuf>,
-        flushes: Arc<FlushQueue>,
-        standing: Arc<Standing>,
-        disk_room: Arc<DiskRoom>,
+        common: Common,
         replication: Arc<Replication>,
         open_files_max: usize,
     ) -> io::Result<Self> {
@@ -179,11 +171,9 @@ impl Partitions {
             files: FileCache::new(env.disk.clone(), open_files_max),
             graves: Graves::new(env.clone()),
             env,
-            me,
+            me: common.me,
             log_dir,
-            flushes,
-            standing,
-            disk_room,
+            common,
             settings: replication.settings().clone(),
             topics: RwLock::default(),
             checkpoints: Mutex::new(checkpoints),
@@ -470,14 +460,10 @@ impl Partitions {
         Partition::new(
             name,
             topic.id,
-            self.me,
             settings,
             log,
             high_watermark.unwrap_or(Offset::ZERO),
-            self.flushes.clone(),
-            self.standing.clone(),
-            self.disk_room.clone(),
-            self.env.clock.clone(),
+            self.common.clone(),
         )
     }
 
