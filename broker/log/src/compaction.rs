@@ -62,8 +62,8 @@ pub struct CompactionJob {
     pub(crate) upper: Offset,
     pub(crate) now: WallMs,
     pub(crate) budget_bytes: usize,
-    /// Where the last batch of each producer is: it stays, even empty, for its sequence.
-    pub(crate) producers: BTreeMap<ProducerId, (ProducerEpoch, Option<Offset>)>,
+    /// Where the batches of each producer end that it may send again: they stay, even empty, for their sequences.
+    pub(crate) producers: BTreeMap<ProducerId, (ProducerEpoch, Vec<Offset>)>,
     pub(crate) generation: Generation,
     pub(crate) running: Arc<()>,
 }
@@ -221,7 +221,7 @@ impl CompactionJob {
         }
         let horizon_passed = header.delete_horizon().is_some_and(|horizon| horizon <= self.now);
         let drop_records = discard && (!header.is_control() || horizon_passed);
-        let keep_empty = self.is_last_of_its_producer(header) || header.next_offset() == end;
+        let keep_empty = self.may_be_sent_again(header) || header.next_offset() == end;
         if drop_records && !keep_empty {
             return Ok(Kept::Nothing);
         }
@@ -271,15 +271,24 @@ impl CompactionJob {
         rewrite(header, &kept, horizon)
     }
 
-    fn is_last_of_its_producer(&self, header: &BatchHeader) -> bool {
+    /// What a producer repeats must be known after a restart, too, which knows what is in the log. Kafka keeps the last
+    /// batch alone: there the first of several that were under way is out of order when they are sent again.
+    ///
+    /// Of a transaction the last one stays alone: the marker that ends it goes with its records.
+    fn may_be_sent_again(&self, header: &BatchHeader) -> bool {
         if !header.has_producer_id() {
             return false;
         }
-        match self.producers.get(&header.producer_id()) {
-            Some((_, Some(last))) => header.last_offset() == *last,
+        let Some((epoch, remembered)) = self.producers.get(&header.producer_id()) else {
+            return false;
+        };
+        match remembered.last() {
+            Some(last) if header.is_transactional() || is_planted("compaction-keeps-one-batch") => {
+                header.last_offset() == *last
+            }
+            Some(_) => !header.is_control() && remembered.contains(&header.last_offset()),
             // Its last word was a marker, which holds its epoch.
-            Some((epoch, None)) => header.is_control() && header.producer_epoch() == *epoch,
-            None => false,
+            None => header.is_control() && header.producer_epoch() == *epoch,
         }
     }
 }

@@ -347,15 +347,13 @@ impl Producers {
         self.ended.retain(|_, marker| *marker >= high_watermark);
     }
 
-    /// The last batch of each producer, which compaction must keep, by offset.
-    pub(crate) fn last_offsets(&self) -> BTreeMap<ProducerId, (ProducerEpoch, Option<Offset>)> {
+    /// Where the batches of each producer end that it may send again, oldest first.
+    pub(crate) fn remembered_offsets(&self) -> BTreeMap<ProducerId, (ProducerEpoch, Vec<Offset>)> {
         self.entries
             .iter()
             .map(|(id, entry)| {
-                (
-                    *id,
-                    (entry.epoch, entry.batches.back().map(|batch| batch.last_offset)),
-                )
+                let ends = entry.batches.iter().map(|batch| batch.last_offset);
+                (*id, (entry.epoch, ends.collect()))
             })
             .collect()
     }

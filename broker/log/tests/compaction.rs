@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use skerry_log::batch::{BatchBuilder, Compression, MarkerType, Records, end_transaction_marker};
-use skerry_log::{CleanupPolicy, Log, LogConfig, Recovered, Shutdown, ValidBatch};
+use skerry_log::{Appended, CleanupPolicy, Log, LogConfig, Recovered, Shutdown, ValidBatch};
 use skerry_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerIdentity, Sequence, WallMs};
 use support::*;
 
@@ -189,7 +189,47 @@ fn an_epoch_begins_where_the_hole_before_its_first_batch_does() {
 }
 
 #[test]
-fn the_last_batch_of_a_producer_and_of_the_round_stays_even_empty() {
+fn what_a_producer_may_send_again_is_known_after_compaction_and_a_restart() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    let batch = |sequence| {
+        let producer = ProducerIdentity {
+            id: ProducerId(1),
+            epoch: ProducerEpoch(0),
+        };
+        let mut builder = BatchBuilder::default().producer(producer, Sequence(sequence));
+        builder.push(NOW, Some(b"k"), Some(b"v"), &[]);
+        builder.build()
+    };
+    for sequence in 0..7 {
+        append(&mut log, batch(sequence), 0);
+    }
+    append(&mut log, keyed(&[("k", Some("7"))], NOW), 0);
+    roll(&mut log);
+    compact(&mut log, NOW);
+    let kept = [
+        "2..=2 empty",
+        "3..=3 empty",
+        "4..=4 empty",
+        "5..=5 empty",
+        "6..=6 empty",
+        "7 k=7",
+    ];
+    assert_eq!(describe(&log), kept);
+    // None of the five has been acknowledged when the broker dies, and the producer sends all of them again.
+    let (mut reopened, _) = open(&disk.fork(), &config(), Recovered::default());
+    for sequence in 2..7 {
+        let repeated = ValidBatch::internal(batch(sequence)).unwrap();
+        let known = reopened.append_as_leader(repeated, LeaderEpoch(0), NOW).unwrap();
+        assert!(
+            matches!(known, Appended::Duplicate { base, .. } if base == Offset(i64::from(sequence))),
+            "{known:?}"
+        );
+    }
+}
+
+#[test]
+fn the_last_batches_of_a_producer_and_of_the_round_stay_even_empty() {
     let disk = PowerDisk::new();
     let mut log = create(&disk, &config());
     let producer = |id| ProducerIdentity {
@@ -204,7 +244,16 @@ fn the_last_batch_of_a_producer_and_of_the_round_stays_even_empty() {
     append(&mut log, keyed(&[("k", Some("5"))], NOW), 0);
     roll(&mut log);
     compact(&mut log, NOW);
-    assert_eq!(describe(&log), ["1..=1 empty", "3..=3 empty", "4 k=5"]);
+    assert_eq!(
+        describe(&log),
+        [
+            "0..=0 empty",
+            "1..=1 empty",
+            "2..=2 empty",
+            "3..=3 empty",
+            "4 k=5"
+        ]
+    );
     let (reopened, _) = open(&disk.fork(), &config(), Recovered::default());
     let last: Vec<_> = reopened
         .producers()

@@ -74,7 +74,7 @@ impl Log {
             upper,
             now,
             budget_bytes,
-            producers: self.producers.last_offsets(),
+            producers: self.producers.remembered_offsets(),
             generation: self.generation,
             running,
         })
