@@ -11,7 +11,7 @@ use skerry_client::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, 
 use skerry_client::protocol::StrBytes;
 use skerry_env::Env;
 use skerry_env::disk::read_file;
-use skerry_metadata_state::{Command, ElectLeader, Election};
+use skerry_metadata_state::{AlterReassignment, Command, ElectLeader, Election};
 use skerry_types::{BrokerId, PartitionIndex};
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -356,4 +356,35 @@ async fn groups_whose_last_copy_is_damaged_go_on_once_a_person_gives_the_damage_
     cluster.restart(1).await;
     whole_again_of(&cluster, &[1, 2], OFFSETS, 4).await;
     assert_eq!(cluster.broker(2).metrics().damage_found.get(), 1);
+}
+
+#[tokio::test]
+async fn a_repair_that_comes_late_leaves_the_next_copy_alone() {
+    let cluster = Cluster::start("127.0.89", 3, &[]).await;
+    cluster.create("t", &[1, 2, 3], &[]).await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    let old = cluster.partition(3, "t").expect("a copy");
+    let topic = cluster.image(1).topic("t").expect("a topic").id;
+    let place_on = |brokers: &[i32]| {
+        Command::AlterReassignment(AlterReassignment {
+            topic,
+            partition: PartitionIndex(0),
+            target: Some(brokers.iter().copied().map(BrokerId).collect()),
+            may_change_factor: true,
+        })
+    };
+    cluster.propose(place_on(&[1, 2])).await;
+    cluster
+        .until("it has no copy any more", |cluster| {
+            cluster.partition(3, "t").is_none()
+        })
+        .await;
+    cluster.propose(place_on(&[1, 2, 3])).await;
+    whole_again(&cluster, &[1, 2, 3], 20).await;
+    // The first copy was damaged: the metadata answers only now that it does not count.
+    let broker = cluster.broker(3);
+    let aside = broker.partitions().start_over(broker, &old).await.unwrap();
+    assert_eq!(aside, None);
+    cluster.produce_many(1, "t", 5, 100).await;
+    whole_again(&cluster, &[1, 2, 3], 25).await;
 }

@@ -127,6 +127,7 @@ pub const GOALS: &[Goal] = goals! {
     Several "follower-starts-over" "what a follower needs is gone at the leader"
     Several "follower-without-room" "a follower's disk is full"
     Several "silent-leader-given-up" "a follower gives up a leader that says nothing"
+    Several "repair-too-late" "the damaged copy was deleted before the metadata had answered that it does not count"
     Several "damaged-copy-made-again" "a damaged copy is replaced by its peers"
     Several "damaged-copy-is-the-last" "a damaged copy stays: no other one may lead"
     Several "old-leader-epoch-refused" "a client knows an old leader epoch"

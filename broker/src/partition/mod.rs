@@ -67,6 +67,8 @@ pub struct Partition {
     me: BrokerId,
     settings: ArcSwap<PartitionSettings>,
     state: Mutex<State>,
+    /// Held by whoever exchanges its folder: no other partition of that name has one before.
+    folder: tokio::sync::Mutex<()>,
     flushes: Arc<FlushQueue>,
     standing: Arc<Standing>,
     disk_room: Arc<DiskRoom>,
@@ -216,6 +218,7 @@ impl Partition {
                 is_closed: false,
                 assigned: None,
             }),
+            folder: tokio::sync::Mutex::default(),
             flushes,
             standing,
             disk_room,
@@ -458,6 +461,13 @@ impl Partition {
     #[must_use]
     pub fn is_called_offline(&self) -> bool {
         self.state.lock().is_called_offline()
+    }
+
+    /// Its folder, to be exchanged. None once it is deleted: what has its name then is another copy's.
+    pub async fn lock_folder(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let folder = self.folder.lock().await;
+        let is_deleted = matches!(self.state.lock().storage, Storage::Deleted);
+        Some(folder).filter(|_| !is_deleted)
     }
 
     /// Gives up the log: what is left of it is set aside.

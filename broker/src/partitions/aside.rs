@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use skerry_log::{PartitionIdentity, Recovered, Shutdown};
 use skerry_metadata_state::Image;
-use skerry_types::{Offset, PartitionIndex, TopicPartition};
+use skerry_types::{Offset, PartitionIndex, TopicPartition, reached};
 
 use super::checkpoints::CheckpointFile;
 use super::{Opening, Partitions};
@@ -17,11 +17,20 @@ use crate::partition::Partition;
 pub(super) const ASIDE_SUFFIX: &str = "-damaged";
 
 impl Partitions {
-    /// Sets what is left of a damaged copy aside, and begins an empty one. The metadata knows that it does not count.
+    /// Sets what is left of a damaged copy aside, and begins an empty one. The metadata knows that it does not count. None
+    /// where this broker has given the partition up meanwhile: it may have another copy of it by now.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn start_over(&self, broker: &Broker, partition: &Arc<Partition>) -> io::Result<PathBuf> {
+    pub async fn start_over(
+        &self,
+        broker: &Broker,
+        partition: &Arc<Partition>,
+    ) -> io::Result<Option<PathBuf>> {
+        let Some(_folder) = partition.lock_folder().await else {
+            reached("repair-too-late");
+            return Ok(None);
+        };
         let name = partition.name().clone();
         let missing = || io::Error::new(io::ErrorKind::NotFound, "the topic has been deleted");
         let image = broker.image();
@@ -66,14 +75,18 @@ impl Partitions {
         let log = self.env.tasks.run_blocking(move || opening.run()).await;
         partition.come_back(log.map_err(io::Error::other)?);
         self.replication.on_assigned(partition);
-        Ok(aside)
+        Ok(Some(aside))
     }
 
-    /// Opens a copy up to where it is damaged, and cuts off what is behind. Gives where it ends now.
+    /// Opens a copy up to where it is damaged, and cuts off what is behind. Gives where it ends now; none where this broker
+    /// has given the partition up meanwhile.
     ///
     /// # Errors
     /// The disk's, or of a log of which nothing can be opened.
-    pub async fn open_what_is_left(&self, partition: &Arc<Partition>) -> io::Result<Offset> {
+    pub async fn open_what_is_left(&self, partition: &Arc<Partition>) -> io::Result<Option<Offset>> {
+        let Some(_folder) = partition.lock_folder().await else {
+            return Ok(None);
+        };
         let name = partition.name().clone();
         // Nothing counts as durable any more: recovery walks all of it, and cuts where it cannot go on.
         self.forget_recovery_point(&name).await?;
@@ -95,7 +108,7 @@ impl Partitions {
         let end = log.log_end();
         partition.come_back(log);
         self.replication.on_assigned(partition);
-        Ok(end)
+        Ok(Some(end))
     }
 
     /// Nothing is known to be durable of it any more.

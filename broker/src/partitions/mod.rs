@@ -519,6 +519,10 @@ impl Partitions {
             self.replication.forget(partition);
             partition.delete();
         }
+        for partition in partitions {
+            // Whoever sets its damaged copy aside just now must not meet the folder of the next one.
+            drop(partition.lock_folder().await);
+        }
         {
             let mut checkpoints = self.checkpoints.lock();
             for partition in partitions {

@@ -259,7 +259,8 @@ fn leads_offline(image: &Image, partition: &Partition, me: BrokerId) -> bool {
 async fn open_what_is_left(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str) -> Done {
     let name = partition.name();
     match broker.partitions().open_what_is_left(partition).await {
-        Ok(end) => {
+        Ok(None) => Done::Nothing,
+        Ok(Some(end)) => {
             reached("damaged-copy-cut");
             tracing::error!(partition = %name, why, %end, "a person has chosen this copy: what is behind the damage is lost");
             Done::Repaired
@@ -327,6 +328,7 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, oth
         topic: partition.topic_id(),
         partition: name.partition,
     });
+    // It may be deleted, and made again, until the metadata answers: the new copy then catches up once more.
     partition.give_up();
     let refusal = match broker.propose(lost).await {
         Ok(Outcome::Refused(refusal)) => Some(refusal.to_string()),
@@ -339,7 +341,8 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, oth
         return Done::Refused(format!("{refusal}: {why}"));
     }
     match broker.partitions().start_over(broker, partition).await {
-        Ok(aside) => {
+        Ok(None) => Done::Nothing,
+        Ok(Some(aside)) => {
             reached("damaged-copy-made-again");
             tracing::warn!(partition = %name, why, aside = %aside.display(), "a damaged copy is set aside, and made again from its peers");
             Done::Repaired
