@@ -525,6 +525,13 @@ pub const PLANTS: &[Planted] = &[
         "a log is opened that ends before what its checkpoints say was durable and committed",
     ),
     in_scenario(
+        "compaction-keeps-one-batch",
+        "sent-again-after-compaction",
+        20,
+        &["refused-record"],
+        "compaction keeps the last batch of a producer, not all that it may send again",
+    ),
+    in_scenario(
         "reserve-not-kept",
         "filled-by-producers",
         5,

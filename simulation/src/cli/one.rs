@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 59] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 60] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -107,6 +107,7 @@ pub(super) const SCENARIOS: [(&str, &str); 59] = scenarios![
     "quorum-shift",
     "full-leader",
     "filled-by-producers",
+    "sent-again-after-compaction",
     "moves",
     "lost-copy",
     "rot-of-all-copies",

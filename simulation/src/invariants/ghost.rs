@@ -381,8 +381,10 @@ impl Ghost {
                 (next, high),
                 &mut Cursor::default(),
             );
+            // What was there before, as it was appended, is known from earlier steps.
+            let before = self.replicas[node].mirror.between(next, high).copied();
             self.committed
-                .extend(left.into_iter().map(|mark| (mark.base, mark)));
+                .extend(left.into_iter().chain(before).map(|mark| (mark.base, mark)));
             let end = copies::durable_end(&disks[node], &self.name, 0, &mut Cursor::default());
             next = next.max(end.min(high));
         }

@@ -214,7 +214,8 @@ pub(super) fn check_producers(
 }
 
 /// 19, where a log is compacted: of what a producer wrote the last batch stays, though nothing be left in it, and it is
-/// what the log remembers of that producer last.
+/// what the log remembers of that producer last. Others stay that it may send again; which it may, the log does not know:
+/// what was pushed out of its memory by batches that were cut off since has been acknowledged (4139 of any size, 60 s).
 pub(super) fn check_last_batches(who: &str, walked: &[Walked], remembered: &Remembered, found: &mut Found) {
     let mut last: BTreeMap<i64, &Walked> = BTreeMap::new();
     for batch in walked

@@ -20,6 +20,8 @@ pub(super) struct Assigned {
     /// By group and member: what it says that it reads.
     subscriptions: BTreeMap<(String, String), Bytes>,
     generations: BTreeMap<(String, i32), Generation>,
+    /// What is written of groups may have been lost, beyond the contract: their generations begin again.
+    may_begin_again: bool,
 }
 
 #[derive(Default)]
@@ -74,9 +76,17 @@ impl Assigned {
         generation.or_default().decided.push(shares);
     }
 
+    /// Records of groups are given up.
+    pub(super) const fn on_given_up(&mut self) {
+        self.may_begin_again = true;
+    }
+
     /// A member is told what it has.
     pub(super) fn on_given(&mut self, given: &Given<'_>) -> Found {
         let mut found = Found::new();
+        if self.may_begin_again {
+            return found;
+        }
         let Given {
             group,
             generation,

@@ -129,6 +129,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Records of groups are given up: what they were may begin again.
+    pub(crate) fn give_groups_up(&self) {
+        self.assigned.lock().on_given_up();
+    }
+
     /// For one simulation.
     #[must_use]
     pub fn new(

@@ -20,6 +20,7 @@ use super::World;
 use super::disks::ALL_COPIES;
 use super::faults::Action;
 use crate::invariants::Found;
+use crate::invariants::offsets::TOPIC;
 use crate::oracle::RottenPlace;
 use crate::process::DATA_DIR;
 use crate::rot::{self, Rot};
@@ -209,6 +210,14 @@ impl World<'_> {
         self.beyond.away = Some(away);
     }
 
+    /// Records of a partition are given up: if they are those of groups, generations of two kinds may have one number
+    /// (4122 of any size, 60 s).
+    fn note_lost_groups(&self, partition: &str) {
+        if partition.starts_with(TOPIC) {
+            self.shared.give_groups_up();
+        }
+    }
+
     /// The load has ended: the power of all goes, and with it what disks have lied about. False when a promise was broken:
     /// whoever has it in writing that it had more must say so.
     fn lose_what_was_lied_about(&mut self) -> bool {
@@ -218,6 +227,7 @@ impl World<'_> {
         if let Some(watcher) = &mut self.watcher {
             watcher.give_up(&partition);
         }
+        self.note_lost_groups(&partition);
         let watcher = self.watcher.as_ref();
         let place = watcher.and_then(|watcher| watcher.place(&self.brokers(), &partition));
         for node in 0..self.nodes.len() {
@@ -348,6 +358,7 @@ impl World<'_> {
         if let Some(watcher) = &mut self.watcher {
             watcher.give_up(partition);
         }
+        self.note_lost_groups(partition);
         let message = format!(
             "somebody reads that no copy of {partition} that may lead can be opened, and elects another one"
         );
@@ -415,6 +426,7 @@ impl World<'_> {
         if let Some(watcher) = &mut self.watcher {
             watcher.loses_its_start(&partition);
         }
+        self.note_lost_groups(&partition);
         let message =
             format!("somebody reads of the damage, and deletes the records of {partition} before {before}");
         let name = partition.clone();

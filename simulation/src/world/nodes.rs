@@ -12,6 +12,7 @@ use crate::env::Host;
 use crate::invariants::Acts;
 use crate::oracle::WireOracle;
 use crate::process::{Process, State};
+use crate::rot;
 use crate::scenario::{Fault, Timed, WorkerKind};
 use skerry_checker::history::Note;
 
@@ -177,9 +178,6 @@ impl World<'_> {
         let power = power && self.may_lose_power(index);
         self.nodes[index].host.disk.detach();
         self.take_down(index, power);
-        if let Some(watcher) = &mut self.watcher {
-            watcher.on_crash(index);
-        }
         let node = &self.nodes[index];
         if power {
             let report = node.host.disk.cut_power();
@@ -190,6 +188,11 @@ impl World<'_> {
             self.trace.event(&node.name, format_args!("is killed"));
         }
         node.process.cut_metadata(power);
+        // Whoever dies while it takes its leave has closed its logs, and lacks nothing (4026 of any size, 60 s).
+        let lacks_nothing = rot::stopped_in_order(&node.host.disk);
+        if let Some(watcher) = self.watcher.as_mut().filter(|_| !lacks_nothing) {
+            watcher.on_crash(index);
+        }
         if self.scenario.one_power_at_a_time && self.spent().lost.is_none() {
             self.unflushed = Some(index);
         }

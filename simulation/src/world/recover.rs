@@ -16,6 +16,7 @@ use skerry_types::{WallMs, reached};
 use super::World;
 use super::faults::Action;
 use crate::invariants::Left;
+use crate::invariants::offsets::TOPIC;
 use crate::process::{DATA_DIR, State};
 use crate::workload;
 
@@ -212,6 +213,9 @@ impl World<'_> {
                 Left::Complete => {}
                 Left::UpTo(end) => {
                     watcher.give_up(&name);
+                    if name.starts_with(TOPIC) {
+                        self.shared.give_groups_up();
+                    }
                     held.insert(name, end);
                 }
             }
