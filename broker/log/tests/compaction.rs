@@ -472,3 +472,41 @@ fn check_against(log: &Log, written: &[(i64, u8, Option<u8>)]) -> Result<(), Tes
     prop_assert_eq!(seen, latest);
     Ok(())
 }
+
+/// In a log with holes nothing but the sum contradicts a head that names a later offset.
+#[test]
+fn damage_is_told_where_a_reader_meets_it() {
+    const BASE_OFFSET: std::ops::Range<usize> = 0..8;
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        append(&mut log, keyed(&[(key, Some("a value of some bytes"))], NOW), 0);
+        append(&mut log, keyed(&[("hot", Some(key))], NOW), 0);
+    }
+    roll(&mut log);
+    compact(&mut log, NOW);
+    // A sector of another partition was written over the second batch: its head is one of the sixth.
+    let path = dir().join("00000000000000000000.log");
+    let mut bytes = disk.read(&path).unwrap();
+    let heads: Vec<usize> = read_batches(&log, Offset(0))
+        .iter()
+        .scan(0, |at, batch| {
+            let here = *at;
+            *at += batch.bytes.len();
+            Some(here)
+        })
+        .collect();
+    let other = bytes[heads[5]..][BASE_OFFSET].to_vec();
+    bytes[heads[1]..][BASE_OFFSET].copy_from_slice(&other);
+    bytes[heads[1] + 80] ^= 1;
+    disk.put(&path, bytes);
+    log.forget_files();
+    let read = |from, max_bytes| {
+        let plan = log.plan_read(from, log.log_end(), max_bytes, true).unwrap();
+        plan.run_checked()
+    };
+    let error = read(Offset(0), 1 << 20).unwrap_err();
+    let place = error.offset().unwrap();
+    assert_eq!(place, Offset(1), "{error}");
+    assert_eq!(read(place, 1).unwrap_err().to_string(), error.to_string());
+}

@@ -122,24 +122,30 @@ struct Piece {
     segment: Offset,
     /// Where they begin in the segment's `.log` file.
     position: u64,
+    /// The offset that was looked for.
+    from: Offset,
     bytes: Bytes,
 }
 
 impl Piece {
     /// Compares each batch with its sum.
+    ///
+    /// The offset of damage is where a reader meets it. That of its head may be another's, and whoever reads from there meets
+    /// a good batch: logs that were compacted have holes, so that nothing else contradicts such a head.
     fn check(self) -> Result<Bytes, ReadError> {
-        let mut position = self.position;
+        let (mut position, mut expected) = (self.position, self.from);
         for batch in Batches::new(self.bytes.clone()) {
             if !batch.crc_is_good() && !is_planted("sums-not-compared") {
                 reached("damage-read");
                 return Err(ReadError::Damaged {
                     segment: self.segment,
                     position,
-                    offset: batch.header.base_offset(),
+                    offset: batch.header.base_offset().min(expected),
                     why: "a batch's checksum does not fit its bytes".to_owned(),
                 });
             }
             position += batch.bytes.len() as u64;
+            expected = batch.header.next_offset();
         }
         Ok(self.bytes)
     }
@@ -385,6 +391,7 @@ impl ReadPlan {
             Found::Batches(Piece {
                 segment: view.base,
                 position,
+                from: self.from,
                 bytes,
             })
         };
@@ -412,6 +419,7 @@ impl ReadPlan {
             let whole = Piece {
                 segment: view.base,
                 position,
+                from: self.from,
                 bytes: bytes.slice(..first_size),
             };
             whole.check()?;
