@@ -492,6 +492,14 @@ fn a_partition_twice_in_a_generation() {
     let mut good = new();
     good.op(own(1, "a"), Outcome::Done).op(own(2, "b"), Outcome::Done);
     assert_eq!(good.checks(), LEGAL);
+    // A group whose records were given up begins again.
+    let mut lost = new();
+    lost.op(own(1, "a"), Outcome::Done);
+    lost.history.note(lost.at, Note::GroupsLost);
+    lost.op(own(1, "b"), Outcome::Done);
+    assert_eq!(lost.checks(), LEGAL);
+    lost.op(own(1, "c"), Outcome::Done);
+    assert_eq!(lost.checks(), ["two-owners"]);
 }
 
 #[test]

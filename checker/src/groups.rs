@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::history::{Op, Outcome};
+use super::history::{Note, Op, Outcome};
 use super::{Operations, Step, Verdict, seconds};
 
 #[derive(Default)]
@@ -117,6 +117,13 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                     }
                     _ => {}
                 }
+            }
+            Step::Note(Note::GroupsLost) => {
+                // What was asked for may be what is left.
+                committed.values_mut().for_each(|entry| entry.known = -1);
+                generations.clear();
+                owners.clear();
+                at_invoke.fill(-1);
             }
             Step::Note(_) => {}
         }

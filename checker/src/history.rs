@@ -218,6 +218,9 @@ pub enum Note {
     /// Beyond the contract: what a partition held from this offset on is lost, or was given up, and its offsets are given
     /// away again. Told while nobody reads or writes it.
     Lost { key: String, from: i64 },
+    /// Beyond the contract: what was written of groups is lost, or was given up. They begin again, and may give the numbers of
+    /// generations again that they have given before. Told while nobody commits or owns anything.
+    GroupsLost,
 }
 
 /// One line of a history.

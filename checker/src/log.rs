@@ -88,6 +88,7 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                 compacted.keep_tombstones(*tombstones_stay_ms);
             }
             Step::Note(Note::Lost { key, from }) => sweep.lost(key, *from),
+            Step::Note(Note::GroupsLost) => {}
         }
     }
     records::judge(&sweep, operations, verdict);

@@ -103,14 +103,19 @@ pub(super) fn is_whole(disk: &SimDisk, partition: &str, mark: &Mark) -> bool {
     now.first().is_some_and(|now| now.is_same(mark) && now.whole)
 }
 
-/// Of each key that has a value the last one before `to`: compaction takes out nothing of this.
-pub(super) fn last_values(disk: &SimDisk, partition: &str, to: i64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+/// Of each key that has a value the last one from `from` up to `to`: compaction takes out nothing of this.
+pub(super) fn last_values(
+    disk: &SimDisk,
+    partition: &str,
+    (from, to): (i64, i64),
+) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let dir = Path::new(DATA_DIR).join("log").join(partition);
     let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for base in disk.live_names(&dir, segment::base) {
         disk.with_live(&segment::path(&dir, base), |bytes| {
             for batch in record::batches(bytes).take_while(|batch| batch.base < to) {
-                for (_, key, value) in batch.records().unwrap_or_default() {
+                let records = batch.records().unwrap_or_default();
+                for (_, key, value) in records.into_iter().filter(|(offset, ..)| *offset >= from) {
                     if value.is_empty() {
                         values.remove(&*key);
                     } else {

@@ -532,15 +532,15 @@ impl Ghost {
             .collect();
         let ends = looks.iter().map(|(_, look)| look.high_watermark.get());
         let end = ends.max().unwrap_or(0);
-        if is_compacted(&self.name) {
-            let values = looks
-                .iter()
-                .map(|(node, _)| (*node, copies::last_values(&disks[*node], &self.name, end)));
-            return compare_all(&self.name, names, &values.collect::<Vec<_>>(), found);
-        }
         // Records may have been deleted further on one of them than on others.
         let starts = looks.iter().map(|(_, look)| look.log_start.get());
         let range = (starts.max().unwrap_or(0).max(self.start), end);
+        if is_compacted(&self.name) {
+            let values = looks
+                .iter()
+                .map(|(node, _)| (*node, copies::last_values(&disks[*node], &self.name, range)));
+            return compare_all(&self.name, names, &values.collect::<Vec<_>>(), found);
+        }
         let marks = looks.iter().map(|(node, _)| {
             let mut cursor = Cursor::default();
             let marks = copies::batches(&disks[*node], &self.name, Image::Live, range, &mut cursor);

@@ -32,9 +32,12 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Reads the log up to `end`, record for record, with the leader epochs that may only grow.
-    pub(crate) fn read(disk: &SimDisk, partition: &str, end: i64, found: &mut Found) -> Self {
-        let mut log = GroupLog::default();
+    /// Reads the log from `start` up to `end`, record for record, with the leader epochs that may only grow.
+    pub(crate) fn read(disk: &SimDisk, partition: &str, (start, end): (i64, i64), found: &mut Found) -> Self {
+        let mut log = GroupLog {
+            next: start,
+            ..GroupLog::default()
+        };
         log.follow(disk, partition, end, found);
         log.groups
     }
@@ -138,8 +141,11 @@ impl GroupLog {
             found.push(("two-coordinators", message));
         }
         self.epoch = self.epoch.max(written);
+        // What is deleted of a batch stays in its file.
+        let from = self.next;
         self.next = batch.end();
-        for (_, key, value) in batch.records().unwrap_or_default() {
+        let records = batch.records().unwrap_or_default();
+        for (_, key, value) in records.into_iter().filter(|(offset, ..)| *offset >= from) {
             self.groups.take(&key, &value, found);
         }
     }

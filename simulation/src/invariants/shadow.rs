@@ -311,8 +311,8 @@ impl Case<'_> {
 
     /// Compacted or not, each key has the value that it had.
     fn check_values(&self, durable: i64, found: &mut Found) {
-        let [before, after] =
-            [self.disk, self.copy].map(|disk| copies::last_values(disk, self.text, durable));
+        let [before, after] = [self.disk, self.copy]
+            .map(|disk| copies::last_values(disk, self.text, (self.look.log_start.get(), durable)));
         if before != after {
             found.push((
                 "recovery-loses-durable",

@@ -350,7 +350,7 @@ fn the_log_of_groups_has_one_coordinator_after_the_other() {
         let file = attached.open(&path, OpenMode::Create).unwrap();
         file.write_at(&[IoSlice::new(&log)], 0).unwrap();
         let mut found = Found::new();
-        Groups::read(&disk, "__consumer_offsets-0", 3, &mut found);
+        Groups::read(&disk, "__consumer_offsets-0", (0, 3), &mut found);
         // Batch after batch, each of them once.
         let (mut logs, mut one_by_one) = (GroupLogs::default(), Found::new());
         for end in [0, 1, 2, 2, 3, 3] {

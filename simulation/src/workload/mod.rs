@@ -132,6 +132,7 @@ impl Shared {
     /// Records of groups are given up: what they were may begin again.
     pub(crate) fn give_groups_up(&self) {
         self.assigned.lock().on_given_up();
+        self.note(Note::GroupsLost);
     }
 
     /// For one simulation.

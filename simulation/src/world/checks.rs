@@ -175,6 +175,12 @@ impl World<'_> {
         self.checks.groups = None;
     }
 
+    /// What is written of groups is given up.
+    pub(super) fn forget_groups(&mut self) {
+        self.checks.groups = None;
+        self.shared.give_groups_up();
+    }
+
     /// Reads on what is committed of the groups' logs, and compares it with what clients were told (21, 22).
     fn follow_groups(&mut self) {
         let Some(watcher) = &self.watcher else { return };
@@ -324,9 +330,9 @@ impl World<'_> {
                     .look()
                     .filter(|look| matches!(look.part, Part::Leads(_)));
                 let Some(look) = look else { continue };
-                let end = look.high_watermark.get();
+                let range = (look.log_start.get(), look.high_watermark.get());
                 let name = partition.name().to_string();
-                said.extend(Groups::read(&node.host.disk, &name, end, &mut found).committed);
+                said.extend(Groups::read(&node.host.disk, &name, range, &mut found).committed);
             }
         }
         offsets::check_told(&said, &self.told_at_the_end(), &mut found);
