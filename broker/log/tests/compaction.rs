@@ -509,4 +509,12 @@ fn damage_is_told_where_a_reader_meets_it() {
     let place = error.offset().unwrap();
     assert_eq!(place, Offset(1), "{error}");
     assert_eq!(read(place, 1).unwrap_err().to_string(), error.to_string());
+    // Where the sector holds a whole batch besides, the place is one that an index leads to around the damage.
+    let walked = |from| {
+        let plan = log.plan_read(from, log.log_end(), 1, true).unwrap();
+        plan.without_index().run_checked()
+    };
+    let claimed = Offset(i64::from_be_bytes(other.try_into().unwrap()));
+    assert!(read(claimed, 1).is_ok());
+    assert!(walked(claimed).unwrap_err().is_damage());
 }

@@ -204,6 +204,11 @@ async fn read_stretch(
     let (mut offset, mut read_bytes) = (suspicion.offset, 0);
     loop {
         let found = match partition.plan_check(offset, true, 1) {
+            Some(Ok(plan)) if read_bytes == 0 => {
+                // The way that whoever met the damage may have come.
+                let plan = plan.without_index();
+                broker.env().tasks.run_blocking(move || plan.run_checked()).await
+            }
             Some(Ok(plan)) => broker.env().tasks.run_blocking(move || plan.run_checked()).await,
             Some(Err(error)) => Err(error),
             None if read_bytes == 0 => return None,

@@ -265,6 +265,15 @@ impl ReadPlan {
         })
     }
 
+    /// Walks there from the beginning of the segment. An index knows the way around what was written over other batches.
+    #[must_use]
+    pub fn without_index(mut self) -> Self {
+        for view in self.views.iter_mut().flatten() {
+            view.hint = Hint::Entry(None);
+        }
+        self
+    }
+
     /// As [`Self::run`], and does what a read leaves to its reader: compares each batch with its sum. What looks damaged
     /// is read once more: a bit may have turned over on its way from the device.
     ///
