@@ -134,6 +134,7 @@ impl DiskRoom {
                 tracing::warn!(%error, "cannot tell how full the disk is");
                 self.left_bytes.store(i64::MAX, Ordering::Relaxed);
                 self.nearly_full.store(0, Ordering::Relaxed);
+                self.refused_bytes.store(0, Ordering::Relaxed);
                 return (LOOK_MAX, None);
             }
         };
@@ -145,11 +146,7 @@ impl DiskRoom {
             .store(signed(free_bytes) - signed(reserve_bytes), Ordering::Relaxed);
         let was_low = self.nearly_full().is_some();
         // Whoever was refused must find room when there is said to be some.
-        let refused_bytes = wanted_bytes.max(if was_low {
-            self.refused_bytes.load(Ordering::Relaxed)
-        } else {
-            0
-        });
+        let refused_bytes = wanted_bytes.max(self.refused_bytes.load(Ordering::Relaxed));
         let low = !is_planted("reserve-not-kept")
             && is_low(free_bytes, reserve_bytes.saturating_add(refused_bytes), was_low);
         self.refused_bytes

@@ -17,8 +17,7 @@ use skerry_log::{FileCache, PartitionIdentity, Recovered, Retired, Shutdown, che
 use skerry_metadata_state::{ConfigResource, Delta, Image, Topic};
 use skerry_replica::PartitionView;
 use skerry_types::{
-    BrokerEpoch, BrokerId, IncarnationId, Offset, PartitionIndex, TopicId, TopicPartition, is_planted,
-    reached,
+    BrokerEpoch, IncarnationId, Offset, PartitionIndex, TopicId, TopicPartition, is_planted, reached,
 };
 
 use self::checkpoints::{CheckpointFile, Checkpoints};
@@ -85,7 +84,6 @@ impl LocalTopic {
 /// The registry.
 pub struct Partitions {
     env: Env,
-    me: BrokerId,
     log_dir: Arc<PathBuf>,
     files: Arc<FileCache>,
     common: Common,
@@ -171,7 +169,6 @@ impl Partitions {
             files: FileCache::new(env.disk.clone(), open_files_max),
             graves: Graves::new(env.clone()),
             env,
-            me: common.me,
             log_dir,
             common,
             settings: replication.settings().clone(),
@@ -203,7 +200,7 @@ impl Partitions {
     /// The registration of this start of the broker in `image`, if it has one there.
     #[must_use]
     pub fn registration(&self, image: &Image) -> Option<BrokerEpoch> {
-        let broker = image.broker(self.me)?;
+        let broker = image.broker(self.common.me)?;
         (broker.incarnation == self.incarnation).then_some(broker.epoch)
     }
 
@@ -343,7 +340,7 @@ impl Partitions {
         let Some(metadata) = topic.partition(index) else {
             return;
         };
-        if !metadata.replicas.contains(&self.me) {
+        if !metadata.replicas.contains(&self.common.me) {
             self.leave(topic, index).await;
             return;
         }
@@ -375,13 +372,13 @@ impl Partitions {
                 replicas: metadata.replicas.clone(),
                 in_sync: metadata.isr.clone(),
             },
-            is_called_offline: metadata.offline.contains(&self.me),
+            is_called_offline: metadata.offline.contains(&self.common.me),
             min_in_sync: image.min_insync_replicas(topic, metadata),
             registration: self.registration(image),
         };
         let assigned = partition.assign(&assignment);
         self.replication.on_assigned(partition);
-        if metadata.isr.contains(&self.me) && assigned != Assigned::Nothing {
+        if metadata.isr.contains(&self.common.me) && assigned != Assigned::Nothing {
             self.forget_aside(partition.name());
         }
     }
@@ -448,8 +445,9 @@ impl Partitions {
         };
         let high_watermark = self.checkpoints.lock().high_watermarks.get(&name).copied();
         let metadata = topic.partition(index);
-        let counts = metadata
-            .is_some_and(|metadata| metadata.isr.contains(&self.me) || metadata.elr.contains(&self.me));
+        let counts = metadata.is_some_and(|metadata| {
+            metadata.isr.contains(&self.common.me) || metadata.elr.contains(&self.common.me)
+        });
         let log = log.and_then(|log| match missing(&log, high_watermark, &settings, counts) {
             Some(why) => Err(why),
             None => Ok(log),
@@ -638,7 +636,7 @@ impl Partitions {
             .and_then(|number| number.parse().ok());
         index
             .and_then(|index| topic.partition(PartitionIndex(index)))
-            .is_some_and(|metadata| metadata.replicas.contains(&self.me))
+            .is_some_and(|metadata| metadata.replicas.contains(&self.common.me))
     }
 
     /// Whose folder it is, by its `partition.metadata`; `None` where it is no partition's.

@@ -204,12 +204,12 @@ async fn read_stretch(
     let (mut offset, mut read_bytes) = (suspicion.offset, 0);
     loop {
         let found = match partition.plan_check(offset, true, 1) {
-            Some(Ok(plan)) if read_bytes == 0 => {
-                // The way that whoever met the damage may have come.
-                let plan = plan.without_index();
+            Some(Ok(plan)) => {
+                // The way that whoever met the damage may have come; what follows on it was found there.
+                let is_first = read_bytes == 0;
+                let plan = if is_first { plan.without_index() } else { plan };
                 broker.env().tasks.run_blocking(move || plan.run_checked()).await
             }
-            Some(Ok(plan)) => broker.env().tasks.run_blocking(move || plan.run_checked()).await,
             Some(Err(error)) => Err(error),
             None if read_bytes == 0 => return None,
             None => return Some((suspicion.offset, Ok(()))),

@@ -615,8 +615,9 @@ fn check_order(
     (gives_up, may_be_cut): (bool, bool),
     found: &mut Found,
 ) {
-    // Beyond the contract a follower that has lost its beginning is about to be cut below what is left (23 of three nodes).
-    let begins_anew = (gives_up || may_be_cut) && matches!(look.part, Part::Follows(_));
+    // Of a partition that was given up a follower that has lost its beginning is about to be cut below what is left of it
+    // (23 of three nodes).
+    let begins_anew = gives_up && matches!(look.part, Part::Follows(_));
     let ordered = (look.log_start <= look.high_watermark || begins_anew)
         && look.high_watermark <= look.log_end
         && look.durable_end <= look.log_end;

@@ -212,9 +212,10 @@ impl World<'_> {
 
     /// Records of a partition are given up: if they are those of groups, generations of two kinds may have one number
     /// (4122 of any size, 60 s).
-    fn note_lost_groups(&mut self, partition: &str) {
+    pub(super) fn note_lost_groups(&mut self, partition: &str) {
         if partition.starts_with(TOPIC) {
-            self.forget_groups();
+            self.checks.forget_groups();
+            self.shared.give_groups_up();
         }
     }
 

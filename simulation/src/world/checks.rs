@@ -59,6 +59,11 @@ impl Checks {
         self.still.remove(&index);
     }
 
+    /// What is written of groups may have been lost: beyond the contract.
+    pub(super) fn forget_groups(&mut self) {
+        self.groups = None;
+    }
+
     /// All processes are new from now on.
     pub(super) fn is_anew(&mut self) {
         self.anew = true;
@@ -172,13 +177,7 @@ impl World<'_> {
     /// The quorum goes on from the log of one node.
     pub(super) fn forget_raft_logs(&mut self) {
         self.checks.raft_logs.on_recovered();
-        self.checks.groups = None;
-    }
-
-    /// What is written of groups is given up.
-    pub(super) fn forget_groups(&mut self) {
-        self.checks.groups = None;
-        self.shared.give_groups_up();
+        self.checks.forget_groups();
     }
 
     /// Reads on what is committed of the groups' logs, and compares it with what clients were told (21, 22).

@@ -16,7 +16,6 @@ use skerry_types::{WallMs, reached};
 use super::World;
 use super::faults::Action;
 use crate::invariants::Left;
-use crate::invariants::offsets::TOPIC;
 use crate::process::{DATA_DIR, State};
 use crate::workload;
 
@@ -213,12 +212,12 @@ impl World<'_> {
                 Left::Complete => {}
                 Left::UpTo(end) => {
                     watcher.give_up(&name);
-                    if name.starts_with(TOPIC) {
-                        self.shared.give_groups_up();
-                    }
                     held.insert(name, end);
                 }
             }
+        }
+        for name in held.keys() {
+            self.note_lost_groups(name);
         }
         held
     }
