@@ -132,6 +132,26 @@ fn deleted_records_stay_deleted() {
     assert_eq!(log.epoch_end(LeaderEpoch(0)).end_offset, Offset(20));
 }
 
+/// A new start moves the epochs with it; a crash takes the start back where it was not durable yet, and the epochs stay moved.
+#[test]
+fn epochs_reach_back_to_where_the_log_begins() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &small());
+    for n in 0..20 {
+        append(&mut log, batch(&[&format!("value {n}")]), n);
+    }
+    // Within a segment: what begins it stays on the disk.
+    log.set_log_start(Offset(10)).unwrap();
+    let recovered = Recovered {
+        recovery_point: checkpoint(&mut log),
+        ..Recovered::default()
+    };
+    let (log, _) = open(&disk.cut_power(&mut Dice::new(1)), &small(), recovered);
+    assert_eq!((log.log_start(), log.log_end()), (Offset(8), Offset(20)));
+    log.verify().unwrap();
+    assert_eq!(log.epoch_end(LeaderEpoch(8)).end_offset, Offset(9));
+}
+
 #[test]
 fn a_truncated_log_goes_on_where_it_was_cut() {
     let disk = PowerDisk::new();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_log::parse_dir_name;
-use skerry_types::{Offset, TopicPartition};
+use skerry_types::{Offset, TopicPartition, is_planted};
 
 use super::{CLEANED, HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS};
 
@@ -69,6 +69,21 @@ impl Checkpoints {
         ]
     }
 
+    /// A log begins at `offset`, or will: never earlier than was said before. What is said first and done afterwards must
+    /// not be taken back by who looks at the log between the two: the records that were deleted would come back with a
+    /// crash. Only a cut lowers a line, and drops it who leaves.
+    pub(super) fn raise_log_start(&mut self, name: &TopicPartition, offset: Offset) {
+        if let Some(line) = self.log_starts.get_mut(name) {
+            *line = if is_planted("log-start-taken-back") {
+                offset
+            } else {
+                (*line).max(offset)
+            };
+        } else if offset > Offset::ZERO {
+            self.log_starts.insert(name.clone(), offset);
+        }
+    }
+
     /// Drops the lines of a partition that is gone.
     pub(super) fn forget(&mut self, name: &TopicPartition) {
         let lines = self.all_lines().into_iter();
@@ -108,6 +123,22 @@ mod tests {
         TopicPartition {
             topic: topic.into(),
             partition: PartitionIndex(0),
+        }
+    }
+
+    #[test]
+    fn a_start_that_was_said_is_not_taken_back_before_the_log_is_there() {
+        let mut checkpoints = Checkpoints::default();
+        let trimmed = name("trimmed");
+        checkpoints.raise_log_start(&trimmed, Offset::ZERO);
+        assert!(
+            checkpoints.log_starts.is_empty(),
+            "a log that begins with its topic has no line"
+        );
+        // DeleteRecords; somebody looks at the log, which is not cut yet; another DeleteRecords was slower than the first.
+        for (offset, line) in [(5, 5), (2, 5), (3, 5), (9, 9)] {
+            checkpoints.raise_log_start(&trimmed, Offset(offset));
+            assert_eq!(checkpoints.log_starts[&trimmed], Offset(line));
         }
     }
 

@@ -653,7 +653,7 @@ impl Partitions {
     /// # Errors
     /// The disk's.
     pub async fn save_log_start(&self, name: &TopicPartition, log_start: Offset) -> io::Result<()> {
-        self.checkpoints.lock().log_starts.insert(name.clone(), log_start);
+        self.checkpoints.lock().raise_log_start(name, log_start);
         self.write(CheckpointFile::LogStarts).await
     }
 
@@ -680,8 +680,9 @@ impl Partitions {
                     }
                 }
             }
-            let starts = raised.iter().cloned();
-            checkpoints.log_starts.extend(starts);
+            for (name, start) in raised {
+                checkpoints.raise_log_start(name, *start);
+            }
             claims_more
         };
         // What was given up is not missed at the next start.
@@ -766,9 +767,7 @@ impl Partitions {
             checkpoints
                 .recovery_points
                 .insert(name.clone(), now.recovery_point);
-            if now.log_start > Offset::ZERO || checkpoints.log_starts.contains_key(name) {
-                checkpoints.log_starts.insert(name.clone(), now.log_start);
-            }
+            checkpoints.raise_log_start(name, now.log_start);
             if let Some(cleaned) = now.cleaned_until {
                 checkpoints.cleaned.insert(name.clone(), cleaned);
             }

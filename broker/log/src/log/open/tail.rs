@@ -319,7 +319,11 @@ impl Opening {
         let (epoch, base) = (batch.header.leader_epoch(), batch.header.base_offset());
         // The first known epoch begins at the log's start, which may lie within the batch.
         let probe = base.max(self.recovered.log_start).min(batch.header.last_offset());
-        if self.epochs.at(probe) == Some(epoch) {
+        // A crash may have taken a new start back whose epochs were written already.
+        let begin = self.recovered.log_start.max(self.segments[0].base);
+        let starts = self.epochs.starts();
+        let reach_back = starts.first().is_some_and(|first| first.start <= begin);
+        if reach_back && self.epochs.at(probe) == Some(epoch) {
             self.epochs_dirty |= self.epochs.truncate_end(probe.next());
             return Ok(());
         }
