@@ -22,6 +22,9 @@ pub struct LagLimits {
     pub lag_max: Duration,
     /// Its stream ended so long ago, and no other has come.
     pub silence_max: Duration,
+    /// Whoever has not followed in this leader epoch may have led before, and answer as the leader for so long: what is
+    /// committed without it would be missing there.
+    pub standing_max: Duration,
 }
 
 /// Another in-sync set, to be asked of the metadata.
@@ -203,6 +206,13 @@ impl Leader {
         self.may_acknowledge().is_ok() && self.maximal_in_sync().iter().all(|id| *id == self.me())
     }
 
+    /// What it asks the metadata for may be what ends its leadership: with a new member in sync a reassignment that moves
+    /// the leader away is complete, and others go on from there before this leader has heard the answer.
+    #[must_use]
+    pub fn gives_itself_up(&self) -> bool {
+        self.is_asking() && self.is_leaving() && !is_planted("moved-leader-answers")
+    }
+
     /// When this replica should leave or may join.
     fn deadline_of(&self, id: BrokerId, now: Instant, limits: &LagLimits) -> Option<Instant> {
         if id == self.me() {
@@ -219,7 +229,8 @@ impl Leader {
     fn leaves_at(&self, replica: &Replica, limits: &LagLimits) -> Option<Instant> {
         let silent = replica.silent_at(limits.silence_max);
         let lagging = replica.lagging_at(self.visibility(), self.log_end(), limits.lag_max);
-        [silent, lagging].into_iter().flatten().min()
+        let leaves = [silent, lagging].into_iter().flatten().min()?;
+        Some(leaves.max(replica.may_stand_until(limits.standing_max)))
     }
 
     /// The broker with its registration, if it should be in the set.

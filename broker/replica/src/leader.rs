@@ -36,6 +36,8 @@ pub struct PartitionView {
     pub replicas: Vec<BrokerId>,
     /// Who is in sync; it contains the leader.
     pub in_sync: Vec<BrokerId>,
+    /// This replica goes once those that come are in sync (KIP-455).
+    pub leaves: bool,
 }
 
 /// What a broker knows when it becomes the leader.
@@ -174,6 +176,11 @@ impl Leader {
     /// Who has a copy, or is getting one, in the metadata's order.
     pub fn replicas(&self) -> impl Iterator<Item = BrokerId> {
         self.view.replicas.iter().copied()
+    }
+
+    /// A reassignment is under way that moves the leader away.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.view.leaves
     }
 
     /// Who is in sync by the metadata, by number.

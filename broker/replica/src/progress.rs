@@ -95,6 +95,15 @@ impl Replica {
         }
     }
 
+    /// It has not followed in this leader epoch: until then it may take itself for the leader of an earlier one.
+    pub(crate) fn may_stand_until(&self, standing_max: Duration) -> Instant {
+        match self.progress {
+            // Nothing is known of it since then.
+            None => self.caught_up_at + standing_max,
+            Some(_) => self.caught_up_at,
+        }
+    }
+
     pub(crate) fn on_gone(&mut self, now: Instant) {
         self.gone_since.get_or_insert(now);
     }

@@ -13,6 +13,7 @@ use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, Partitio
 const LIMITS: LagLimits = LagLimits {
     lag_max: Duration::from_millis(1_000),
     silence_max: Duration::from_millis(500),
+    standing_max: Duration::from_millis(750),
 };
 
 fn ids(text: &str) -> Vec<BrokerId> {
@@ -29,6 +30,7 @@ struct World {
     visibility: Visibility,
     partition_epoch: i32,
     in_sync: Vec<BrokerId>,
+    leaves: bool,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
                 partition_epoch: PartitionEpoch(0),
                 replicas: ids("1,2,3,4"),
                 in_sync: in_sync.clone(),
+                leaves: false,
             },
             min_in_sync: min,
             visibility,
@@ -77,6 +80,7 @@ impl World {
             visibility,
             partition_epoch: 0,
             in_sync,
+            leaves: false,
         }
     }
 
@@ -92,6 +96,7 @@ impl World {
             partition_epoch: PartitionEpoch(self.partition_epoch),
             replicas: ids("1,2,3,4"),
             in_sync: self.in_sync.clone(),
+            leaves: self.leaves,
         };
         self.leader
             .on_metadata(&view, self.min, self.visibility, self.now);
@@ -168,10 +173,16 @@ impl World {
                     partition_epoch: PartitionEpoch(self.partition_epoch - 1),
                     replicas: ids("1,2,3,4"),
                     in_sync: ids(words[1]),
+                    leaves: false,
                 };
                 self.leader
                     .on_metadata(&view, self.min, self.visibility, self.now);
                 String::new()
+            }
+            "leaves" => {
+                self.leaves = true;
+                self.partition_epoch += 1;
+                self.metadata()
             }
             "min" => {
                 self.min = words[1].parse().unwrap();
@@ -189,6 +200,11 @@ impl World {
                 String::new()
             }
             "propose" => self.propose(),
+            "stands" => match self.leader.gives_itself_up() {
+                true => "not for sure",
+                false => "as far as its session goes",
+            }
+            .to_owned(),
             "alone" => {
                 let followed = if self.leader.is_followed() {
                     "followed"
@@ -312,6 +328,58 @@ fn it_knows_who_confirms_and_who_could_take_over() {
             3 follows 0/0: may; hw=0
             propose: asks for 1@10,3@30 at 1; hw=0
             alone: followed, others could lead; hw=0
+        "#]],
+    );
+}
+
+#[test]
+fn a_leader_that_is_moved_away_may_be_replaced_by_what_it_asks_for() {
+    check(
+        "isr=1,2",
+        "2 follows 0/0; 3 follows 0/0; propose; stands; accepted; isr 1,2,3; stands; \
+         leaves; stands; 4 follows 0/0; propose; stands; unknown; stands; tick 60; propose; accepted; stands; \
+         isr 1,2,3,4; stands",
+        expect![[r#"
+            2 follows 0/0: may; hw=0
+            3 follows 0/0: may; hw=0
+            propose: asks for 1@10,2@20,3@30 at 0; hw=0
+            stands: as far as its session goes; hw=0
+            accepted: hw=0
+            isr 1,2,3: hw=0
+            stands: as far as its session goes; hw=0
+            leaves: hw=0
+            stands: as far as its session goes; hw=0
+            4 follows 0/0: may; hw=0
+            propose: asks for 1@10,2@20,3@30,4@40 at 2; hw=0
+            stands: not for sure; hw=0
+            unknown: hw=0
+            stands: not for sure; hw=0
+            tick 60: hw=0
+            propose: asks for 1@10,2@20,3@30,4@40 at 2; hw=0
+            accepted: hw=0
+            stands: not for sure; hw=0
+            isr 1,2,3,4: hw=0
+            stands: as far as its session goes; hw=0
+        "#]],
+    );
+}
+
+#[test]
+fn who_has_not_followed_in_this_epoch_stays_as_long_as_it_may_take_itself_for_the_leader() {
+    check(
+        "isr=1,2,3",
+        "3 follows 0/0; 3 gone; tick 500; propose; accepted; isr 1,2; tick 249; propose; tick 1; propose",
+        expect![[r#"
+            3 follows 0/0: may; hw=0
+            3 gone: hw=0
+            tick 500: hw=0
+            propose: asks for 1@10,2@20 at 0; hw=0
+            accepted: hw=0
+            isr 1,2: hw=0
+            tick 249: hw=0
+            propose: nothing; hw=0
+            tick 1: hw=0
+            propose: asks for 1@10 at 1; hw=0
         "#]],
     );
 }
@@ -574,7 +642,7 @@ fn a_silent_member_leaves_when_that_is_committed() {
         "deadline; 2 follows 0/0; deadline; 2 gone; write 1; sync; deadline; tick 499; propose; tick 1; propose; isr 1; \
          2 follows 0/0; propose; 2 1/1; propose",
         expect![[r#"
-            deadline: 0.500s; hw=0
+            deadline: 0.750s; hw=0
             2 follows 0/0: may; hw=0
             deadline: none; hw=0
             2 gone: hw=0

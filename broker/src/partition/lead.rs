@@ -173,7 +173,8 @@ impl Partition {
 
     /// Others may have taken over, and this broker has not heard of it.
     fn is_doubtful(&self, leader: &Leader) -> bool {
-        !self.standing.holds(self.clock.now()) && !leader.is_only_candidate()
+        let stands = self.standing.holds(self.clock.now()) && !leader.gives_itself_up();
+        !stands && !leader.is_only_candidate()
     }
 
     /// As [`Partition::with_leader`], for answers that are wrong where another broker leads by now.

@@ -246,6 +246,12 @@ impl Partitions {
         self.topics.read().by_name.values().cloned().collect()
     }
 
+    /// How many files are kept open for whoever reads them next.
+    #[must_use]
+    pub fn cached_files(&self) -> usize {
+        self.files.open_count()
+    }
+
     /// All partitions in the order of their names.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Partition>> {
@@ -371,6 +377,7 @@ impl Partitions {
                 partition_epoch: metadata.partition_epoch,
                 replicas: metadata.replicas.clone(),
                 in_sync: metadata.isr.clone(),
+                leaves: metadata.removing.contains(&self.common.me),
             },
             is_called_offline: metadata.offline.contains(&self.common.me),
             min_in_sync: image.min_insync_replicas(topic, metadata),

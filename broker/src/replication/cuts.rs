@@ -81,7 +81,12 @@ async fn make(broker: &Arc<Broker>, jobs: Vec<CutJob>) {
         let name = job.partition.name().clone();
         match job.cut {
             Cut::LogStart(start) => raised.push((name, start)),
-            Cut::To(_) | Cut::StartAt(_) => lowered.push((name, limit)),
+            Cut::To(_) => lowered.push((name, limit)),
+            // It may begin within a batch, whose beginning would be back after a crash.
+            Cut::StartAt(start) => {
+                raised.push((name.clone(), start));
+                lowered.push((name, limit));
+            }
         }
         ready.push(job);
     }

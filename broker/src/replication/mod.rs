@@ -344,6 +344,7 @@ impl Replication {
         LagLimits {
             lag_max: settings.replica_lag_time_max,
             silence_max: self.silence_max(),
+            standing_max: settings.session_timeout,
         }
     }
 

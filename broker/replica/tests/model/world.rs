@@ -21,6 +21,7 @@ use crate::rng::Rng;
 pub const LIMITS: LagLimits = LagLimits {
     lag_max: Duration::from_millis(1_000),
     silence_max: Duration::from_millis(500),
+    standing_max: Duration::from_millis(750),
 };
 const TOPIC: TopicId = Uuid([7; 16]);
 
@@ -472,5 +473,7 @@ pub fn view_of(partition: &Partition) -> PartitionView {
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.clone(),
         in_sync: partition.isr.clone(),
+        // What a leader answers meanwhile is no part of the model.
+        leaves: false,
     }
 }
