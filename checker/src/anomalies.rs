@@ -533,6 +533,29 @@ fn at_least_once_below_what_is_committed() {
 }
 
 #[test]
+fn what_was_deleted_does_not_come_back() {
+    let history = |outcome, log_start| {
+        let mut writer = new();
+        writer.sent(1, 0, 0).sent(1, 1, 1).sent(1, 2, 2).trim(2, outcome);
+        let op = Op::FinalRead { key: "t-0".into() };
+        let all = [(0, (1, 0)), (1, (1, 1)), (2, (1, 2))];
+        let outcome = Outcome::Polled {
+            records: records(&all[log_start..]),
+            high_watermark: 3,
+            log_start: log_start as i64,
+        };
+        writer.op(op, outcome).checks()
+    };
+    assert_eq!(history(Outcome::Offset { offset: 2 }, 2), LEGAL);
+    assert_eq!(
+        history(Outcome::Offset { offset: 2 }, 1),
+        ["deleted-records-back"]
+    );
+    // Nobody was told that it was done.
+    assert_eq!(history(failed(false), 1), LEGAL);
+}
+
+#[test]
 fn what_was_deleted_is_missed_by_nobody() {
     let end = |writer: &mut Writer, log_start| {
         let op = Op::FinalRead { key: "t-0".into() };

@@ -83,7 +83,7 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 /// The checks, the gravest first. A loss has many consequences: it is told before them.
-const GRAVITY: [&str; 27] = [
+const GRAVITY: [&str; 28] = [
     "malformed-history",
     "lost-record",
     "unseen-record",
@@ -100,6 +100,7 @@ const GRAVITY: [&str; 27] = [
     "order-in-real-time",
     "gap-in-the-log",
     "end-went-back",
+    "deleted-records-back",
     "high-watermark-went-back",
     "skipped-in-a-poll",
     "nonmonotonic-poll",

@@ -21,6 +21,8 @@ pub(crate) struct Partition {
     floor: i64,
     high_watermark: i64,
     pub(crate) log_start: i64,
+    /// Its records were deleted up to there, as somebody was told, and when.
+    deleted: Option<(i64, u64)>,
     pub(crate) final_end: Option<i64>,
     /// The serials of each producer, in the order in which they were sent.
     pub(crate) producers: BTreeMap<u32, Vec<u32>>,
@@ -229,7 +231,15 @@ impl<'a> Sweep<'a> {
                 let floor = &mut self.at(key).floor;
                 *floor = (*floor).max(*offset);
             }
-            (Op::Trim { key, .. }, Outcome::Offset { offset }) => self.trimmed(key, *offset),
+            (Op::Trim { key, .. }, Outcome::Offset { offset }) => {
+                self.trimmed(key, *offset);
+                let index = self.partition(key);
+                self.judge_start(index, operation, at, *offset, verdict);
+                let deleted = &mut self.at(index).deleted;
+                if deleted.is_none_or(|(earlier, _)| earlier < *offset) {
+                    *deleted = Some((*offset, at));
+                }
+            }
             // Nobody heard of it: it may yet have been done.
             (Op::Trim { key, before }, Outcome::Failed { definite: false, .. }) => self.trimmed(key, *before),
             _ => {}
@@ -314,6 +324,7 @@ impl<'a> Sweep<'a> {
             let end = last.map_or(read.log_start, |last| last + 1);
             self.at(index).final_end = Some(end.max(read.high_watermark));
         }
+        self.judge_start(index, operation, at, read.log_start, verdict);
         self.note_records(index, operation, at, read.records, verdict);
         if self.at(index).is_compacted {
             self.read_compacted(index, operation, at, read);
@@ -333,6 +344,35 @@ impl<'a> Sweep<'a> {
         partition.log_start = partition.log_start.max(read.log_start);
         let end = last.map_or(read.high_watermark, |last| read.high_watermark.max(last + 1));
         partition.floor = partition.floor.max(end);
+    }
+
+    /// Somebody was told where a partition begins.
+    fn judge_start(
+        &mut self,
+        index: u32,
+        operation: &Operation<'a>,
+        at: u64,
+        start: i64,
+        verdict: &mut Verdict,
+    ) {
+        // A leader of before, that has not heard of it, may show for a while what was deleted.
+        let is_current = !self.several_nodes || matches!(operation.op, Op::FinalRead { .. });
+        let partition = self.at(index);
+        if let Some((deleted, told_at)) = partition.deleted.filter(|_| is_current)
+            && told_at <= operation.invoked_at
+            // Old versions of Fetch do not tell it.
+            && (0..deleted).contains(&start)
+        {
+            verdict.add("deleted-records-back", || {
+                format!(
+                    "{} was deleted up to {deleted}, as was answered at {}, and begins at {start} for {} at {}",
+                    partition.name,
+                    seconds(told_at),
+                    operation.client,
+                    seconds(at)
+                )
+            });
+        }
     }
 
     fn read_compacted(&mut self, index: u32, operation: &Operation<'a>, at: u64, read: &Read<'_>) {
@@ -432,6 +472,8 @@ impl<'a> Sweep<'a> {
         partition.told.forget_from(from);
         partition.covered.forget_from(from);
         partition.floor = partition.floor.min(from);
+        // Whoever leads now may never have heard of it.
+        partition.deleted = None;
         partition.high_watermark = partition.high_watermark.min(from);
         for known in self.known.iter_mut().filter(|known| known.key == key) {
             known.end = known.end.min(from);

@@ -37,6 +37,7 @@ pub const CHECKS: &[(&str, Shown)] = &[
     ("order-in-real-time", By("a_send_lands_behind_what_was_known")),
     ("gap-in-the-log", By("gaps_and_skips_are_seen")),
     ("end-went-back", By("stale_ends")),
+    ("deleted-records-back", By("what_was_deleted_does_not_come_back")),
     (
         "high-watermark-went-back",
         By("ends_and_watermarks_never_go_back"),

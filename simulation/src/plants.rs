@@ -142,7 +142,7 @@ pub const PLANTS: &[Planted] = &[
     ),
     in_cluster(
         "full-disk-keeps-office",
-        150,
+        200,
         &["core-does-not-serve", "not-whole", "not-serving"],
         "a controller goes on whose disk has no room",
     ),
@@ -481,6 +481,20 @@ pub const PLANTS: &[Planted] = &[
         3,
         &["committed-changed", "copies-differ", "two-writers"],
         "a follower takes a batch that was damaged on its way from its leader",
+    ),
+    in_scenario(
+        "moved-leader-answers",
+        "moved-leader",
+        100,
+        &["end-went-back"],
+        "a leader says where the log ends while what it has asked for may have moved it away",
+    ),
+    in_scenario(
+        "log-start-taken-back",
+        "deleted-for-good",
+        60,
+        &["deleted-records-back"],
+        "whoever writes the checkpoints takes a start back that DeleteRecords has made durable, before the log is there",
     ),
     in_scenario(
         "checkpoints-outlive-a-topic",

@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 60] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 62] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -107,8 +107,10 @@ pub(super) const SCENARIOS: [(&str, &str); 60] = scenarios![
     "quorum-shift",
     "full-leader",
     "filled-by-producers",
+    "deleted-for-good",
     "sent-again-after-compaction",
     "moves",
+    "moved-leader",
     "lost-copy",
     "rot-of-all-copies",
     "in-sync-copies-lost",

@@ -68,6 +68,8 @@ pub(super) type Registrations = BTreeMap<BrokerEpoch, (BrokerId, IncarnationId, 
 pub(super) struct QuorumWatch {
     /// In which term who led.
     leaders: BTreeSet<(u64, BrokerId)>,
+    /// The newest term that any node was seen in: its leader may not be watched yet, while it starts.
+    newest_term: u64,
     /// The last entry that anybody knew to be committed, and who made it.
     committed: u64,
     committed_by: Option<MadeBy>,
@@ -259,6 +261,8 @@ impl QuorumWatch {
     /// `news` is what some of the nodes have come to know, `durable` what all nodes have on their disks.
     pub(super) fn look(&mut self, news: &[News], durable: &[Durable], found: &mut Found) {
         let before = (self.committed, self.committed_by);
+        let terms = news.iter().map(|one| one.status.term);
+        self.newest_term = terms.fold(self.newest_term, u64::max);
         for one in news {
             let News { status, voted, .. } = one;
             check_order(status, found);
@@ -415,7 +419,9 @@ impl QuorumWatch {
         }
         // What it dropped from its log is committed.
         let has_another = news.holds.is_some() && committed_by.is_some() && news.holds != committed_by;
-        if newest == Some((status.term, leader)) && (status.last_log_index < committed || has_another) {
+        // Who comes back from a pause may take itself for the leader of a term that has passed (5113 of any size, 60 s).
+        let is_newest = newest == Some((status.term, leader)) && status.term == self.newest_term;
+        if is_newest && (status.last_log_index < committed || has_another) {
             found.push((
                 "incomplete-controller",
                 format!(

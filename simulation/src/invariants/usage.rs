@@ -60,6 +60,7 @@ pub(crate) struct Usage {
     /// Connections whose client went without a word: they stay, with a task or two and what they hold, until they have
     /// been idle for long.
     pub(crate) deserted: u64,
+    /// Open, and in no cache: those have their bounds.
     pub(crate) files: u64,
     /// Of the budgets for requests and answers.
     pub(crate) memory_kib: u64,

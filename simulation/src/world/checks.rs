@@ -167,9 +167,11 @@ impl World<'_> {
             let Some(broker) = broker.filter(|_| node.process.state() == State::Serving) else {
                 continue;
             };
-            let committed = broker.quorum().status().committed_index;
+            // Applied is what its log had there: a follower hears what is committed before it has cut what it had instead
+            // (5056 of any size, 60 s).
+            let applied = broker.quorum().status().applied_index;
             let entries = broker.quorum().log_entries(logs.first(place));
-            logs.look(place, &entries, committed, &mut found);
+            logs.look(place, &entries, applied, &mut found);
         }
         self.report(found);
     }
@@ -282,10 +284,11 @@ impl World<'_> {
                 return;
             }
             all.tasks += node.host.gate.tasks();
-            all.files += node.host.disk.open_files();
             let Some(broker) = node.process.broker() else {
                 return;
             };
+            let cached_files = broker.partitions().cached_files() as u64;
+            all.files += node.host.disk.open_files().saturating_sub(cached_files);
             let budget = broker.budget();
             all.memory_kib += ((budget.total_bytes() - budget.free_bytes()) / 1024) as u64;
             for partition in broker.partitions().all() {

@@ -273,12 +273,12 @@ impl<'a> World<'a> {
     fn play(&mut self) {
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
-            let process = node.process.clone();
+            let (process, gate) = (node.process.clone(), node.host.gate.clone());
             self.trace.event(&node.name, format_args!("starts"));
             self.sim.host(node.name.as_str(), move || {
-                let process = process.clone();
+                let running = gate.hold(process.clone().run());
                 async move {
-                    process.run().await;
+                    running.await;
                     Ok(())
                 }
             });
