@@ -32,8 +32,9 @@ pub(super) struct InSyncQueue {
 #[derive(Default)]
 struct State {
     proposals: Vec<(Arc<Partition>, InSyncProposal)>,
-    /// When each partition is looked at next.
-    looks: BTreeMap<Key, (Instant, Arc<Partition>)>,
+    /// When each partition is looked at next. Which copy of it is here then is found out then: one that was given up, and
+    /// whose look came last, must not take the place of the copy that is here now (seed 7 of `moved-leader`).
+    looks: BTreeMap<Key, Instant>,
     order: BTreeSet<(Instant, Key)>,
 }
 
@@ -44,17 +45,17 @@ impl InSyncQueue {
     }
 
     /// Looks at the partition at `at`, or earlier where that was planned.
-    pub(super) fn look(&self, partition: &Arc<Partition>, at: Instant) {
+    pub(super) fn look(&self, partition: &Partition, at: Instant) {
         let key = super::key_of(partition);
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        if let Some((planned, _)) = state.looks.get(&key) {
+        if let Some(planned) = state.looks.get(&key) {
             if *planned <= at {
                 return;
             }
             state.order.remove(&(*planned, key));
         }
-        state.looks.insert(key, (at, partition.clone()));
+        state.looks.insert(key, at);
         state.order.insert((at, key));
         if state.order.first() == Some(&(at, key)) {
             drop(guard);
@@ -62,7 +63,7 @@ impl InSyncQueue {
         }
     }
 
-    fn take_due(&self, now: Instant) -> Vec<Arc<Partition>> {
+    fn take_due(&self, now: Instant) -> Vec<Key> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut due = Vec::new();
@@ -70,7 +71,8 @@ impl InSyncQueue {
             && at <= now
         {
             state.order.pop_first();
-            due.extend(state.looks.remove(&key).map(|(_, partition)| partition));
+            state.looks.remove(&key);
+            due.push(key);
         }
         due
     }
@@ -96,7 +98,11 @@ pub(super) async fn run(replication: Arc<Replication>, broker: Arc<Broker>, stop
     let queue = &replication.in_sync;
     let clock = broker.env().clock.clone();
     loop {
-        for partition in queue.take_due(clock.now()) {
+        for (topic, number) in queue.take_due(clock.now()) {
+            let topic = broker.partitions().topic_by_id(topic);
+            let Some(partition) = topic.and_then(|topic| topic.partition(number.get())) else {
+                continue;
+            };
             let (proposal, next) = replication.check_in_sync(&broker, &partition);
             if let Some(proposal) = proposal {
                 queue.propose(&partition, proposal);
