@@ -223,19 +223,7 @@ impl Maintenance {
     /// Moves the point from which recovery will walk each log.
     async fn checkpoint(&self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
-            let Some(Some(job)) = partition.with_log(|log| log.start_checkpoint()) else {
-                continue;
-            };
-            let (job, result) = self
-                .broker
-                .env()
-                .tasks
-                .run_blocking(move || {
-                    let result = job.run();
-                    (job, result)
-                })
-                .await;
-            if let Some(Err(error)) = partition.with_log(|log| log.finish_checkpoint(job, result)) {
+            if let Err(error) = partition.write_checkpoint(&self.broker.env().tasks).await {
                 tracing::error!(partition = %partition.name(), %error, "cannot write a checkpoint");
             }
         }

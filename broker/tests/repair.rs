@@ -388,3 +388,25 @@ async fn a_repair_that_comes_late_leaves_the_next_copy_alone() {
     cluster.produce_many(1, "t", 5, 100).await;
     whole_again(&cluster, &[1, 2, 3], 25).await;
 }
+
+#[tokio::test]
+async fn a_checkpoint_is_written_while_the_folder_is_its_copys() {
+    let cluster = Cluster::start("127.0.92", 1, &[]).await;
+    cluster.create("t", &[1], &[]).await;
+    cluster.produce_many(1, "t", 20, 100).await;
+    let copy = cluster.partition(1, "t").expect("a copy");
+    let broker = cluster.broker(1);
+    let snapshot = broker
+        .partitions()
+        .log_dir()
+        .join("t-0/00000000000000000020.snapshot");
+    assert!(!snapshot.exists());
+    let folder = copy.lock_folder().await;
+    let mut checkpoint = std::pin::pin!(copy.write_checkpoint(&broker.env().tasks));
+    let first = futures_util::FutureExt::now_or_never(checkpoint.as_mut());
+    assert!(first.is_none(), "somebody exchanges the folder");
+    copy.delete();
+    drop(folder);
+    checkpoint.await.unwrap();
+    assert!(!snapshot.exists(), "what is written there is the next copy's");
+}

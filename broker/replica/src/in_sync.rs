@@ -97,7 +97,7 @@ impl Leader {
         limits: &LagLimits,
         registered: impl Fn(BrokerId) -> Option<BrokerEpoch>,
     ) -> Option<InSyncProposal> {
-        if self.is_deposed() {
+        if self.is_deposed() || self.lets_go_from(limits).is_some_and(|at| now < at) {
             return None;
         }
         match self.pending.as_ref().map(|pending| pending.state) {
@@ -116,7 +116,7 @@ impl Leader {
             self.in_sync().collect(),
             members.iter().map(|(id, _)| *id).collect(),
         );
-        if wanted == known && self.pending.is_none() {
+        if wanted == known && self.pending.is_none() && !self.lets_go_with(&wanted) {
             return None;
         }
         let base = self.partition_epoch();
@@ -182,14 +182,30 @@ impl Leader {
         if self.is_deposed() {
             return None;
         }
-        match self.pending.as_ref().map(|pending| pending.state) {
-            Some(PendingState::InFlight | PendingState::Settled) => return None,
-            Some(PendingState::RetryAt(at)) => return Some(at),
-            None => {}
+        let due = match self.pending.as_ref().map(|pending| pending.state) {
+            Some(PendingState::InFlight | PendingState::Settled) => None,
+            Some(PendingState::RetryAt(at)) => Some(at),
+            None if self.lets_go_with(self.in_sync_set()) => Some(now),
+            None => {
+                let deadlines = self.replicas().filter_map(|id| self.deadline_of(id, now, limits));
+                deadlines.min()
+            }
+        };
+        due.map(|due| self.lets_go_from(limits).map_or(due, |at| due.max(at)))
+    }
+
+    /// Until then somebody in sync whom a reassignment moves away may take itself for the leader of an earlier epoch: the
+    /// change that lets it go waits, and so does any other, for nothing is committed before it has followed or left.
+    fn lets_go_from(&self, limits: &LagLimits) -> Option<Instant> {
+        if is_planted("former-leader-let-go") {
+            return None;
         }
-        self.replicas()
-            .filter_map(|id| self.deadline_of(id, now, limits))
-            .min()
+        let former = self.in_sync().filter(|id| self.is_removing(*id));
+        let former = former.filter_map(|id| self.replica(id));
+        former
+            .filter(|replica| replica.progress.is_none())
+            .map(|replica| replica.may_stand_until(limits.standing_max))
+            .max()
     }
 
     /// Everybody in sync follows: what is appended can be confirmed.

@@ -36,8 +36,10 @@ pub struct PartitionView {
     pub replicas: Vec<BrokerId>,
     /// Who is in sync; it contains the leader.
     pub in_sync: Vec<BrokerId>,
-    /// This replica goes once those that come are in sync (KIP-455).
-    pub leaves: bool,
+    /// Which of `replicas` go once all others are in sync (KIP-455) and the leader lets them go.
+    pub removing: Vec<BrokerId>,
+    /// One of `removing` goes whoever is in sync: it was to come, and nobody wants it any more.
+    pub gives_up: bool,
 }
 
 /// What a broker knows when it becomes the leader.
@@ -179,8 +181,20 @@ impl Leader {
     }
 
     /// A reassignment is under way that moves the leader away.
-    pub(crate) const fn is_leaving(&self) -> bool {
-        self.view.leaves
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_removing(self.me)
+    }
+
+    /// A reassignment is under way that moves this replica away.
+    #[must_use]
+    pub fn is_removing(&self, replica: BrokerId) -> bool {
+        self.view.removing.contains(&replica)
+    }
+
+    /// With that set in sync those that go can be let go.
+    pub(crate) fn lets_go_with(&self, in_sync: &BTreeSet<BrokerId>) -> bool {
+        let mut target = self.replicas().filter(|id| !self.is_removing(*id));
+        !self.view.removing.is_empty() && (self.view.gives_up || target.all(|id| in_sync.contains(&id)))
     }
 
     /// Who is in sync by the metadata, by number.
@@ -389,6 +403,10 @@ impl Leader {
     pub(crate) fn depose(&mut self) {
         reached("leader-learns-that-it-was-replaced");
         self.deposed = true;
+    }
+
+    pub(crate) const fn in_sync_set(&self) -> &BTreeSet<BrokerId> {
+        &self.in_sync
     }
 
     pub(crate) fn is_in_sync(&self, id: BrokerId) -> bool {

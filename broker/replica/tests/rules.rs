@@ -30,7 +30,8 @@ struct World {
     visibility: Visibility,
     partition_epoch: i32,
     in_sync: Vec<BrokerId>,
-    leaves: bool,
+    removing: Vec<BrokerId>,
+    gives_up: bool,
 }
 
 impl World {
@@ -59,7 +60,8 @@ impl World {
                 partition_epoch: PartitionEpoch(0),
                 replicas: ids("1,2,3,4"),
                 in_sync: in_sync.clone(),
-                leaves: false,
+                removing: Vec::new(),
+                gives_up: false,
             },
             min_in_sync: min,
             visibility,
@@ -80,7 +82,8 @@ impl World {
             visibility,
             partition_epoch: 0,
             in_sync,
-            leaves: false,
+            removing: Vec::new(),
+            gives_up: false,
         }
     }
 
@@ -96,7 +99,8 @@ impl World {
             partition_epoch: PartitionEpoch(self.partition_epoch),
             replicas: ids("1,2,3,4"),
             in_sync: self.in_sync.clone(),
-            leaves: self.leaves,
+            removing: self.removing.clone(),
+            gives_up: self.gives_up,
         };
         self.leader
             .on_metadata(&view, self.min, self.visibility, self.now);
@@ -173,14 +177,16 @@ impl World {
                     partition_epoch: PartitionEpoch(self.partition_epoch - 1),
                     replicas: ids("1,2,3,4"),
                     in_sync: ids(words[1]),
-                    leaves: false,
+                    removing: self.removing.clone(),
+                    gives_up: self.gives_up,
                 };
                 self.leader
                     .on_metadata(&view, self.min, self.visibility, self.now);
                 String::new()
             }
-            "leaves" => {
-                self.leaves = true;
+            "removing" => {
+                self.removing = ids(words[1]);
+                self.gives_up = words.get(2) == Some(&"given-up");
                 self.partition_epoch += 1;
                 self.metadata()
             }
@@ -337,7 +343,7 @@ fn a_leader_that_is_moved_away_may_be_replaced_by_what_it_asks_for() {
     check(
         "isr=1,2",
         "2 follows 0/0; 3 follows 0/0; propose; stands; accepted; isr 1,2,3; stands; \
-         leaves; stands; 4 follows 0/0; propose; stands; unknown; stands; tick 60; propose; accepted; stands; \
+         removing 1; stands; 4 follows 0/0; propose; stands; unknown; stands; tick 60; propose; accepted; stands; \
          isr 1,2,3,4; stands",
         expect![[r#"
             2 follows 0/0: may; hw=0
@@ -347,7 +353,7 @@ fn a_leader_that_is_moved_away_may_be_replaced_by_what_it_asks_for() {
             accepted: hw=0
             isr 1,2,3: hw=0
             stands: as far as its session goes; hw=0
-            leaves: hw=0
+            removing 1: hw=0
             stands: as far as its session goes; hw=0
             4 follows 0/0: may; hw=0
             propose: asks for 1@10,2@20,3@30,4@40 at 2; hw=0
@@ -360,6 +366,47 @@ fn a_leader_that_is_moved_away_may_be_replaced_by_what_it_asks_for() {
             stands: not for sure; hw=0
             isr 1,2,3,4: hw=0
             stands: as far as its session goes; hw=0
+        "#]],
+    );
+}
+
+#[test]
+fn a_leader_lets_those_go_who_know_that_they_do_not_lead() {
+    check(
+        "isr=1,2,3,4",
+        "4 follows 0/0; removing 2,3; propose; 2 follows 0/0; propose; 3 follows 0/0; propose; accepted; isr 1,4; propose; \
+         isr 1,2,4; removing 2 given-up; propose; unknown; removing 1; propose; stands",
+        expect![[r#"
+            4 follows 0/0: may; hw=0
+            removing 2,3: hw=0
+            propose: nothing; hw=0
+            2 follows 0/0: may; hw=0
+            propose: nothing; hw=0
+            3 follows 0/0: may; hw=0
+            propose: asks for 1@10,2@20,3@30,4@40 at 1; hw=0
+            accepted: hw=0
+            isr 1,4: hw=0
+            propose: asks for 1@10,2@20,3@30,4@40 at 2; hw=0
+            isr 1,2,4: hw=0
+            removing 2 given-up: hw=0
+            propose: asks for 1@10,2@20,3@30,4@40 at 4; hw=0
+            unknown: hw=0
+            removing 1: hw=0
+            propose: asks for 1@10,2@20,3@30,4@40 at 5; hw=0
+            stands: not for sure; hw=0
+        "#]],
+    );
+    check(
+        "isr=1,2,3,4",
+        "3 follows 0/0; 4 follows 0/0; removing 2; tick 749; propose; tick 1; propose",
+        expect![[r#"
+            3 follows 0/0: may; hw=0
+            4 follows 0/0: may; hw=0
+            removing 2: hw=0
+            tick 749: hw=0
+            propose: nothing; hw=0
+            tick 1: hw=0
+            propose: asks for 1@10,3@30,4@40 at 1; hw=0
         "#]],
     );
 }

@@ -182,7 +182,8 @@ impl Partition {
         leading.rules.on_follower(report, check.now);
         let start_moved = start(leading) != start_before;
         let mut due = (None, None);
-        if !leading.is_in_sync(report.follower) {
+        // Who is in sync and goes may have been waited for.
+        if !leading.is_in_sync(report.follower) || leading.rules.is_removing(report.follower) {
             due.0 = leading
                 .rules
                 .propose_in_sync(check.now, &check.limits, check.registered);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use skerry_env::Tasks;
 use skerry_log::{FlushJob, Poisoned};
 use skerry_types::{Offset, WallMs};
 use tokio::sync::oneshot;
@@ -28,6 +29,27 @@ pub enum AfterFlush {
 }
 
 impl Partition {
+    /// Writes what keeps the next recovery short, where something is new. The folder stays this copy's all along: its files
+    /// are told by their names, and another copy's could have them by the time they are written.
+    ///
+    /// # Errors
+    /// Where a sync failed: the log takes no more writes.
+    pub async fn write_checkpoint(&self, tasks: &Tasks) -> Result<(), Poisoned> {
+        let Some(_folder) = self.lock_folder().await else {
+            return Ok(());
+        };
+        let Some(Some(job)) = self.with_log(|log| log.start_checkpoint()) else {
+            return Ok(());
+        };
+        let write = move || {
+            let result = job.run();
+            (job, result)
+        };
+        let (job, result) = tasks.run_blocking(write).await;
+        let finished = self.with_log(|log| log.finish_checkpoint(job, result));
+        finished.unwrap_or(Ok(Offset::ZERO)).map(drop)
+    }
+
     /// Takes what a flush must make durable. `None`: nothing, or the log is gone.
     pub fn start_flush(&self) -> Option<FlushJob> {
         let mut state = self.state.lock();

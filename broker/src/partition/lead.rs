@@ -244,10 +244,10 @@ impl Partition {
             high_watermark: state.high_watermark,
             now,
         });
-        state.role = Role::Leader(Leading {
+        state.role = Role::Leader(Box::new(Leading {
             rules,
             taps: Vec::new(),
-        });
+        }));
         Assigned::Leads
     }
 }

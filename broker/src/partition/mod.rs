@@ -112,7 +112,7 @@ struct State {
 enum Role {
     /// Nobody leads, or this start of the broker is not registered yet.
     None,
-    Leader(Leading),
+    Leader(Box<Leading>),
     Follower(Following),
 }
 

@@ -80,10 +80,7 @@ impl Image {
                 are_replicas(adding) && are_replicas(removing),
                 "reassigned without a replica",
             ),
-            (
-                !adding.iter().any(|one| removing.contains(one)) && adding.len() < replicas.len(),
-                "added and removed, or all replicas are added",
-            ),
+            (adding.len() < replicas.len(), "all replicas are added"),
             (removing.len() < replicas.len(), "all replicas are removed"),
             (are_replicas(isr), "in sync without a replica"),
             (

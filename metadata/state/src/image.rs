@@ -145,7 +145,8 @@ pub struct Partition {
     pub replicas: Vec<BrokerId>,
     /// Which of `replicas` a reassignment adds (KIP-455), in their order.
     pub adding: Vec<BrokerId>,
-    /// Which of `replicas` leave once all others are in sync, in their order.
+    /// Which of `replicas` leave once all others are in sync, in their order. One that is in `adding` too was given up
+    /// before it was needed: it leaves as soon as the leader lets it go.
     pub removing: Vec<BrokerId>,
     /// Who is in sync, in the order of `replicas`. Empty only where nobody leads.
     pub isr: Vec<BrokerId>,
@@ -183,6 +184,14 @@ impl Partition {
             .iter()
             .copied()
             .filter(|replica| !self.adding.contains(replica))
+    }
+
+    /// What a reassignment was adding and nobody wants any more, and the leader has not let go yet.
+    pub fn given_up(&self) -> impl Iterator<Item = BrokerId> {
+        self.adding
+            .iter()
+            .copied()
+            .filter(|replica| self.removing.contains(replica))
     }
 
     /// How many in-sync replicas an acknowledgement takes where `configured` is asked for: never more than there are

@@ -30,9 +30,13 @@ pub use map::PersistentMap;
 pub use outcome::{Delta, Outcome, Refusal};
 
 /// The newest feature level that this program speaks; a cluster starts at it.
-pub const FEATURE_LEVEL: u16 = 2;
+pub const FEATURE_LEVEL: u16 = 3;
 /// From this feature level on the metadata knows of copies that cannot be opened ([`Command::ReplicaOffline`]).
 pub const REPLICAS_OFFLINE_LEVEL: u16 = 2;
+/// From this feature level on a reassignment takes a replica that is in sync away only when the leader asks for a change
+/// ([`Command::ChangePartition`]), not by what a person commands: whoever leads, or led a moment ago, may take itself for the
+/// leader still, and what is committed without it would be missing in what it says.
+pub const LEADER_LETS_GO_LEVEL: u16 = 3;
 /// Producer ids are handed out to brokers in blocks of this many, as Kafka does.
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
 /// By how much the epochs of each partition grow where a person has recovered the quorum ([`Command::QuorumRecovered`]): more

@@ -772,3 +772,161 @@ fn a_batch_answers_for_each_of_its_commands() {
         "#]],
     );
 }
+
+#[test]
+fn who_is_in_sync_goes_when_the_leader_says_so() {
+    check(
+        "init c level=3
+         register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         register 3 a
+         unfence 3
+         register 4 a
+         unfence 4
+         create t at=1,2 min=2
+         reassign t 2
+         show t
+         isr t 1 1,2
+         show t
+         reassign t 2,3,4
+         isr t 2 2,3
+         reassign t 1,2
+         show t
+         reassign t cancel
+         show t
+         isr t 2 2,3
+         show t
+         reassign t 1,3
+         isr t 2 1,2
+         fence 2
+         show t",
+        expect![[r#"
+            1: init c level=3 -> ClusterId(YwAAAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(YwAAAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(3)
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: register 2 a -> BrokerRegistered { epoch: 4 }
+                 broker 2
+            5: unfence 2 -> Done
+                 broker 2
+            6: register 3 a -> BrokerRegistered { epoch: 6 }
+                 broker 3
+            7: unfence 3 -> Done
+                 broker 3
+            8: register 4 a -> BrokerRegistered { epoch: 8 }
+                 broker 4
+            9: unfence 4 -> Done
+                 broker 4
+            10: create t at=1,2 min=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            11: reassign t 2 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 1] isr [2 1] removing [1] leader 1 epoch 0 version 1
+            12: isr t 1 1,2 -> PartitionChanged { leader_epoch: 1, partition_epoch: 2 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2] isr [2] leader 2 epoch 1 version 2
+            13: reassign t 2,3,4 -> PartitionChanged { leader_epoch: 1, partition_epoch: 3 }
+                 changed t-0
+            14: isr t 2 2,3 -> PartitionChanged { leader_epoch: 1, partition_epoch: 4 }
+                 changed t-0
+            15: reassign t 1,2 -> PartitionChanged { leader_epoch: 2, partition_epoch: 5 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 2 3] isr [2 3] adding [1 3] removing [3] leader 2 epoch 2 version 5
+            16: reassign t cancel -> PartitionChanged { leader_epoch: 3, partition_epoch: 6 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 3] isr [2 3] adding [3] removing [3] leader 2 epoch 3 version 6
+            17: isr t 2 2,3 -> PartitionChanged { leader_epoch: 4, partition_epoch: 7 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2] isr [2] leader 2 epoch 4 version 7
+            18: reassign t 1,3 -> PartitionChanged { leader_epoch: 4, partition_epoch: 8 }
+                 changed t-0
+            19: isr t 2 1,2 -> PartitionChanged { leader_epoch: 4, partition_epoch: 9 }
+                 changed t-0
+            20: fence 2 -> Done
+                 broker 2
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [1 3 2] isr [1] adding [1 3] removing [2] leader 1 epoch 5 version 10
+        "#]],
+    );
+}
+
+#[test]
+fn a_copy_that_was_given_up_and_is_needed_leaves_with_the_others() {
+    check(
+        "init c level=3
+         register 1 a
+         unfence 1
+         register 2 a
+         unfence 2
+         register 3 a
+         unfence 3
+         register 4 a
+         unfence 4
+         create t at=1,2 min=2
+         reassign t 2,3
+         fence 2
+         isr t 1 1,3
+         reassign t 2,4
+         show t
+         isr t 1 1,3
+         show t
+         unfence 2
+         isr t 1 1,2,3,4
+         show t",
+        expect![[r#"
+            1: init c level=3 -> ClusterId(YwAAAAAAAAAAAAAAAAAAAA)
+                 ClusterNamed(YwAAAAAAAAAAAAAAAAAAAA)
+                 FeatureLevelChanged(3)
+            2: register 1 a -> BrokerRegistered { epoch: 2 }
+                 broker 1
+            3: unfence 1 -> Done
+                 broker 1
+            4: register 2 a -> BrokerRegistered { epoch: 4 }
+                 broker 2
+            5: unfence 2 -> Done
+                 broker 2
+            6: register 3 a -> BrokerRegistered { epoch: 6 }
+                 broker 3
+            7: unfence 3 -> Done
+                 broker 3
+            8: register 4 a -> BrokerRegistered { epoch: 8 }
+                 broker 4
+            9: unfence 4 -> Done
+                 broker 4
+            10: create t at=1,2 min=2 -> TopicCreated { id: dAAAAAAAAAAAAAAAAAAAAA }
+                 created t
+            11: reassign t 2,3 -> PartitionChanged { leader_epoch: 0, partition_epoch: 1 }
+                 changed t-0
+            12: fence 2 -> Done
+                 broker 2
+                 changed t-0
+            13: isr t 1 1,3 -> PartitionChanged { leader_epoch: 0, partition_epoch: 3 }
+                 changed t-0
+            14: reassign t 2,4 -> PartitionChanged { leader_epoch: 0, partition_epoch: 4 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 4 3 1] isr [3 1] adding [4 3] removing [3 1] leader 1 epoch 0 version 4
+            15: isr t 1 1,3 -> PartitionChanged { leader_epoch: 0, partition_epoch: 5 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 4 3 1] isr [3 1] adding [4] removing [3 1] leader 1 epoch 0 version 5
+            16: unfence 2 -> Done
+                 broker 2
+            17: isr t 1 1,2,3,4 -> PartitionChanged { leader_epoch: 1, partition_epoch: 6 }
+                 changed t-0
+               t: {"min.insync.replicas": "2"}
+               t-0: replicas [2 4] isr [2 4] leader 2 epoch 1 version 6
+        "#]],
+    );
+}

@@ -320,7 +320,7 @@ impl Model {
             None => Role::None,
             Some(chosen) if chosen == id => {
                 self.ghost.on_leader(epoch, id)?;
-                Role::Leader(Leader::new(LeaderStart {
+                Role::Leader(Box::new(Leader::new(LeaderStart {
                     me: id,
                     my_broker_epoch: life.broker_epoch,
                     epoch,
@@ -332,7 +332,7 @@ impl Model {
                     durable_end: Offset(node.log.durable),
                     high_watermark: known,
                     now,
-                }))
+                })))
             }
             Some(leader) => Role::Follower {
                 rules: Follower::new(FollowerStart {

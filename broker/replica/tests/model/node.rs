@@ -158,7 +158,7 @@ pub struct Sending {
 #[derive(Clone, Debug)]
 pub enum Role {
     None,
-    Leader(Leader),
+    Leader(Box<Leader>),
     Follower {
         rules: Follower,
         /// The question that it waits for, or whose answers it takes; `None`: it must ask again.

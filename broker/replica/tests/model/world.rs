@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use skerry_metadata_state::{
     AlterConfigs, AlterReassignment, BrokerGuard, ChangePartition, Command, ConfigOp, ConfigResource,
-    CreateTopic, FeatureRange, HostPort, Image, Outcome, Partition, Placement, RegisterBroker, ReplicaLost,
-    State,
+    CreateTopic, FEATURE_LEVEL, FeatureRange, HostPort, Image, Outcome, Partition, Placement, RegisterBroker,
+    ReplicaLost, State,
 };
 use skerry_replica::{InSyncProposal, LagLimits, Leader, PartitionView, Visibility};
 use skerry_types::{
@@ -200,9 +200,10 @@ impl World {
             trace: Vec::new(),
             rng,
         };
+        let feature_level = [1, FEATURE_LEVEL][world.rng.below(2)];
         world.command(&Command::InitCluster {
             cluster_id: Uuid([1; 16]),
-            feature_level: 1,
+            feature_level,
         });
         for node in 0..count {
             world.start(node);
@@ -474,6 +475,7 @@ pub fn view_of(partition: &Partition) -> PartitionView {
         replicas: partition.replicas.clone(),
         in_sync: partition.isr.clone(),
         // What a leader answers meanwhile is no part of the model.
-        leaves: false,
+        removing: partition.removing.clone(),
+        gives_up: partition.given_up().next().is_some(),
     }
 }

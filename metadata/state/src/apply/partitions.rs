@@ -114,7 +114,7 @@ impl Change<'_> {
         let wanted = request.isr.iter().map(|member| member.broker).collect();
         let name = Arc::clone(&topic.name);
         Ok(self.rework_one(&name, request.partition, |rules, partition| {
-            rules.settle_with(partition, wanted);
+            rules.settle_for_leader(partition, wanted);
             // Counted even where nothing else changes: whatever this leader proposed before, and never heard of, is
             // refused from now on. Otherwise it would have to count members for ever that nobody may have added.
             partition.partition_epoch = PartitionEpoch(partition.partition_epoch.get() + 1);

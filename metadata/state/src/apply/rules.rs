@@ -2,6 +2,7 @@
 
 use skerry_types::{BrokerId, is_planted, reached, sometimes};
 
+use crate::LEADER_LETS_GO_LEVEL;
 use crate::image::{Image, Partition, Topic};
 use crate::outcome::Refusal;
 
@@ -22,6 +23,16 @@ pub(super) struct Rules<'a> {
     min_insync: usize,
     unclean: bool,
     acknowledges_before_disk: bool,
+    leader_lets_go: bool,
+}
+
+/// On whose behalf a partition is gone over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Its leader asks for it, and knows the partition as it is.
+    Leader,
+    /// Anything else.
+    Others,
 }
 
 impl<'a> Rules<'a> {
@@ -31,6 +42,8 @@ impl<'a> Rules<'a> {
             min_insync: image.configured_min_insync_replicas(topic),
             unclean: topic.elects_unclean(),
             acknowledges_before_disk: topic.acknowledges_before_disk(),
+            leader_lets_go: image.feature_level >= LEADER_LETS_GO_LEVEL
+                && !is_planted("command-takes-leader-away"),
         }
     }
 
@@ -42,8 +55,19 @@ impl<'a> Rules<'a> {
 
     /// Sets the in-sync set, then as [`Self::settle`].
     pub(super) fn settle_with(&self, partition: &mut Partition, isr: Vec<BrokerId>) {
+        self.settle_by(By::Others, partition, isr);
+    }
+
+    /// As [`Self::settle_with`], where the leader asks for that set. It knows that whoever goes does not take itself for the
+    /// leader any more.
+    pub(super) fn settle_for_leader(&self, partition: &mut Partition, isr: Vec<BrokerId>) {
+        self.settle_by(By::Leader, partition, isr);
+    }
+
+    fn settle_by(&self, by: By, partition: &mut Partition, isr: Vec<BrokerId>) {
         self.set_isr(partition, isr);
-        self.complete_reassignment(partition);
+        self.let_go(by, partition);
+        self.complete_reassignment(by, partition);
         self.relieve_draining(partition);
         self.elect(partition);
     }
@@ -171,8 +195,24 @@ impl<'a> Rules<'a> {
         partition.leader = Some(leader);
     }
 
-    /// Ends a reassignment once the in-sync set covers its target, as Kafka does.
-    fn complete_reassignment(&self, partition: &mut Partition) {
+    /// Lets go what was given up, or what of it is not in sync any more. What is needed leaves with the others instead, when
+    /// the target is in sync.
+    fn let_go(&self, by: By, partition: &mut Partition) {
+        let goes = |one: &BrokerId| by == By::Leader || !partition.isr.contains(one);
+        let going: Vec<BrokerId> = partition.given_up().filter(goes).collect();
+        if going.is_empty() {
+            return;
+        }
+        reached("given-up-replica-let-go");
+        match self.without(partition, &going) {
+            Ok(rest) => *partition = rest,
+            Err(_) => partition.adding = without(&partition.adding, &going),
+        }
+    }
+
+    /// Ends a reassignment once the in-sync set covers its target, as Kafka does; where that takes somebody away who is in
+    /// sync, once the leader asks for it.
+    fn complete_reassignment(&self, by: By, partition: &mut Partition) {
         if !partition.is_reassigning() {
             return;
         }
@@ -185,6 +225,9 @@ impl<'a> Rules<'a> {
                 .filter(|&one| self.image.is_active(one))
                 .collect();
         } else if isr.len() < target.len() {
+            return;
+        } else if self.leader_lets_go && by == By::Others && isr.len() < partition.isr.len() {
+            reached("reassignment-waits-for-the-leader");
             return;
         }
         if isr.is_empty() {
@@ -200,18 +243,20 @@ impl<'a> Rules<'a> {
 
     /// Begins a reassignment, or gives the one under way another target.
     ///
-    /// What the one before was adding and nobody wants any more leaves at once, unless it is needed: then it leaves with
-    /// the others, when the target is in sync.
+    /// What the one before was adding and nobody wants any more leaves at once, or as soon as the leader lets it go, unless
+    /// it is needed: then it leaves with the others, when the target is in sync.
     pub(super) fn reassign(&self, partition: &mut Partition, target: &[BrokerId]) {
         let unwanted = without(&partition.adding, target);
-        match self.without(partition, &unwanted) {
+        let (given_up, going) = self.given_up(partition, &unwanted);
+        match self.without(partition, &going) {
             Ok(rest) => *partition = rest,
-            Err(_) => partition.adding = within(&partition.adding, target),
+            Err(_) => partition.adding = without(&partition.adding, &going),
         }
         let original: Vec<BrokerId> = partition.original().collect();
-        partition.adding = without(target, &original);
         partition.removing = without(&partition.replicas, target);
         partition.replicas = [target, &partition.removing].concat();
+        let is_added = |one: &BrokerId| given_up.contains(one) || !original.contains(one);
+        partition.adding = partition.replicas.iter().copied().filter(is_added).collect();
         self.settle(partition);
     }
 
@@ -221,11 +266,31 @@ impl<'a> Rules<'a> {
             return Err(Refusal::ReassignmentNotFound);
         }
         let adding = partition.adding.clone();
-        let rest = self.without(partition, &adding);
-        *partition = rest.map_err(Refusal::InvalidReplicaAssignment)?;
-        partition.removing.clear();
+        let refused = Refusal::InvalidReplicaAssignment;
+        let original = self.without(partition, &adding).map_err(refused)?;
+        let (given_up, going) = self.given_up(partition, &adding);
+        if given_up.is_empty() {
+            *partition = original;
+            partition.removing.clear();
+        } else {
+            *partition = self.without(partition, &going).map_err(refused)?;
+            partition.replicas = [original.replicas, given_up.clone()].concat();
+            partition.adding.clone_from(&given_up);
+            partition.removing = given_up;
+        }
         self.settle(partition);
         Ok(())
+    }
+
+    /// Of what nobody wants any more, what the leader has to let go first, and the rest.
+    fn given_up(&self, partition: &Partition, unwanted: &[BrokerId]) -> (Vec<BrokerId>, Vec<BrokerId>) {
+        if !self.leader_lets_go {
+            return (Vec::new(), unwanted.to_vec());
+        }
+        (
+            within(unwanted, &partition.isr),
+            without(unwanted, &partition.isr),
+        )
     }
 
     /// The partition without some of its replicas.
