@@ -19,8 +19,13 @@ struct Topic {
     deletion_open: bool,
 }
 
-/// A change of a setting: the value, whether it was acknowledged, when it was asked for.
-type Change<'a> = (&'a str, bool, u64);
+/// A change of a setting.
+struct Change<'a> {
+    value: &'a str,
+    asked_at: u64,
+    /// When it was acknowledged.
+    done_at: Option<u64>,
+}
 
 pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
     let mut topics: BTreeMap<&str, Topic> = BTreeMap::new();
@@ -48,11 +53,11 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                 entry.deletion_open |= done_at.is_none();
             }
             Op::SetConfig { topic, name, value } if !refused => {
-                settings.entry((topic, name)).or_default().push((
+                settings.entry((topic, name)).or_default().push(Change {
                     value,
-                    done_at.is_some(),
-                    operation.invoked_at,
-                ));
+                    asked_at: operation.invoked_at,
+                    done_at,
+                });
             }
             _ => {}
         }
@@ -66,17 +71,20 @@ pub(super) fn check(operations: &Operations<'_>, verdict: &mut Verdict) {
                 let changes = settings
                     .get(&(topic.as_str(), name.as_str()))
                     .map_or(&[][..], Vec::as_slice);
-                let last_done = changes.iter().rposition(|(_, done, _)| *done);
-                // Whatever was asked for after the last acknowledged change may have won, and what nobody answered comes when
-                // it comes: its request may have been on its way all the time (5094 of any size, 60 s).
-                let mut allowed = changes
-                    .iter()
-                    .enumerate()
-                    .filter(|(place, (_, done, _))| !done || last_done.is_none_or(|last| *place >= last));
-                if last_done.is_some() && !allowed.any(|(_, (allowed, ..))| allowed == value) {
+                // What nobody answered comes when it comes: its request may have been on its way all the time (5094 of any
+                // size, 60 s). Of what was acknowledged nothing counts that was over before another one was asked for.
+                let is_over = |change: &Change<'_>| {
+                    let mut others = changes.iter().filter(|other| other.done_at.is_some());
+                    others.any(|other| change.done_at.is_some_and(|done_at| done_at < other.asked_at))
+                };
+                let mut done = changes.iter().filter(|change| change.done_at.is_some());
+                let newest = done.rfind(|change| !is_over(change));
+                let mut may_be = changes.iter().filter(|change| !is_over(change));
+                if let Some(newest) = newest
+                    && !may_be.any(|change| change.value == value)
+                {
                     verdict.add("lost-setting", || {
-                        let set = last_done.map_or("", |last| changes[last].0);
-                        format!("{topic}: {name} was set to {set}, and is {value}")
+                        format!("{topic}: {name} was set to {}, and is {value}", newest.value)
                     });
                 }
             }

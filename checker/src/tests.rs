@@ -309,6 +309,44 @@ fn topics_and_settings_stay() {
     assert_eq!(writer.checks(), ["lost-topic", "topic-came-back", "lost-setting"]);
 }
 
+impl History {
+    fn complete_op(&mut self, asked_at: u64, op: Op, done_at: u64) {
+        let id = self.invoke(asked_at, "c", op);
+        self.complete(done_at, "c", id, Outcome::Done);
+    }
+}
+
+#[test]
+fn of_changes_at_the_same_time_any_may_be_the_last() {
+    let set = |value: &str| Op::SetConfig {
+        topic: "a".into(),
+        name: "n".into(),
+        value: value.into(),
+    };
+    let judged = |value: &str| {
+        let mut history = History::default();
+        history.complete_op(0, set("0"), 1);
+        // 1 is asked for first, and 2 and 3 while it is under way; 3 after 2 was done.
+        let first = history.invoke(2, "a", set("1"));
+        history.complete_op(3, set("2"), 4);
+        history.complete_op(5, set("3"), 6);
+        history.complete(7, "a", first, Outcome::Done);
+        let looked = Op::FinalConfig {
+            topic: "a".into(),
+            name: "n".into(),
+        };
+        let id = history.invoke(8, "c", looked);
+        history.complete(9, "c", id, Outcome::Config { value: value.into() });
+        let found = check(&history);
+        found.into_iter().map(|one| one.check).collect::<Vec<_>>()
+    };
+    assert!(judged("1").is_empty());
+    assert!(judged("3").is_empty());
+    for gone in ["0", "2"] {
+        assert_eq!(judged(gone), ["lost-setting"]);
+    }
+}
+
 #[test]
 fn a_history_is_read_as_it_was_written() {
     let mut writer = Writer::default();

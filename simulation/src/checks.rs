@@ -262,6 +262,10 @@ pub const CHECKS: &[(&str, Shown)] = &[
         "raft-logs-differ",
         By("two_logs_of_the_quorum_with_the_same_entry_are_the_same_before_it"),
     ),
+    (
+        "setting-made-again",
+        By("a_setting_that_was_made_is_not_made_once_more"),
+    ),
     ("needless-term", By("who_hears_nobody_begins_no_term")),
     ("lost-vote-counts", By("who_has_lost_its_disk_has_no_vote")),
     // Processes.

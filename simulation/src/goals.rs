@@ -152,6 +152,8 @@ pub const GOALS: &[Goal] = goals! {
     Several "broker-forgotten" "a broker that is down and has no replicas is forgotten: it registers anew"
     Several "reassignment-complete" "a partition has moved to the replicas that it was to have"
     Several "leader-lost-while-it-moves" "and lost its leader on the way"
+    Several "reassignment-waits-for-the-leader" "a reassignment could be complete at once, and waits for the leader's saying so"
+    Several "given-up-replica-let-go" "a leader lets a copy go that was to come and is wanted no more"
     Several "given-up-move-keeps-a-copy" "a reassignment is given up, and a copy that it made is needed"
     Any "metadata-log-torn" "a start finds the end of the quorum's log as the power left it, torn behind what was synced"
     Several "metadata-log-rotten" "a start lacks what was synced of the quorum's log, and refuses"

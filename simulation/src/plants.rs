@@ -444,7 +444,7 @@ pub const PLANTS: &[Planted] = &[
         "late-proposals-count",
         "late-proposal",
         20,
-        &["lost-setting"],
+        &["lost-setting", "setting-made-again"],
         "a proposal that was given up, and asked for again on another connection, is applied once more when it arrives",
     ),
     in_scenario(
@@ -488,6 +488,20 @@ pub const PLANTS: &[Planted] = &[
         100,
         &["end-went-back"],
         "a leader says where the log ends while what it has asked for may have moved it away",
+    ),
+    in_scenario(
+        "command-takes-leader-away",
+        "moved-leader",
+        100,
+        &["end-went-back"],
+        "what a person commands takes a leader's replica away at once, who has not heard of it",
+    ),
+    in_scenario(
+        "former-leader-let-go",
+        "moved-leader",
+        60,
+        &["end-went-back"],
+        "a leader lets a replica go that led before it and has not heard of that",
     ),
     in_scenario(
         "log-start-taken-back",

@@ -100,6 +100,8 @@ struct State {
     room_left_bytes: u64,
     used_bytes: u64,
     stalled_until: Instant,
+    /// What was written is there then, where the device has too little bandwidth.
+    catches_up_until: Instant,
     /// Which attachment may touch the disk; every crash adds one.
     generation: u64,
     attached: bool,
@@ -139,6 +141,7 @@ impl SimDisk {
             room_left_bytes: CAPACITY_BYTES,
             used_bytes: 0,
             stalled_until: Instant::ZERO,
+            catches_up_until: Instant::ZERO,
             generation: 0,
             attached: false,
             dies_in: None,
@@ -316,7 +319,7 @@ impl SimDisk {
     /// How long a slow operation takes: the time before it happens, and the time after that until its caller hears of
     /// it. What is written in between is not part of it. Behind a device that stands still it takes longer.
     #[must_use]
-    pub fn operation_times(&self) -> (Duration, Duration) {
+    pub fn operation_times(&self, now: Instant) -> (Duration, Duration) {
         let mut state = self.0.lock();
         let jitter = u64::try_from(state.config.jitter.as_nanos()).unwrap_or(u64::MAX);
         // The mean of two uniform draws' product over their range is a quarter: a long tail without a logarithm.
@@ -324,6 +327,9 @@ impl SimDisk {
             state.rng.below(jitter.saturating_mul(2)) as f64 * (state.rng.below(1_000) as f64 / 500.0);
         let owed = state.troubles.pay();
         let total = state.config.latency + Duration::from_nanos(drawn as u64) + owed;
+        if !owed.is_zero() {
+            state.catches_up_until = state.catches_up_until.max(now + total);
+        }
         let before = match state.rng.below(3) {
             0 => Duration::ZERO,
             1 => total,

@@ -323,6 +323,12 @@ impl SimDisk {
     pub fn stalled_for(&self, now: skerry_types::Instant) -> Duration {
         self.0.lock().stalled_until.since(now)
     }
+
+    /// How long somebody waits at `now` for what was written to a device with too little bandwidth.
+    #[must_use]
+    pub fn catches_up_for(&self, now: skerry_types::Instant) -> Duration {
+        self.0.lock().catches_up_until.since(now)
+    }
 }
 
 /// True for a file of records.

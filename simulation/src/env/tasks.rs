@@ -22,7 +22,7 @@ impl TasksBackend for SimTasks {
     }
 
     fn run_blocking(&self, work: BlockingWork) -> TaskFuture {
-        let (before, after) = self.disk.operation_times();
+        let (before, after) = self.disk.operation_times(self.clock.now());
         let (disk, clock) = (self.disk.clone(), self.clock.clone());
         // A task of its own, as a thread would be: it goes on when nobody waits for it any more.
         let handle = tokio::spawn(self.gate.hold(async move {

@@ -12,6 +12,7 @@ mod metadata;
 mod mirror;
 pub(crate) mod offsets;
 pub(crate) mod raft_logs;
+mod settings;
 pub(crate) mod shadow;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,7 @@ pub(crate) struct Watcher {
     trace: Trace,
     violations: Violations,
     metadata: MetadataWatch,
+    settings: settings::Settings,
     /// Nodes that have lost their disk, and the directory that was on it: until the cluster knows of another one.
     lost: BTreeMap<usize, Uuid>,
     ghosts: BTreeMap<String, Ghost>,
@@ -106,6 +108,7 @@ impl Watcher {
                 .map(|name| (name.clone(), Ghost::new(name, &disks).keeping_its_start()))
                 .collect(),
             metadata: MetadataWatch::default(),
+            settings: settings::Settings::default(),
             compacted: BTreeMap::new(),
             lost: BTreeMap::new(),
             names,
@@ -183,6 +186,12 @@ impl Watcher {
     /// A person goes on from the log of this node alone.
     pub(crate) fn on_recovered(&mut self, survivor: usize) {
         self.metadata.on_recovered(survivor);
+        self.settings.on_recovered();
+    }
+
+    /// What the run as a whole shows, beside what its clients did and heard.
+    pub(crate) fn judge(&self, history: &skerry_checker::history::History) -> Found {
+        self.settings.judge(history)
     }
 
     /// The names of the partitions that are watched.
@@ -333,7 +342,10 @@ impl Watcher {
             ghost.rotten = of_this.map(|(node, _)| *node).collect();
         }
         for (node, broker) in brokers.iter().enumerate() {
-            let broker = broker.as_ref().filter(|_| deaf[node]);
+            // Nor one whose metadata waits for room on its disk: what it was told before it does afterwards (5300 of any
+            // size, 60 s: a vote that waited for two seconds).
+            let goes_on = |broker: &&Arc<Broker>| deaf[node] && broker.quorum().trouble().is_none();
+            let broker = broker.as_ref().filter(goes_on);
             let term = broker.map(|broker| broker.quorum().leadership().term);
             let quorum = &mut self.metadata.quorum;
             quorum.look_at_deaf(node, term, now_ms, &mut found);
@@ -343,6 +355,7 @@ impl Watcher {
         }
         let moved = self.metadata.look(brokers, &self.marks, &mut found);
         if let Some(image) = self.metadata.newest().filter(|_| moved) {
+            self.settings.look(&image, now_ms);
             self.forget_lost(&image);
             self.know_compacted(&image);
             for ghost in self.ghosts.values_mut() {

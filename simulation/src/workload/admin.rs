@@ -24,7 +24,7 @@ use skerry_checker::history::{Op, Outcome};
 pub(super) const GROWN: &str = "grown";
 const GROWN_PARTITIONS_MAX: i32 = 8;
 /// A topic's setting that changes nothing that the other checks look at.
-pub(super) const SETTING: &str = "max.compaction.lag.ms";
+pub(crate) const SETTING: &str = "max.compaction.lag.ms";
 const TOPIC: i8 = 2;
 /// With an empty name: of every broker.
 const BROKER: i8 = 4;

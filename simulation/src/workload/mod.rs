@@ -34,6 +34,7 @@ use skerry_env::Env;
 use skerry_types::is_planted;
 use uuid::Uuid;
 
+pub(crate) use self::admin::SETTING;
 pub use self::admin::delete_before;
 use self::assigned::Assigned;
 pub use self::audit::{audit, serves};

@@ -480,10 +480,12 @@ impl<'a> World<'a> {
 
     /// No other node is heard by this one: those that do not vote know of terms too, and tell (seed 138 of five nodes).
     /// What it begins as long as its process or its disk stands still, it was told before (2470 of any size, 60 s: a vote that
-    /// waited for the disk for nine seconds).
+    /// waited for the disk for nine seconds; 5338, for a disk with too little bandwidth).
     fn is_deaf(&self, node: usize) -> bool {
         let host = &self.nodes[node].host;
-        if host.gate.is_closed() || !host.disk.stalled_for(host.clock.now()).is_zero() {
+        let now = host.clock.now();
+        let waits = host.disk.stalled_for(now).max(host.disk.catches_up_for(now));
+        if host.gate.is_closed() || !waits.is_zero() {
             return false;
         }
         let me = &self.nodes[node].name;
@@ -527,6 +529,12 @@ impl<'a> World<'a> {
         let history = std::mem::take(&mut *self.shared.history.lock());
         let mut violations = self.violations.all();
         for violation in skerry_checker::check(&history) {
+            self.trace.event("VIOLATION", format_args!("{violation}"));
+            violations.push((0, violation));
+        }
+        let found = self.watcher.as_ref().map(|watcher| watcher.judge(&history));
+        for (check, message) in found.into_iter().flatten() {
+            let violation = skerry_checker::Violation { check, message };
             self.trace.event("VIOLATION", format_args!("{violation}"));
             violations.push((0, violation));
         }
