@@ -93,8 +93,8 @@ impl CompactionJob {
         let (keys, end) = self.note_keys()?;
         let mut transactions = Transactions::default();
         let mut groups = Vec::new();
-        for group in self.groups(end) {
-            groups.push(self.clean(group, &keys, end, &mut transactions)?);
+        for (group, group_end) in self.groups(end) {
+            groups.push(self.clean((group, group_end), &keys, end, &mut transactions)?);
         }
         if groups.iter().any(|group| group.segment.is_some()) {
             self.place.disk().sync_dir(&self.place.dir)?;
@@ -148,8 +148,8 @@ impl CompactionJob {
         Ok((keys, end))
     }
 
-    /// Neighbours that fit into one segment together.
-    fn groups(&self, end: Offset) -> Vec<&[Source]> {
+    /// Neighbours that fit into one segment together, each time with where the next one begins.
+    fn groups(&self, end: Offset) -> Vec<(&[Source], Offset)> {
         let limit = u64::from(self.config.segment_bytes).min(SEGMENT_BYTES_MAX);
         let count = self.sources.iter().take_while(|source| source.base < end).count();
         let sources = &self.sources[..count];
@@ -167,7 +167,8 @@ impl CompactionJob {
                 bytes += u64::from(next.size);
                 stop += 1;
             }
-            groups.push(&sources[start..stop]);
+            let next = self.sources.get(stop).map_or(self.upper, |next| next.base);
+            groups.push((&sources[start..stop], next));
             start = stop;
         }
         groups
@@ -175,7 +176,7 @@ impl CompactionJob {
 
     fn clean(
         &self,
-        group: &[Source],
+        (group, group_end): (&[Source], Offset),
         keys: &Keys,
         end: Offset,
         transactions: &mut Transactions,
@@ -189,7 +190,7 @@ impl CompactionJob {
                 let mut ended = Vec::new();
                 let discard = transactions.on_batch(batch, &mut ended);
                 out.aborted.extend(ended);
-                match self.filter(batch, discard, keys, end)? {
+                match self.filter(batch, discard, keys, (end, group_end))? {
                     Kept::Whole => out.put(batch.header, &batch.bytes[HEADER_BYTES..])?,
                     Kept::Nothing => changed = true,
                     Kept::Rewritten(header, records) => {
@@ -214,14 +215,24 @@ impl CompactionJob {
     }
 
     /// Kafka's `Cleaner.cleanInto` and `MemoryRecords.filterTo` for one batch.
-    fn filter(&self, batch: &Batch, discard: bool, keys: &Keys, end: Offset) -> io::Result<Kept> {
+    ///
+    /// Beyond that the last batch of each segment stays, be it empty: where a segment ends before the next one begins, one
+    /// between them was lost with the power (5860 of any size, 60 s).
+    fn filter(
+        &self,
+        batch: &Batch,
+        discard: bool,
+        keys: &Keys,
+        (end, group_end): (Offset, Offset),
+    ) -> io::Result<Kept> {
         let header = &batch.header;
         if header.base_offset() >= end {
             return Ok(Kept::Whole);
         }
         let horizon_passed = header.delete_horizon().is_some_and(|horizon| horizon <= self.now);
         let drop_records = discard && (!header.is_control() || horizon_passed);
-        let keep_empty = self.may_be_sent_again(header) || header.next_offset() == end;
+        let is_last = [end, group_end].contains(&header.next_offset());
+        let keep_empty = self.may_be_sent_again(header) || is_last;
         if drop_records && !keep_empty {
             return Ok(Kept::Nothing);
         }

@@ -505,7 +505,8 @@ fn damage_is_told_where_a_reader_meets_it() {
         let plan = log.plan_read(from, log.log_end(), max_bytes, true).unwrap();
         plan.run_checked()
     };
-    let error = read(Offset(0), 1 << 20).unwrap_err();
+    assert!(read(Offset(0), 1 << 20).is_ok(), "what is before it");
+    let error = read(Offset(1), 1 << 20).unwrap_err();
     let place = error.offset().unwrap();
     assert_eq!(place, Offset(1), "{error}");
     assert_eq!(read(place, 1).unwrap_err().to_string(), error.to_string());
@@ -517,4 +518,92 @@ fn damage_is_told_where_a_reader_meets_it() {
     let claimed = Offset(i64::from_be_bytes(other.try_into().unwrap()));
     assert!(read(claimed, 1).is_ok());
     assert!(walked(claimed).unwrap_err().is_damage());
+}
+
+/// Seed 5529 of any size, 60 s: the sector begins where a batch does, and with a batch. Whoever reads on behind that finds what
+/// really has the next offset, by way of the index, and misses what is in between.
+#[test]
+fn a_whole_batch_of_another_place_hides_nothing() {
+    let disk = PowerDisk::new();
+    let mut log = create(&disk, &config());
+    let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for key in keys {
+        append(&mut log, keyed(&[(key, Some("a value of some bytes"))], NOW), 0);
+        append(&mut log, keyed(&[("hot", Some(key))], NOW), 0);
+    }
+    roll(&mut log);
+    compact(&mut log, NOW);
+    let path = dir().join("00000000000000000000.log");
+    let mut bytes = disk.read(&path).unwrap();
+    let batches = read_batches(&log, Offset(0));
+    let heads: Vec<usize> = batches
+        .iter()
+        .scan(0, |at, batch| {
+            let here = *at;
+            *at += batch.bytes.len();
+            Some(here)
+        })
+        .collect();
+    let foreign = bytes[heads[5]..heads[6]].to_vec();
+    let end = heads[2] + foreign.len();
+    bytes[heads[2]..end].copy_from_slice(&foreign);
+    bytes[end..end + 19].fill(0);
+    disk.put(&path, bytes);
+    log.forget_files();
+    for max_bytes in [1, 200, 1 << 20] {
+        let mut from = Offset(0);
+        let error = loop {
+            let plan = log.plan_read(from, log.log_end(), max_bytes, true).unwrap();
+            match plan.run_checked() {
+                Ok(bytes) => {
+                    from = skerry_log::batch::Batches::new(bytes)
+                        .last()
+                        .unwrap()
+                        .header
+                        .next_offset()
+                }
+                Err(error) => break error,
+            }
+            assert!(from < log.log_end(), "the damage was passed by");
+        };
+        assert!(error.is_damage());
+        assert!(
+            error.offset().unwrap() <= batches[2].header.base_offset(),
+            "{error}"
+        );
+    }
+}
+
+/// Seed 5860 of any size, 60 s: a segment that was not synced is lost with the power, its name or its bytes, and a later one is
+/// not. A hole of compaction it is not.
+#[test]
+fn a_segment_that_was_lost_is_no_hole() {
+    let lose_name = |disk: &PowerDisk, path: &std::path::Path| disk.dyn_disk().remove_file(path).unwrap();
+    let lose_bytes = |disk: &PowerDisk, path: &std::path::Path| disk.put(path, Vec::new());
+    type Lose = fn(&PowerDisk, &std::path::Path);
+    for lose in [lose_name as Lose, lose_bytes as Lose] {
+        let disk = PowerDisk::new();
+        let mut log = create(&disk, &config());
+        for number in 0..40 {
+            let key = format!("key {}", number % 7);
+            append(&mut log, keyed(&[(&key, Some("a value of some bytes"))], NOW), 0);
+        }
+        compact(&mut log, NOW);
+        let clean = log.log_end();
+        for number in 0..60 {
+            let key = format!("key {number}");
+            append(&mut log, keyed(&[(&key, Some("a value of some bytes"))], NOW), 0);
+        }
+        let files = disk.files();
+        let logs = files
+            .keys()
+            .filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+        let bases = logs.map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap());
+        let bases: Vec<Offset> = bases.map(Offset).filter(|base| *base >= clean).collect();
+        assert!(bases.len() > 3, "{bases:?}");
+        lose(&disk, &dir().join(format!("{:020}.log", bases[1].get())));
+        drop(log);
+        let (again, _) = open(&disk, &config(), Recovered::default());
+        assert_eq!(again.log_end(), bases[1]);
+    }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use skerry_env::disk::OpenMode;
 use skerry_types::{LeaderEpoch, Offset, WallMs, buggify, is_planted, reached};
 
-use super::Log;
+use super::{Log, gaps_until};
 use crate::batch::{Batch, BatchHeader, Batches, HEADER_BYTES, MarkerType, control_marker};
 use crate::errors::AppendError;
 use crate::index::AbortedTxn;
@@ -204,7 +204,14 @@ impl Log {
             });
         }
         if self.must_roll(size, placed, now)? {
-            self.roll(placed.base_offset(), now)?;
+            // Where the last one ends, also where the leader's log has a hole before this batch: see `boundary_fault`.
+            let reach = placed.last_offset().get() - self.log_end.get();
+            let base = if reach > i64::from(i32::MAX) {
+                placed.base_offset()
+            } else {
+                self.log_end
+            };
+            self.roll(base, now)?;
         }
         if self.active().created < WallMs(0) {
             self.active_mut().created = now;
@@ -333,12 +340,17 @@ impl Log {
         Ok(true)
     }
 
-    /// Starts a new segment at `base`.
-    pub(super) fn roll(&mut self, base: Offset, now: WallMs) -> Result<(), AppendError> {
+    /// Starts a new segment at `base`; where the log ends behind a hole, at the end of the last batch.
+    pub(super) fn roll(&mut self, mut base: Offset, now: WallMs) -> Result<(), AppendError> {
         if self.active().size == 0 {
             return self.replace_empty_active(base, now);
         }
-        let sealed = self.seal_active().and_then(|()| self.write_roll_snapshot());
+        if base == self.log_end && gaps_until(&self.config, self.cleaned_until) >= base {
+            // What cannot be read there is no reason to stop.
+            base = self.active().last_batch_end().unwrap_or(base);
+        }
+        let end = base.min(self.log_end);
+        let sealed = self.seal_active().and_then(|()| self.write_roll_snapshot(end));
         if let Err(error) = sealed {
             reached("disk-fails-at-a-roll");
             return Err(self.side_write_failed("a segment could not be closed", error));
@@ -400,14 +412,14 @@ impl Log {
         Ok(())
     }
 
-    fn write_roll_snapshot(&mut self) -> io::Result<()> {
-        let path = self.place.path(self.log_end, FileKind::Snapshot);
+    fn write_roll_snapshot(&mut self, end: Offset) -> io::Result<()> {
+        let path = self.place.path(end, FileKind::Snapshot);
         let file = self.place.disk().open(&path, OpenMode::Create)?;
         file.set_len(0)?;
         file.write_at(&[io::IoSlice::new(&self.producers.render())], 0)?;
         self.side_files.push((self.writes, file));
-        if self.snapshots.last() != Some(&self.log_end) {
-            self.snapshots.push(self.log_end);
+        if let Err(place) = self.snapshots.binary_search(&end) {
+            self.snapshots.insert(place, end);
         }
         Ok(())
     }

@@ -428,8 +428,19 @@ impl Log {
 impl Segment {
     /// Where the first batch that ends at `offset` or later begins, and the log's end if it is cut there.
     pub(crate) fn position_of(&self, offset: Offset) -> io::Result<(u32, Offset)> {
+        let (position, _, end) = self.place_of(offset)?;
+        Ok((position, end))
+    }
+
+    /// Where the last batch ends. A cut within a hole has left the log's end behind it.
+    pub(crate) fn last_batch_end(&self) -> io::Result<Offset> {
+        Ok(self.place_of(Offset(i64::MAX))?.1)
+    }
+
+    /// As [`Self::position_of`], with where the batch before ends between the two.
+    fn place_of(&self, offset: Offset) -> io::Result<(u32, Offset, Offset)> {
         let file = self.file(FileKind::Log)?;
-        let mut position = 0;
+        let (mut position, mut ended) = (0, self.base);
         let last = self
             .offsets
             .all(|| self.file(FileKind::OffsetIndex))?
@@ -450,11 +461,12 @@ impl Segment {
             let batch_size =
                 plausible_size(&header, self.base, self.base, size - u64::from(position)).map_err(odd)?;
             if header.last_offset() >= offset {
-                return Ok((position, header.base_offset().min(offset)));
+                return Ok((position, ended, header.base_offset().min(offset)));
             }
             position += batch_size as u32;
+            ended = header.next_offset();
         }
-        Ok((position, offset))
+        Ok((position, ended, offset))
     }
 
     /// Cuts the segment, and durably so.

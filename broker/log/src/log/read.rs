@@ -436,15 +436,31 @@ impl ReadPlan {
         }
         let mut end = first_size;
         let mut expected = first.next_offset();
+        // Up to where offsets follow each other.
+        let mut contiguous = if first.base_offset() > self.from {
+            0
+        } else {
+            first_size
+        };
         while let Some(header) = BatchHeader::read(&bytes[end..]) {
-            let room = (bytes.len() - end) as u64;
-            let Ok(size) = plausible_size(&header, view.base, expected, room) else {
-                break;
+            let here = position + end as u64;
+            let size = match plausible_size(&header, view.base, expected, u64::from(view.size) - here) {
+                Ok(size) => size,
+                // What is odd is for the next read to say, which begins with it; but behind a hole an index may lead around it,
+                // to what really has the offset that the bytes before it claim: then they are a part of the damage.
+                Err(why) if contiguous == 0 => return Err(view.damaged(here, self.from, why)),
+                Err(_) => {
+                    end = contiguous;
+                    break;
+                }
             };
-            // What is odd is for the next read to say, which begins with it.
-            let gap = header.base_offset() > expected && header.base_offset() > self.gaps_until;
-            if gap || end + size > max_bytes || header.next_offset() > self.upper {
+            let gap = header.base_offset() > expected;
+            let is_damage = gap && header.base_offset() > self.gaps_until;
+            if is_damage || end + size > bytes.len().min(max_bytes) || header.next_offset() > self.upper {
                 break;
+            }
+            if !gap && contiguous == end {
+                contiguous += size;
             }
             expected = header.next_offset();
             end += size;

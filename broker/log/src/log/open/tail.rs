@@ -232,15 +232,23 @@ impl Opening {
         Ok(walked)
     }
 
-    /// Whether the next segment may begin at `base` where the last one ends at `end`.
+    /// Whether the next segment may begin at `base` where the last one ends at `end`. Holes of compaction are within segments:
+    /// the last batch of each stays, and a new one begins where the last one ended. Between two segments one was lost that was
+    /// not synced, its name or its bytes, though a later one was not.
     pub(super) fn boundary_fault(&self, end: Offset, base: Offset) -> Option<String> {
         if base < end {
             return Some(format!(
                 "segment {base} begins before offset {end}, where the last one ends"
             ));
         }
-        let cleaned = base <= gaps_until(&self.config, self.recovered.cleaned_until);
-        (base > end && !cleaned).then(|| format!("offsets {end} to {base} are missing between two segments"))
+        let cleaned = self
+            .recovered
+            .cleaned_until
+            .is_some_and(|cleaned| base <= cleaned);
+        // More than relative offsets reach: a follower had to begin anew behind the hole.
+        let is_far = base.get() - end.get() > i64::from(i32::MAX / 2);
+        (base > end && !cleaned && !is_far)
+            .then(|| format!("offsets {end} to {base} are missing between two segments"))
     }
 
     /// Entries of the transaction index that the walk will not make anew.
