@@ -402,11 +402,14 @@ async fn a_checkpoint_is_written_while_the_folder_is_its_copys() {
         .join("t-0/00000000000000000020.snapshot");
     assert!(!snapshot.exists());
     let folder = copy.lock_folder().await;
-    let mut checkpoint = std::pin::pin!(copy.write_checkpoint(&broker.env().tasks));
-    let first = futures_util::FutureExt::now_or_never(checkpoint.as_mut());
-    assert!(first.is_none(), "somebody exchanges the folder");
-    copy.delete();
+    copy.write_checkpoint(&broker.env().tasks).await.unwrap();
+    assert!(!snapshot.exists(), "somebody exchanges the folder");
     drop(folder);
-    checkpoint.await.unwrap();
-    assert!(!snapshot.exists(), "what is written there is the next copy's");
+    let mut writing = std::pin::pin!(copy.write_checkpoint(&broker.env().tasks));
+    let written = futures_util::FutureExt::now_or_never(writing.as_mut());
+    assert!(written.is_none());
+    let folder = futures_util::FutureExt::now_or_never(copy.lock_folder());
+    assert!(folder.is_none(), "whoever exchanges it waits until it is written");
+    writing.await.unwrap();
+    assert!(snapshot.exists());
 }

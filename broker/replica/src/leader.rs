@@ -38,7 +38,7 @@ pub struct PartitionView {
     pub in_sync: Vec<BrokerId>,
     /// Which of `replicas` go once all others are in sync (KIP-455) and the leader lets them go.
     pub removing: Vec<BrokerId>,
-    /// One of `removing` goes whoever is in sync: it was to come, and nobody wants it any more.
+    /// Of `removing` one was to come, and nobody wants or needs it any more: it goes as soon as the leader lets it go.
     pub gives_up: bool,
 }
 

@@ -5,9 +5,10 @@
 //! sent may be the one that is wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use skerry_log::{ReadError, ReadPlan};
-use skerry_types::{Offset, is_planted};
+use skerry_types::{Instant, Offset, is_planted};
 
 use super::{Partition, State, Storage};
 
@@ -110,16 +111,21 @@ impl Partition {
         }
     }
 
-    /// The metadata is asked to count this copy no more. It goes on as what it is, and takes no part in a later epoch.
+    /// The metadata is asked to count this copy no more. It goes on as what it is, and takes no part in a later epoch; where it
+    /// leads, others may lead from now on.
     pub fn give_up(&self) {
         self.state.lock().is_given_up = true;
+        self.doubted_until.store(u64::MAX, Ordering::Release);
     }
 
-    /// The metadata has refused, or did not answer: the copy counts, and takes part as it was told meanwhile.
-    pub fn keep(self: &Arc<Self>) {
+    /// The metadata has refused, or did not answer: the copy counts, and takes part as it was told meanwhile. Without an answer
+    /// others may lead, which this broker hears of until `doubted_until`, or they do not.
+    pub fn keep(self: &Arc<Self>, doubted_until: Instant) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.is_given_up = false;
+        self.doubted_until
+            .store(doubted_until.as_nanos(), Ordering::Release);
         if let Some(assignment) = state.assigned.clone() {
             self.take_part(state, &assignment);
         }

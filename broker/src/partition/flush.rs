@@ -30,12 +30,13 @@ pub enum AfterFlush {
 
 impl Partition {
     /// Writes what keeps the next recovery short, where something is new. The folder stays this copy's all along: its files
-    /// are told by their names, and another copy's could have them by the time they are written.
+    /// are told by their names, and another copy's could have them by the time they are written. Where somebody exchanges it
+    /// just now nothing is written: the next time is soon, and others wait for this one.
     ///
     /// # Errors
     /// Where a sync failed: the log takes no more writes.
     pub async fn write_checkpoint(&self, tasks: &Tasks) -> Result<(), Poisoned> {
-        let Some(_folder) = self.lock_folder().await else {
+        let Ok(_folder) = self.folder.try_lock() else {
             return Ok(());
         };
         let Some(Some(job)) = self.with_log(|log| log.start_checkpoint()) else {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use skerry_log::{AppendError, Appended, Log, ValidBatch};
 use skerry_replica::{Leader, LeaderStart, Visibility};
@@ -173,8 +174,10 @@ impl Partition {
 
     /// Others may have taken over, and this broker has not heard of it.
     fn is_doubtful(&self, leader: &Leader) -> bool {
-        let stands = self.standing.holds(self.clock.now()) && !leader.gives_itself_up();
-        !stands && !leader.is_only_candidate()
+        let now = self.clock.now();
+        let gives_up = now.as_nanos() < self.doubted_until.load(Ordering::Acquire);
+        let stands = self.standing.holds(now) && !leader.gives_itself_up();
+        gives_up || !stands && !leader.is_only_candidate()
     }
 
     /// As [`Partition::with_leader`], for answers that are wrong where another broker leads by now.

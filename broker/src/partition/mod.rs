@@ -14,6 +14,7 @@ mod spec;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -69,6 +70,8 @@ pub struct Partition {
     state: Mutex<State>,
     /// Held by whoever exchanges its folder: no other partition of that name has one before.
     folder: tokio::sync::Mutex<()>,
+    /// In nanoseconds of the monotonic clock: it has asked for what makes others lead, and has no answer that denies it.
+    doubted_until: AtomicU64,
     flushes: Arc<FlushQueue>,
     standing: Arc<Standing>,
     disk_room: Arc<DiskRoom>,
@@ -219,6 +222,7 @@ impl Partition {
                 assigned: None,
             }),
             folder: tokio::sync::Mutex::default(),
+            doubted_until: AtomicU64::new(0),
             flushes,
             standing,
             disk_room,
@@ -494,6 +498,7 @@ impl Partition {
             state.cut_at = None;
             (state.suspected, state.damage) = (None, None);
             state.is_given_up = false;
+            self.doubted_until.store(0, Ordering::Release);
             state.storage = Storage::Open(log);
             if let Some(assignment) = state.assigned.clone() {
                 self.take_part(state, &assignment);

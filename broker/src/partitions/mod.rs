@@ -378,7 +378,7 @@ impl Partitions {
                 replicas: metadata.replicas.clone(),
                 in_sync: metadata.isr.clone(),
                 removing: metadata.removing.clone(),
-                gives_up: metadata.given_up().next().is_some(),
+                gives_up: image.may_let_go(topic, metadata),
             },
             is_called_offline: metadata.offline.contains(&self.common.me),
             min_in_sync: image.min_insync_replicas(topic, metadata),

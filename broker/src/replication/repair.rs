@@ -336,12 +336,15 @@ async fn repair(broker: &Arc<Broker>, partition: &Arc<Partition>, why: &str, oth
     // It may be deleted, and made again, until the metadata answers: the new copy then catches up once more.
     partition.give_up();
     let refusal = match broker.propose(lost).await {
-        Ok(Outcome::Refused(refusal)) => Some(refusal.to_string()),
+        Ok(Outcome::Refused(refusal)) => Some((refusal.to_string(), Instant::ZERO)),
         Ok(_) => None,
-        Err(error) => Some(error.to_string()),
+        Err(error) => {
+            let session = broker.settings().broker().session_timeout;
+            Some((error.to_string(), broker.env().clock.now() + session))
+        }
     };
-    if let Some(refusal) = refusal {
-        partition.keep();
+    if let Some((refusal, doubted_until)) = refusal {
+        partition.keep(doubted_until);
         broker.replication().on_assigned(partition);
         return Done::Refused(format!("{refusal}: {why}"));
     }

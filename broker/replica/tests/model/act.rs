@@ -303,7 +303,7 @@ impl Model {
         let (log_start, log_end) = (Offset(node.log.start), Offset(node.log.end()));
         match (&mut life.role, partition.leader) {
             (Role::Leader(leader), Some(chosen)) if chosen == id && leader.epoch() == epoch => {
-                leader.on_metadata(&view_of(partition), min, visibility, now);
+                leader.on_metadata(&view_of(&image, partition), min, visibility, now);
                 return Ok(());
             }
             (Role::Follower { rules, .. }, Some(chosen))
@@ -324,7 +324,7 @@ impl Model {
                     me: id,
                     my_broker_epoch: life.broker_epoch,
                     epoch,
-                    view: view_of(partition),
+                    view: view_of(&image, partition),
                     min_in_sync: min,
                     visibility,
                     log_start,

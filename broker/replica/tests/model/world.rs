@@ -469,13 +469,14 @@ pub fn min_in_sync(image: &Image) -> Option<usize> {
     Some(image.min_insync_replicas(topic, &topic.partitions[0]))
 }
 
-pub fn view_of(partition: &Partition) -> PartitionView {
+pub fn view_of(image: &Image, partition: &Partition) -> PartitionView {
+    let topic = image.topic("t").expect("it is one of its partitions");
     PartitionView {
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.clone(),
         in_sync: partition.isr.clone(),
         // What a leader answers meanwhile is no part of the model.
         removing: partition.removing.clone(),
-        gives_up: partition.given_up().next().is_some(),
+        gives_up: image.may_let_go(topic, partition),
     }
 }

@@ -66,7 +66,9 @@ impl<'a> Rules<'a> {
 
     fn settle_by(&self, by: By, partition: &mut Partition, isr: Vec<BrokerId>) {
         self.set_isr(partition, isr);
-        self.let_go(by, partition);
+        if self.let_go(by, partition) {
+            reached("given-up-replica-let-go");
+        }
         self.complete_reassignment(by, partition);
         self.relieve_draining(partition);
         self.elect(partition);
@@ -195,19 +197,22 @@ impl<'a> Rules<'a> {
         partition.leader = Some(leader);
     }
 
-    /// Lets go what was given up, or what of it is not in sync any more. What is needed leaves with the others instead, when
-    /// the target is in sync.
-    fn let_go(&self, by: By, partition: &mut Partition) {
-        let goes = |one: &BrokerId| by == By::Leader || !partition.isr.contains(one);
+    /// Lets go what was given up; where the leader does not ask for it, what of that does not count any more. What is needed
+    /// stays, until it is not, or until the target is in sync. True where somebody went.
+    fn let_go(&self, by: By, partition: &mut Partition) -> bool {
+        let counts = |one: &BrokerId| partition.isr.contains(one) || partition.elr.contains(one);
+        let goes = |one: &BrokerId| by == By::Leader || !counts(one);
         let going: Vec<BrokerId> = partition.given_up().filter(goes).collect();
-        if going.is_empty() {
-            return;
+        // Nobody who is in sync resigns for one who is not, and be it that the topic elects unclean.
+        let nobody_stays = by == By::Leader && without(&partition.isr, &going).is_empty();
+        if going.is_empty() || nobody_stays {
+            return false;
         }
-        reached("given-up-replica-let-go");
-        match self.without(partition, &going) {
-            Ok(rest) => *partition = rest,
-            Err(_) => partition.adding = without(&partition.adding, &going),
-        }
+        let rest = self.without(partition, &going);
+        rest.is_ok_and(|rest| {
+            *partition = rest;
+            true
+        })
     }
 
     /// Ends a reassignment once the in-sync set covers its target, as Kafka does; where that takes somebody away who is in
@@ -247,9 +252,11 @@ impl<'a> Rules<'a> {
     /// it is needed: then it leaves with the others, when the target is in sync.
     pub(super) fn reassign(&self, partition: &mut Partition, target: &[BrokerId]) {
         let unwanted = without(&partition.adding, target);
-        let (given_up, going) = self.given_up(partition, &unwanted);
+        let (mut given_up, going) = self.given_up(partition, &unwanted);
         match self.without(partition, &going) {
             Ok(rest) => *partition = rest,
+            // A cancel must still know what it goes back to.
+            Err(_) if self.leader_lets_go => given_up = unwanted,
             Err(_) => partition.adding = without(&partition.adding, &going),
         }
         let original: Vec<BrokerId> = partition.original().collect();
@@ -331,6 +338,15 @@ impl<'a> Rules<'a> {
             return Err(UNCLEAN.to_owned());
         }
         Ok(rest)
+    }
+}
+
+impl Image {
+    /// The leader may let go what was given up of this partition: with the in-sync set as it is nobody needs it.
+    #[must_use]
+    pub fn may_let_go(&self, topic: &Topic, partition: &Partition) -> bool {
+        let is_given_up = partition.given_up().next().is_some();
+        is_given_up && Rules::of(self, topic).let_go(By::Leader, &mut partition.clone())
     }
 }
 
