@@ -225,7 +225,7 @@ pub(super) fn run(args: &OneArgs) -> anyhow::Result<ExitCode> {
                 // Whoever has held it may be gone.
                 let _ = writeln!(errors, "{LINE_PREFIX}{line}");
             }
-            disk::remove_left_over(|pid| pid == std::process::id());
+            disk::remove_all_of_this_process();
         });
     }
     // Another program may take another way: this says which one it was.

@@ -6,9 +6,12 @@
 )]
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 /// Before the number of the process whose it is.
 const PREFIX: &str = "skerry-sim-";
+/// How often what is left over is looked for at the most.
+const LOOKS_MAX: u32 = 1_000;
 
 /// A directory of the machine for one host, empty at first; removed when the disk is dropped, or before.
 pub(super) struct ExternalDir {
@@ -69,18 +72,38 @@ fn parent() -> PathBuf {
     }
 }
 
-/// Removes the directories of the processes of these numbers: who is killed removes nothing.
-pub fn remove_left_over(is_over: impl Fn(u32) -> bool) {
+/// Removes the directories of this process, which is about to end while its simulation goes on: a library may make a file in
+/// the middle of it, and a node begin with a new directory.
+pub fn remove_all_of_this_process() {
+    let mut empty_looks = 0;
+    for _ in 0..LOOKS_MAX {
+        empty_looks = if remove_left_over(|pid| pid == std::process::id()) == 0 {
+            empty_looks + 1
+        } else {
+            0
+        };
+        if empty_looks == 3 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Removes the directories of the processes of these numbers: who is killed removes nothing. Tells how many there were.
+pub fn remove_left_over(is_over: impl Fn(u32) -> bool) -> usize {
+    let mut found = 0;
     let all = std::fs::read_dir(parent()).into_iter().flatten().flatten();
     for entry in all {
         let name = entry.file_name();
         let left_by = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
         let left_by = left_by.and_then(|rest| rest.split_once('-')?.0.parse().ok());
         if left_by.is_some_and(&is_over) {
+            found += 1;
             // What cannot be removed is another user's.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
+    found
 }
 
 fn unique() -> u64 {

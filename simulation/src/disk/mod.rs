@@ -34,7 +34,7 @@ use skerry_env::{Rng, disk};
 use skerry_types::Instant;
 
 use self::external::ExternalDir;
-pub use self::external::remove_left_over;
+pub use self::external::{remove_all_of_this_process, remove_left_over};
 use self::file::SimFile;
 pub use self::inode::CutReport;
 pub(crate) use self::inode::torn;
