@@ -186,10 +186,10 @@ impl Segment {
         if self.size == 0 {
             self.first_timestamp = Some(max_timestamp);
         }
-        if self
-            .largest
-            .is_none_or(|largest| largest.timestamp < max_timestamp)
-        {
+        // Of an empty batch, which compaction has left, no record has it.
+        let has_it = header.record_count() > 0;
+        let is_larger = |largest: LargestTimestamp| largest.timestamp < max_timestamp;
+        if has_it && self.largest.is_none_or(is_larger) {
             self.largest = Some(LargestTimestamp {
                 timestamp: max_timestamp,
                 offset: last_offset,
