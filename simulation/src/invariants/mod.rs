@@ -83,6 +83,8 @@ pub(crate) struct Watcher {
     /// The topics that are compacted, as they were made last.
     compacted: BTreeMap<&'static str, TopicId>,
     is_beyond: bool,
+    /// Who ended since the last look knew newer metadata than anybody.
+    has_moved: bool,
     /// What was seen to happen, by kind.
     pub(crate) seen: BTreeMap<&'static str, u64>,
 }
@@ -117,6 +119,7 @@ impl Watcher {
             trace,
             violations,
             is_beyond: false,
+            has_moved: false,
             seen: BTreeMap::new(),
         }
     }
@@ -327,6 +330,16 @@ impl Watcher {
         }
     }
 
+    /// A node ends, and may have acted by metadata that it has heard since the last look: a copy that has moved away is
+    /// gone from its disk, and nobody else knows why yet (6043 of any size, 60 s).
+    pub(crate) fn on_end(&mut self, broker: &Broker) {
+        let mut found = Found::new();
+        self.has_moved |= self.metadata.follow(broker.quorum().image(), &mut found);
+        for (check, message) in found {
+            self.violations.add(&self.trace, check, message);
+        }
+    }
+
     /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now; `rotten` is in which
     /// copies, by node and partition, a place has gone bad and is still there.
     pub(crate) fn look(
@@ -353,7 +366,8 @@ impl Watcher {
         for ghost in self.ghosts.values_mut() {
             ghost.lost = self.lost.keys().copied().collect();
         }
-        let moved = self.metadata.look(brokers, &self.marks, &mut found);
+        let moved =
+            self.metadata.look(brokers, &self.marks, &mut found) | std::mem::take(&mut self.has_moved);
         if let Some(image) = self.metadata.newest().filter(|_| moved) {
             self.settings.look(&image, now_ms);
             self.forget_lost(&image);
@@ -589,6 +603,16 @@ impl Watcher {
     /// Where a partition starts, as far as any of its replicas has told.
     pub(crate) fn log_start(&self, partition: &str) -> i64 {
         self.ghosts.get(partition).map_or(0, |ghost| ghost.start)
+    }
+
+    /// Where the copy of one node begins, if it was there when it was looked at last: others may have let go of more, and a
+    /// leader serves from where its own copy begins (6183 of any size, 60 s).
+    pub(crate) fn log_start_of(&self, node: usize, partition: &str) -> i64 {
+        let last = self
+            .ghosts
+            .get(partition)
+            .and_then(|ghost| ghost.replicas[node].last.as_ref());
+        last.map_or_else(|| self.log_start(partition), |look| look.log_start.get())
     }
 
     /// Who leads the quorum, as far as those know who have followed it longest.

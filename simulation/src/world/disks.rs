@@ -333,7 +333,7 @@ impl World<'_> {
                 rot,
                 &node.name,
                 &node.host.disk,
-                watcher.log_start(&rot.partition),
+                watcher.log_start_of(rot.node, &rot.partition),
             )
         })
     }
@@ -347,8 +347,8 @@ impl World<'_> {
     }
 }
 
-/// What has rotted while its node runs is found, and made good. What was deleted since, up to `log_start`, is nobody's concern
-/// any more; nor is what every copy has lost.
+/// What has rotted while its node runs is found, and made good. What that copy has deleted since, up to `log_start`, is nobody's
+/// concern any more; nor is what every copy has lost.
 fn check_rot(rot: &Rot, node: &str, disk: &SimDisk, log_start: i64) -> Option<Missing> {
     let concerns = rot.is_quiet && !rot.is_lost && log_start <= rot.base;
     (concerns && rot.is_there(disk)).then(|| {

@@ -115,6 +115,12 @@ impl World<'_> {
 
     /// Does what a supervisor does, and notices what a process must not do.
     pub(super) fn look_after(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        let ends =
+            node.host.disk.has_died() || matches!(node.process.state(), State::Exited(_) | State::Stopped);
+        if let Some((watcher, broker)) = self.watcher.as_mut().zip(node.process.broker()).filter(|_| ends) {
+            watcher.on_end(&broker);
+        }
         let node = &mut self.nodes[index];
         if node.host.disk.has_died() {
             let (power, down_ms) = node.dies_by_power.take().unwrap_or((false, 100));
