@@ -210,6 +210,7 @@ class Member(Client):
         self.group, self.session = group, number * 1_000_000
         self.position: Dict[int, int] = {}
         self.read = 0
+        self.closing = False
         self.rng = random.Random(number)
         self.consumer = Consumer(settings(self.name, bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="earliest",
                                           session_timeout_ms=6000, heartbeat_interval_ms=500, fetch_wait_max_ms=100))
@@ -226,7 +227,10 @@ class Member(Client):
             self.history.complete(self.name, number, "done")
 
     def _revoked(self, consumer: Consumer, given: List[TopicPartition]) -> None:
-        self._commit()
+        # While it is closed the library's group ends without waiting for this callback. Whoever asks it for its generation
+        # after that waits for ever, and holds Python's lock (librdkafka: rd_kafka_consumer_group_metadata has no timeout).
+        if not self.closing:
+            self._commit()
         self.position.clear()
 
     def _commit(self) -> None:
@@ -266,6 +270,8 @@ class Member(Client):
             if time.monotonic() >= due:
                 self._commit()
                 due = time.monotonic() + self.rng.uniform(0.3, 0.8)
+        self._commit()
+        self.closing = True
         self.consumer.close()
 
 
