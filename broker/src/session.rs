@@ -274,7 +274,9 @@ impl Keeper {
                 };
                 standing.promised(promise, self.broker.acted_index());
             }
-            if quorum.decides_alone() {
+            // Where there are others, they may hear of a decision before this one has acted on it.
+            let (image, me) = (self.broker.image(), self.broker.id());
+            if quorum.decides_alone() && image.brokers().all(|other| other.id == me) {
                 standing.hold_forever();
             } else {
                 standing.end_forever();

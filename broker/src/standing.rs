@@ -89,13 +89,13 @@ impl Standing {
         self.aside.store(aside, Ordering::Release);
     }
 
-    /// This node alone decides what the metadata says, and hears of it first.
+    /// This node alone decides what the metadata says, and nobody else could lead.
     pub fn hold_forever(&self) {
         self.until
             .store(Instant::FAR_FUTURE.as_nanos(), Ordering::Release);
     }
 
-    /// Another node may decide from now on.
+    /// Another node may decide from now on, or lead.
     pub fn end_forever(&self) {
         let forever = Instant::FAR_FUTURE.as_nanos();
         // A promise that a controller has made since stays.
@@ -104,7 +104,8 @@ impl Standing {
             .compare_exchange(forever, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// While this lives, this broker is giving its leaderships up: others may have taken over before it hears of it.
+    /// From now on this broker is giving its leaderships up: others may have taken over before it hears of it. Until
+    /// [`Leaving::is_heard`], or for good: who does not know what became of it may have given them up.
     pub fn leave(&self) -> Leaving<'_> {
         self.leaving.fetch_add(1, Ordering::AcqRel);
         Leaving(self)
@@ -112,11 +113,12 @@ impl Standing {
 }
 
 /// See [`Standing::leave`].
-#[must_use = "it ends when it is dropped"]
+#[must_use = "it goes on until it is told what became of it"]
 pub struct Leaving<'a>(&'a Standing);
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
+impl Leaving<'_> {
+    /// This broker has acted on what was decided.
+    pub fn is_heard(self) {
         self.0.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -187,9 +189,12 @@ mod tests {
         let standing = Standing::default();
         standing.promised(promise(0, 1), 1);
         let (first, second) = (standing.leave(), standing.leave());
-        drop(first);
+        first.is_heard();
         assert!(!standing.holds(at(1)));
-        drop(second);
+        second.is_heard();
         assert!(standing.holds(at(1)));
+        // What became of it is not known, and stays so.
+        drop(standing.leave());
+        assert!(!standing.holds(at(1)));
     }
 }
