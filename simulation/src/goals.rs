@@ -181,6 +181,7 @@ pub const GOALS: &[Goal] = goals! {
     Any "group-record-not-written" "a commit, or a group's record, cannot be written"
     Several "asked-the-wrong-coordinator" "a client asks a broker that does not coordinate its group"
     Any "asked-while-groups-load" "a client asks a coordinator that has not read its log yet"
+    Any "asked-behind-what-nobody-answers" "a producer with acks=0 asks for something else on its connection, and is answered"
     Any "incremental-fetch" "a reader says only what has changed"
     Any "fetch-session-out-of-step" "an answer was lost, and the reader asks again"
     // What is legal, and unlikely: `skerry_types::buggify`.

@@ -245,7 +245,7 @@ pub const PLANTS: &[Planted] = &[
     in_scenario(
         "follower-begins-between-batches",
         "within-a-batch",
-        10,
+        25,
         &["not-whole", "core-does-not-serve"],
         "a follower whose leader's log begins within a batch refuses that batch",
     ),
@@ -450,7 +450,7 @@ pub const PLANTS: &[Planted] = &[
     in_scenario(
         "half-change-tried-once",
         "half-change",
-        40,
+        100,
         &["not-whole"],
         "a leader that cannot finish a change of the voters at once, which somebody else began, leaves it half done",
     ),

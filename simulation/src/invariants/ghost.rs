@@ -324,7 +324,7 @@ impl Ghost {
     /// Up to where a log holds what was committed at `from` and behind it: it may be shorter, and it may have gone on otherwise.
     /// Where logs are compacted, nothing in a place says that what was there is superseded: a copy that was behind gets such holes from its
     /// leader, and has lost nothing by them.
-    fn parts_from(&self, node: usize, look: &Look, from: i64) -> i64 {
+    pub(super) fn parts_from(&self, node: usize, look: &Look, from: i64) -> i64 {
         let (start, end) = (look.log_start.get(), look.log_end.get());
         let has_holes = is_compacted(&self.name);
         let mirror = &self.replicas[node].mirror;

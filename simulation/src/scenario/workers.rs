@@ -108,6 +108,12 @@ pub(super) fn draw_workload(seed: u64) -> Workload {
         let kind = WorkerKind::Times;
         workers.push(Worker { host, kind });
     }
+    let unanswered = &Rng::seeded(seed ^ fnv_of(b"acks=0"));
+    if unanswered.chance(1, 4) {
+        let host = CLIENT_HOSTS[below(unanswered, 2)].to_owned();
+        let kind = WorkerKind::Plain { acks: 0 };
+        workers.push(Worker { host, kind });
+    }
     Workload { workers }
 }
 

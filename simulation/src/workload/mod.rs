@@ -627,6 +627,7 @@ async fn run(client: Client, worker: &Worker) {
             admin::set_up(&mut client, Client::is_stopping).await;
         }
         Kind::Idempotent => produce::idempotent(client).await,
+        Kind::Plain { acks: 0 } => produce::unanswered(client).await,
         Kind::Plain { acks } => produce::plain(client, *acks).await,
         Kind::Consumer => consume::run(client).await,
         Kind::Member { group } => group::run(client, group).await,

@@ -6,8 +6,11 @@ use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
 use skerry_client::ResponseError;
+use skerry_types::reached;
 use std::sync::atomic::Ordering;
+use uuid::Uuid;
 
+use super::consume::{LATEST, list_offset};
 use super::{CALL_TIMEOUT, Client, Failure, To, check_answer, error_name, key, topic_name};
 use crate::invariants::Found;
 use crate::record::{self, Codec, Identity};
@@ -304,17 +307,7 @@ pub(super) async fn send_all(
     let mut waiting = Vec::new();
     let mut heard = Vec::new();
     for batch in batches {
-        let data = PartitionProduceData::default()
-            .with_index(partition)
-            .with_records(Some(batch.bytes.clone()));
-        let topic_data = TopicProduceData::default()
-            .with_name(topic_name(topic))
-            .with_topic_id(id)
-            .with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_acks(acks)
-            .with_timeout_ms(2_000)
-            .with_topic_data(vec![topic_data]);
+        let request = request((topic, id), partition, acks, batch);
         match conn.send(&request, version, CALL_TIMEOUT).await {
             Ok(pending) => waiting.push(pending),
             Err(_) => break,
@@ -337,6 +330,67 @@ pub(super) async fn send_all(
         heard.push(Heard::Retry("not sent".into()));
     }
     heard
+}
+
+fn request((topic, id): (&str, Uuid), partition: i32, acks: i16, batch: &Batch) -> ProduceRequest {
+    let data = PartitionProduceData::default()
+        .with_index(partition)
+        .with_records(Some(batch.bytes.clone()));
+    let topic_data = TopicProduceData::default()
+        .with_name(topic_name(topic))
+        .with_topic_id(id)
+        .with_partition_data(vec![data]);
+    ProduceRequest::default()
+        .with_acks(acks)
+        .with_timeout_ms(2_000)
+        .with_topic_data(vec![topic_data])
+}
+
+/// With acks=0: nobody answers, and whoever asks for something else on the same connection gets the answer to that.
+pub(super) async fn unanswered(mut client: Client) {
+    let mut writer = Writer::new(&client);
+    while !client.is_stopping() {
+        client.sit_out_a_lull().await;
+        let (topic, partition) = client.draw_partition();
+        if client.topic_id(topic).await.is_none() {
+            break;
+        }
+        for _ in 0..1 + client.env.rng.below(4) {
+            let values = writer.values(1 + client.env.rng.below(4));
+            let batch = prepare(&client, topic, partition, values, Identity::NONE, 0);
+            let sent = send_unanswered(&mut client, topic, partition, &batch).await;
+            let why = sent.err().unwrap_or_else(|| "nobody answers".to_owned());
+            client.complete(batch.op, Failure::unknown(why).outcome());
+        }
+        // A node that refuses one has closed the connection.
+        match list_offset(&mut client, topic, partition, LATEST).await {
+            Some(_) => reached("asked-behind-what-nobody-answers"),
+            None => {
+                client.disconnect();
+                client.forget(topic);
+            }
+        }
+        client.pause(120).await;
+    }
+}
+
+async fn send_unanswered(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    batch: &Batch,
+) -> Result<(), String> {
+    let id = client.topic_id(topic).await.ok_or("no id")?;
+    let leader = client.find(To::Leader(topic, partition)).await;
+    let leader = leader.map_err(|failure| failure.why)?;
+    let conn = client.connection(leader).await.map_err(|failure| failure.why)?;
+    let version = conn
+        .version::<ProduceRequest>()
+        .map_err(|error| error.to_string())?;
+    let request = request((topic, id), partition, 0, batch);
+    conn.send_unanswered(&request, version, CALL_TIMEOUT)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 fn understand(answer: &ProduceResponse, alone: bool) -> Heard {

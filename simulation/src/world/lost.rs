@@ -92,7 +92,7 @@ impl World<'_> {
         if let Some(partition) = self.bad_copy() {
             return Err(format!("{partition} has rotted"));
         }
-        watcher.may_lose(index)?;
+        watcher.may_lose(index, &self.brokers())?;
         // While the voters change, a majority of them need not be a majority of those that there were.
         if !self.shared.begin_change_of_members() {
             return Err("somebody changes the voters".to_owned());
