@@ -511,6 +511,13 @@ pub const PLANTS: &[Planted] = &[
         "whoever writes the checkpoints takes a start back that DeleteRecords has made durable, before the log is there",
     ),
     in_scenario(
+        "eligible-not-waited-for",
+        "deleted-on-all",
+        30,
+        &["deleted-records-back"],
+        "DeleteRecords waits for no replica that is dead, though it may be elected",
+    ),
+    in_scenario(
         "checkpoints-outlive-a-topic",
         "made-again",
         20,

@@ -524,6 +524,13 @@ fn damage_is_told_where_a_reader_meets_it() {
 /// really has the next offset, by way of the index, and misses what is in between.
 #[test]
 fn a_whole_batch_of_another_place_hides_nothing() {
+    for place in 2..5 {
+        hides_nothing(place);
+    }
+}
+
+/// Over batch `place` lies the sixth one, and zeros behind it.
+fn hides_nothing(place: usize) {
     let disk = PowerDisk::new();
     let mut log = create(&disk, &config());
     let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -545,13 +552,18 @@ fn a_whole_batch_of_another_place_hides_nothing() {
         })
         .collect();
     let foreign = bytes[heads[5]..heads[6]].to_vec();
-    let end = heads[2] + foreign.len();
-    bytes[heads[2]..end].copy_from_slice(&foreign);
+    let end = heads[place] + foreign.len();
+    bytes[heads[place]..end].copy_from_slice(&foreign);
     bytes[end..end + 19].fill(0);
     disk.put(&path, bytes);
     log.forget_files();
-    for max_bytes in [1, 200, 1 << 20] {
-        let mut from = Offset(0);
+    // The second one begins within what compaction has taken away.
+    let begins = [0, 1].map(Offset);
+    for (max_bytes, begin) in [1, 200, 1 << 20]
+        .into_iter()
+        .flat_map(|max| begins.map(|at| (max, at)))
+    {
+        let mut from = begin;
         let error = loop {
             let plan = log.plan_read(from, log.log_end(), max_bytes, true).unwrap();
             match plan.run_checked() {
@@ -568,8 +580,17 @@ fn a_whole_batch_of_another_place_hides_nothing() {
         };
         assert!(error.is_damage());
         assert!(
-            error.offset().unwrap() <= batches[2].header.base_offset(),
+            error.offset().unwrap() <= batches[place].header.base_offset(),
             "{error}"
+        );
+        // Whoever looks again there, and reads as much, finds it (6923 of any size, 60 s).
+        let again = log
+            .plan_read(error.offset().unwrap(), log.log_end(), 1 << 20, true)
+            .unwrap();
+        let again = again.without_index().run_checked();
+        assert!(
+            again.is_err_and(|error| error.is_damage()),
+            "{max_bytes} bytes from {begin}: {error}"
         );
     }
 }

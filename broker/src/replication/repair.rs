@@ -31,6 +31,9 @@ use crate::partition::{Partition, Suspicion};
 /// Between two repairs of one partition, longer each time: a disk that damages what it is given shall not be fed for ever.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// What the second look reads at once, at first: what a log begins with that was compacted is odd, or not, by what follows on
+/// it, and a batch alone says nothing. More than the scrub reads at once, and than most readers.
+const LOOK_BYTES: u32 = 1 << 20;
 /// How often to look whether another copy can take over.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -195,7 +198,7 @@ async fn look(broker: &Broker, partition: &Arc<Partition>) -> Option<String> {
     }
 }
 
-/// Reads a batch at a time, up to the first that cannot be read. `None`: nothing is there.
+/// Reads on from where somebody has met damage, up to what cannot be read. `None`: nothing is there.
 async fn read_stretch(
     broker: &Broker,
     partition: &Arc<Partition>,
@@ -203,10 +206,15 @@ async fn read_stretch(
 ) -> Option<(Offset, Result<(), ReadError>)> {
     let (mut offset, mut read_bytes) = (suspicion.offset, 0);
     loop {
-        let found = match partition.plan_check(offset, true, 1) {
+        let is_first = read_bytes == 0;
+        let most = if is_first && !is_planted("second-look-reads-one-batch") {
+            LOOK_BYTES
+        } else {
+            1
+        };
+        let found = match partition.plan_check(offset, true, most) {
             Some(Ok(plan)) => {
                 // The way that whoever met the damage may have come; what follows on it was found there.
-                let is_first = read_bytes == 0;
                 let plan = if is_first { plan.without_index() } else { plan };
                 broker.env().tasks.run_blocking(move || plan.run_checked()).await
             }

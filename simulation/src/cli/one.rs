@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 62] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 63] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -108,6 +108,7 @@ pub(super) const SCENARIOS: [(&str, &str); 62] = scenarios![
     "full-leader",
     "filled-by-producers",
     "deleted-for-good",
+    "deleted-on-all",
     "sent-again-after-compaction",
     "moves",
     "moved-leader",

@@ -173,3 +173,70 @@ pub(super) fn durable_end(disk: &SimDisk, partition: &str, known: i64, cursor: &
     }
     end.unwrap_or(known)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use skerry_checker::history::Value;
+    use skerry_env::Rng;
+    use skerry_env::disk::OpenMode;
+
+    use super::*;
+    use crate::disk::DiskConfig;
+    use crate::record::Identity;
+    use crate::trace::Trace;
+
+    const ORDERS: &str = "orders-0";
+
+    /// A batch of `count` records at an offset.
+    fn batch(base: i64, count: u32) -> Vec<u8> {
+        let value = |serial| Value { producer: 1, serial };
+        let values: Vec<Value> = (0..count).map(value).collect();
+        let mut bytes = record::encode(&values, Identity::NONE, 1, 10).to_vec();
+        bytes[..8].copy_from_slice(&base.to_be_bytes());
+        bytes
+    }
+
+    /// A copy of these segments, each with its bytes.
+    fn copy(segments: &[(i64, &[Vec<u8>])]) -> SimDisk {
+        let disk = SimDisk::new("n1", DiskConfig::default(), Rng::seeded(1), Trace::silent());
+        let files = disk.attach();
+        let dir = Path::new(DATA_DIR).join("log").join(ORDERS);
+        files.create_dir_all(&dir).unwrap();
+        for (base, batches) in segments {
+            let file = files.open(&segment::path(&dir, *base), OpenMode::Create).unwrap();
+            file.write_at(&[IoSlice::new(&batches.concat())], 0).unwrap();
+            file.sync().unwrap();
+        }
+        for dir in dir.ancestors() {
+            files.sync_dir(dir).unwrap();
+        }
+        disk
+    }
+
+    #[test]
+    fn a_copy_is_whole_from_its_first_segment_on() {
+        let whole = |segments: &[(i64, &[Vec<u8>])]| whole_until(&copy(segments), ORDERS);
+        assert_eq!(whole(&[(5, &[batch(5, 2), batch(7, 1)]), (8, &[batch(8, 1)])]), 9);
+        assert_eq!(whole(&[(5, &[batch(5, 2)]), (8, &[batch(8, 1)])]), 7, "a hole");
+        assert_eq!(
+            whole(&[(5, &[]), (7, &[batch(7, 1)])]),
+            5,
+            "the first one is lost"
+        );
+    }
+
+    #[test]
+    fn what_follows_nothing_is_not_the_end() {
+        let ends = |batches: &[Vec<u8>]| {
+            let disk = copy(&[(5, batches)]);
+            durable_end(&disk, ORDERS, 0, &mut Cursor::default())
+        };
+        assert_eq!(ends(&[]), 5);
+        assert_eq!(ends(&[batch(5, 2), batch(7, 6)]), 13);
+        // All but its offset was written.
+        assert_eq!(ends(&[batch(5, 2), batch(0, 6)]), 7);
+        assert_eq!(ends(&[batch(5, 2), batch(1 << 40, 6)]), 7);
+    }
+}

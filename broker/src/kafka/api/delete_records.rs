@@ -1,8 +1,9 @@
 //! DeleteRecords (21), v0-v2 (KIP-107).
 //!
 //! The new first offset is durable before the log takes it over and before the answer leaves: after a crash, deleted
-//! records do not come back. The answer waits until every live replica begins there, or later: whoever leads next has
-//! deleted them, too.
+//! records do not come back. The answer waits until every live replica begins there, or later, and every dead one that may
+//! be elected: whoever leads next has deleted them, too. Kafka waits for live ones alone, and where fewer than
+//! `min.insync.replicas` are left, an eligible one (KIP-966) may come back with what was deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
-use skerry_types::{Instant, LeaderEpoch, Offset};
+use skerry_types::{Instant, LeaderEpoch, Offset, is_planted};
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
@@ -104,7 +105,8 @@ async fn delete(
     replicated(broker, &partition, first_kept, deadline).await
 }
 
-/// Waits until no live replica begins before `first_kept`, and gives the first offset that all of them have.
+/// Waits until no replica that lives, or may lead, begins before `first_kept`, and gives the first offset that all of them
+/// have.
 async fn replicated(
     broker: &Broker,
     partition: &Arc<Partition>,
@@ -119,9 +121,15 @@ async fn replicated(
             partition.wait_for_records(&waiter);
             images.mark_unchanged();
             let image = broker.image();
+            let topic = image.topic_by_id(partition.topic_id());
+            let placed = topic.and_then(|topic| topic.partition(partition.name().partition));
+            let may_lead = |id| {
+                placed.is_some_and(|placed| placed.elr.contains(&id))
+                    && !is_planted("eligible-not-waited-for")
+            };
             let low_watermark = partition
                 .with_leader(LeaderEpoch::UNKNOWN, |_, leader| {
-                    leader.low_watermark(|id| image.is_unfenced(id))
+                    leader.low_watermark(|id| image.is_unfenced(id) || may_lead(id))
                 })
                 .map_err(|error| errors::not_serving(&error))?;
             if low_watermark >= first_kept {
@@ -130,7 +138,8 @@ async fn replicated(
             tokio::select! {
                 biased;
                 () = waiter.notified() => {}
-                // A replica that is not alive any more is waited for no longer. The sender lives in the broker.
+                // A replica that is not alive any more, and may not lead, is waited for no longer. The sender lives in the
+                // broker.
                 _ = images.changed() => {}
                 () = broker.env().clock.sleep_until(deadline) => return Err(ResponseError::RequestTimedOut),
             }
