@@ -327,6 +327,19 @@ impl Partitions {
         for id in gone {
             self.delete(id).await;
         }
+        // Whoever may lead them still is stopped before their folders go (7009 of any size, 60 s).
+        for partition in self.all() {
+            let index = partition.name().partition;
+            let Some(topic) = image.topic_by_id(partition.topic_id()) else {
+                continue;
+            };
+            let is_here = |metadata: &Arc<skerry_metadata_state::Partition>| {
+                metadata.replicas.contains(&self.common.me)
+            };
+            if !topic.partition(index).is_some_and(is_here) {
+                self.leave(topic, index).await;
+            }
+        }
         self.remove_strays(image).await;
     }
 
