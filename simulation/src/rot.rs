@@ -123,11 +123,23 @@ impl Place {
         }
     }
 
-    /// The sector was written over `other`'s: here is what was there before, zeros, and there what belongs here.
+    /// The sector was written over `other`'s: here is what was there before, zeros, and there what belongs here. `None` where
+    /// nobody could tell: no sum says of which partition its batch is, and a whole one of the same offset passes for what was
+    /// there (7152 of any size, 60 s).
     pub(crate) fn misdirected_to(&self, other: &Self, disk: &SimDisk) -> Option<[Harm; 2]> {
         let (from, to) = (self.sector().0, other.sector().0);
         let read = |bytes: &[u8]| bytes.get(from.clone()).map(<[u8]>::to_vec);
         let mut meant = disk.with_live(&self.path, read)??;
+        let there = |bytes: &[u8]| {
+            record::batches(bytes.get(to.start..)?)
+                .next()
+                .map(|batch| batch.base)
+        };
+        let base = disk.with_live(&other.path, there)?;
+        let first = record::batches(&meant).next();
+        if first.is_some_and(|first| first.is_whole() && Some(first.base) == base) {
+            return None;
+        }
         meant.resize(to.len(), 0);
         Some([self.overwritten(vec![0; from.len()]), other.overwritten(meant)])
     }
