@@ -76,7 +76,12 @@ impl World<'_> {
         // What no file tells looks like a torn tail: a disk that refuses writes may have kept an older number.
         let noted = node.process.wal_mark().noted().to_be_bytes();
         let file = Path::new(DATA_DIR).join(METADATA_DIR).join(SYNCED);
-        let tells = |bytes: &[u8]| bytes.get(1..9) == Some(&noted[..]);
+        // In either of its two places.
+        let tells = |bytes: &[u8]| {
+            [1..9, 513..521]
+                .into_iter()
+                .any(|place| bytes.get(place) == Some(&noted[..]))
+        };
         if !node.host.disk.with_live(&file, tells).unwrap_or(false) {
             return Err("how far it was synced is not noted".to_owned());
         }
