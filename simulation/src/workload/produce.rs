@@ -96,11 +96,9 @@ pub(super) async fn idempotent(mut client: Client) {
 pub(super) async fn plain(mut client: Client, acks: i16) {
     let mut writer = Writer::new(&client);
     while !client.is_stopping() {
-        client.sit_out_a_lull().await;
-        let (topic, partition) = client.draw_partition();
-        if client.topic_id(topic).await.is_none() {
+        let Some((topic, partition)) = next_partition(&mut client).await else {
             break;
-        }
+        };
         let values = writer.values(1 + client.env.rng.below(4));
         let mut batches = VecDeque::from([prepare(&client, topic, partition, values, Identity::NONE, acks)]);
         if let Err(failure) = deliver(&mut client, topic, partition, acks, &mut batches).await {
@@ -110,6 +108,14 @@ pub(super) async fn plain(mut client: Client, acks: i16) {
         }
         client.pause(80).await;
     }
+}
+
+/// Where to write next, once it is time to; `None` at the end.
+async fn next_partition(client: &mut Client) -> Option<(&'static str, i32)> {
+    client.sit_out_a_lull().await;
+    let (topic, partition) = client.draw_partition();
+    client.topic_id(topic).await?;
+    Some((topic, partition))
 }
 
 pub(super) async fn identify(client: &mut Client, writer: &mut Writer) -> Option<(i64, i16)> {
@@ -350,11 +356,9 @@ fn request((topic, id): (&str, Uuid), partition: i32, acks: i16, batch: &Batch) 
 pub(super) async fn unanswered(mut client: Client) {
     let mut writer = Writer::new(&client);
     while !client.is_stopping() {
-        client.sit_out_a_lull().await;
-        let (topic, partition) = client.draw_partition();
-        if client.topic_id(topic).await.is_none() {
+        let Some((topic, partition)) = next_partition(&mut client).await else {
             break;
-        }
+        };
         for _ in 0..1 + client.env.rng.below(4) {
             let values = writer.values(1 + client.env.rng.below(4));
             let batch = prepare(&client, topic, partition, values, Identity::NONE, 0);
