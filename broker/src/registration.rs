@@ -119,17 +119,13 @@ pub(crate) async fn drain(broker: &Broker) {
         return;
     }
     let clock = &broker.env().clock;
+    // From the moment in which it is decided others lead, and this broker hears of it a little later. Whatever goes wrong, it
+    // may be decided yet; and whom a leader lets in from now on leads in its place.
+    broker.standing().leave();
     let draining = async {
         loop {
-            // From the moment in which it is decided others lead, and this broker hears of it a little later. Whatever
-            // goes wrong, it may be decided yet.
-            let leaving = broker.standing().leave();
             let asked = broker.propose(Command::DrainBroker(guard));
-            let drained = clock.timeout(MAJORITY_PATIENCE, asked).await;
-            if let Ok(Ok(_)) = drained {
-                leaving.is_heard();
-            }
-            match drained {
+            match clock.timeout(MAJORITY_PATIENCE, asked).await {
                 Ok(Ok(Outcome::BrokerDrained { leading: 0 })) => return Ok(0),
                 Ok(Ok(Outcome::BrokerDrained { leading })) if !others() || !shares_what_it_leads(broker) => {
                     return Ok(leading);

@@ -254,6 +254,14 @@ impl Keeper {
         let quorum = self.broker.quorum();
         let standing = self.broker.standing();
         loop {
+            // Where there are others, they may hear of a decision before this one has acted on it.
+            let (image, me) = (quorum.image(), self.broker.id());
+            if quorum.decides_alone() && image.brokers().all(|other| other.id == me) {
+                standing.hold_forever();
+            } else {
+                // Before the promise: that is what counts from now on.
+                standing.end_forever();
+            }
             if let Some(from) = self.broker.guard() {
                 let (applied_index, at) = (self.broker.image().index(), clock.now());
                 let trusted = self.mailbox.heartbeat(Beat {
@@ -273,13 +281,6 @@ impl Keeper {
                     index: quorum.image().index(),
                 };
                 standing.promised(promise, self.broker.acted_index());
-            }
-            // Where there are others, they may hear of a decision before this one has acted on it.
-            let (image, me) = (self.broker.image(), self.broker.id());
-            if quorum.decides_alone() && image.brokers().all(|other| other.id == me) {
-                standing.hold_forever();
-            } else {
-                standing.end_forever();
             }
             tokio::select! {
                 biased;

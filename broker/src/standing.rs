@@ -8,7 +8,7 @@
 //!
 //! Kafka's brokers have no such bound: an isolated one answers ListOffsets and OffsetFetch for as long as it is isolated.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,8 +33,8 @@ pub struct Promise {
 pub struct Standing {
     /// Nanoseconds of the monotonic clock; 0: never.
     until: AtomicU64,
-    /// Those under way to give leaderships up themselves.
-    leaving: AtomicU32,
+    /// It is under way to give its leaderships up.
+    leaving: AtomicBool,
     /// Counts when this broker has acted on what the controller knew.
     owed: Mutex<Option<Promise>>,
     /// It has been lost for so long that nobody is kept waiting any more.
@@ -47,8 +47,7 @@ impl Standing {
     pub fn holds(&self, now: Instant) -> bool {
         is_planted("standing-ignored")
             || is_planted("cut-off-leader-goes-on")
-            || now.as_nanos() < self.until.load(Ordering::Acquire)
-                && self.leaving.load(Ordering::Acquire) == 0
+            || now.as_nanos() < self.until.load(Ordering::Acquire) && !self.leaving.load(Ordering::Acquire)
     }
 
     /// How long there is nothing new to be seen here.
@@ -104,22 +103,10 @@ impl Standing {
             .compare_exchange(forever, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// From now on this broker is giving its leaderships up: others may have taken over before it hears of it. Until
-    /// [`Leaving::is_heard`], or for good: who does not know what became of it may have given them up.
-    pub fn leave(&self) -> Leaving<'_> {
-        self.leaving.fetch_add(1, Ordering::AcqRel);
-        Leaving(self)
-    }
-}
-
-/// See [`Standing::leave`].
-#[must_use = "it goes on until it is told what became of it"]
-pub struct Leaving<'a>(&'a Standing);
-
-impl Leaving<'_> {
-    /// This broker has acted on what was decided.
-    pub fn is_heard(self) {
-        self.0.leaving.fetch_sub(1, Ordering::AcqRel);
+    /// From now on, and until its end, this broker is giving its leaderships up: others may have taken over before it hears
+    /// of it.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
     }
 }
 
@@ -188,13 +175,10 @@ mod tests {
     fn who_gives_its_leaderships_up_says_nothing_that_must_be_current() {
         let standing = Standing::default();
         standing.promised(promise(0, 1), 1);
-        let (first, second) = (standing.leave(), standing.leave());
-        first.is_heard();
-        assert!(!standing.holds(at(1)));
-        second.is_heard();
         assert!(standing.holds(at(1)));
-        // What became of it is not known, and stays so.
-        drop(standing.leave());
+        standing.leave();
         assert!(!standing.holds(at(1)));
+        standing.promised(promise(2, 1), 1);
+        assert!(!standing.holds(at(3)), "it goes on leaving");
     }
 }

@@ -295,13 +295,16 @@ impl Leader {
     }
 
     /// It has what is acknowledged, and all that earlier leaders may have acknowledged without this one's knowing
-    /// (KIP-207's epoch start): it could lead.
+    /// (KIP-207's epoch start), and nothing that was deleted: it could lead.
     fn has_what_a_member_needs(&self, replica: &Replica) -> bool {
         let needed = if is_planted("joins-before-epoch-start") {
             self.high_watermark()
         } else {
             self.high_watermark().max(self.epoch_start())
         };
-        replica.end(self.visibility()).is_some_and(|end| end >= needed)
+        let begins = replica.progress.map(|progress| progress.log_start);
+        let has_deleted = begins.is_some_and(|start| start >= self.log_start());
+        let reaches = replica.end(self.visibility()).is_some_and(|end| end >= needed);
+        reaches && has_deleted
     }
 }

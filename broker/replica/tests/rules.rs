@@ -278,6 +278,24 @@ fn who_has_everything_joins() {
     );
 }
 
+/// It would show what was deleted, were it elected.
+#[test]
+fn who_has_what_was_deleted_does_not_join() {
+    check(
+        "isr=1 end=8 hw=8",
+        "start 5; 2 follows 8/8 last=5; deadline; propose; 2 8/8 from=5; deadline; propose",
+        expect![[r#"
+            start 5: hw=8
+            2 follows 8/8 last=5: may; hw=8
+            deadline: none; hw=8
+            propose: nothing; hw=8
+            2 8/8 from=5: hw=8
+            deadline: 0.000s; hw=8
+            propose: asks for 1@10,2@20 at 0; hw=8
+        "#]],
+    );
+}
+
 #[test]
 fn only_its_current_registration_joins() {
     check(

@@ -224,7 +224,7 @@ async fn read_stretch(
         };
         let bytes = match found {
             Ok(bytes) => bytes,
-            Err(error) => return Some((offset, Err(error))),
+            Err(error) => return Some((error.offset().unwrap_or(offset), Err(error))),
         };
         read_bytes += bytes.len() as u64;
         match Batches::new(bytes).last() {

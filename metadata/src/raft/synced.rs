@@ -175,6 +175,9 @@ mod tests {
         let synced = Synced::open(&*disk, dir.path()).expect("made");
         synced.write(0, 9).expect("written");
         assert_eq!(known(dir.path()), 9);
+        let synced = Synced::open(&*disk, dir.path()).expect("opened");
+        synced.note(10);
+        assert_eq!([known_in(dir.path(), 0), known_in(dir.path(), 1)], [9, 10]);
         synced.file.set_len(BYTES as u64 - 1).expect("cut");
         assert_eq!(known(dir.path()), 0);
     }

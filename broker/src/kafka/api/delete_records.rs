@@ -102,7 +102,8 @@ async fn delete(
     if first_kept > log_start {
         cut(broker, &partition, first_kept).await?;
     }
-    replicated(broker, &partition, first_kept, deadline).await
+    // What is damaged in the last copy is given up: who is dead has it no better, and may never come.
+    replicated(broker, &partition, (first_kept, is_damaged), deadline).await
 }
 
 /// Waits until no replica that lives, or may lead, begins before `first_kept`, and gives the first offset that all of them
@@ -110,7 +111,7 @@ async fn delete(
 async fn replicated(
     broker: &Broker,
     partition: &Arc<Partition>,
-    first_kept: Offset,
+    (first_kept, is_damaged): (Offset, bool),
     deadline: Instant,
 ) -> Result<Offset, ResponseError> {
     let waiter = Arc::new(Notify::new());
@@ -123,10 +124,8 @@ async fn replicated(
             let image = broker.image();
             let topic = image.topic_by_id(partition.topic_id());
             let placed = topic.and_then(|topic| topic.partition(partition.name().partition));
-            let may_lead = |id| {
-                placed.is_some_and(|placed| placed.elr.contains(&id))
-                    && !is_planted("eligible-not-waited-for")
-            };
+            let waits = !is_damaged && !is_planted("eligible-not-waited-for");
+            let may_lead = |id| waits && placed.is_some_and(|placed| placed.elr.contains(&id));
             let low_watermark = partition
                 .with_leader(LeaderEpoch::UNKNOWN, |_, leader| {
                     leader.low_watermark(|id| image.is_unfenced(id) || may_lead(id))
