@@ -9,6 +9,20 @@ impl SimDisk {
     /// Another disk: this one after a power cut that happens now, as `rng` draws it. Nothing of this one changes.
     #[must_use]
     pub fn after_power_cut(&self, rng: Rng) -> Self {
+        let copy = self.copy(rng);
+        // What devices lie about nobody can know before it happens.
+        copy.tell_the_truth();
+        copy.cut_power();
+        copy
+    }
+
+    /// Another disk with what is written on this one at this moment, for those who have to know what was promised upon it.
+    #[must_use]
+    pub fn as_written(&self) -> Self {
+        self.copy(Rng::seeded(0))
+    }
+
+    fn copy(&self, rng: Rng) -> Self {
         let copy = Self::new("shadow", DiskConfig::default(), rng, Trace::silent());
         {
             let state = self.0.lock();
@@ -17,9 +31,6 @@ impl SimDisk {
             shadow.next_inode = state.next_inode;
             shadow.next_tie = state.next_tie;
         }
-        // What devices lie about nobody can know before it happens.
-        copy.tell_the_truth();
-        copy.cut_power();
         copy
     }
 }

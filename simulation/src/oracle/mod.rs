@@ -176,7 +176,8 @@ struct Inner {
 /// What one node has on its disk.
 struct Copies {
     now: DurableLogs,
-    /// What it had on disks that it has lost: what was promised upon these was promised rightly.
+    /// What it had on disks that it has lost, and on its own before a power cut, where what is written counts: what was
+    /// promised upon these was promised rightly.
     lost: Vec<DurableLogs>,
 }
 
@@ -273,7 +274,7 @@ impl WireOracle {
         std::mem::take(&mut self.inner.lock().served)
     }
 
-    /// One of the disks was lost, and this was on it.
+    /// One of the disks was lost, or what no sync had covered, and this was on it.
     pub fn on_lost(&self, disk: &SimDisk, lost: &SimDisk) {
         let mut inner = self.inner.lock();
         let copies = if disk.is(&self.disks.own) {

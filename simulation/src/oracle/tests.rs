@@ -51,6 +51,11 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::counting(false)
+    }
+
+    /// What is written counts as well as what is synced.
+    fn counting(written_counts: bool) -> Self {
         let disks = ["n1", "n2"]
             .map(|name| SimDisk::new(name, DiskConfig::default(), Rng::seeded(1), Trace::silent()));
         let violations = Violations::default();
@@ -58,7 +63,7 @@ impl Pair {
             own: disks[0].clone(),
             others: vec![disks[1].clone()],
             copies: 2,
-            written_counts: false,
+            written_counts,
         };
         let oracle = WireOracle::new(
             "n1",
@@ -281,6 +286,30 @@ fn what_a_lost_disk_had_was_promised_rightly() {
     assert_eq!(pair.acknowledges(batch(2, 0), 1), ["acknowledged-before-durable"]);
     pair.oracle.on_lost(&pair.disks[1], &lost);
     assert_eq!(pair.acknowledges(batch(2, 0), 1), NONE);
+}
+
+/// What seed 7334 of any size did.
+#[test]
+fn what_was_written_before_the_power_went_was_promised_rightly() {
+    let mut pair = Pair::counting(true);
+    for disk in &pair.disks {
+        write(disk, LOG, &batches(&[1]));
+        let attached = disk.attach();
+        let log = attached.open(
+            &Path::new(LOG).join("00000000000000000000.log"),
+            OpenMode::ReadWrite,
+        );
+        let end = batches(&[1]).concat().len() as u64;
+        log.unwrap().write_at(&[IoSlice::new(&batch(2, 1))], end).unwrap();
+        disk.detach();
+    }
+    assert_eq!(pair.acknowledges(batch(2, 0), 1), NONE);
+    let written = pair.disks[1].as_written();
+    let _gone = pair.disks[1].lose();
+    assert_eq!(pair.acknowledges(batch(2, 0), 1), ["acknowledged-before-durable"]);
+    pair.oracle.on_lost(&pair.disks[1], &written);
+    assert_eq!(pair.acknowledges(batch(2, 0), 1), NONE);
+    assert_eq!(pair.acknowledges(batch(3, 0), 2), ["acknowledged-before-durable"]);
 }
 
 #[test]

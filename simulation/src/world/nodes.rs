@@ -186,6 +186,13 @@ impl World<'_> {
         self.take_down(index, power);
         let node = &self.nodes[index];
         if power {
+            if self.scenario.flush_messages > 0 {
+                // What it wrote and never synced counted: whoever leads may answer a moment later (7334 of any size, 60 s).
+                let written = node.host.disk.as_written();
+                for other in &self.nodes {
+                    other.oracle.on_lost(&node.host.disk, &written);
+                }
+            }
             let report = node.host.disk.cut_power();
             self.trace
                 .event(&node.name, format_args!("the power goes: {report:?}"));
