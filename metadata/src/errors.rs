@@ -176,7 +176,7 @@ pub enum RecoverError {
         /// The directory.
         dir: PathBuf,
     },
-    /// It is the only voter: it needs nobody.
+    /// It is the only voter, and lacks nothing: it needs nobody.
     #[error("{}: node {node} is the only voter already: just start it", dir.display())]
     SoleVoter {
         /// The directory.

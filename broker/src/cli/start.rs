@@ -387,7 +387,12 @@ fn explain(error: &StartError, config: &NodeConfig) -> Failure {
 fn explain_damage(failure: Failure, config: &NodeConfig) -> Failure {
     if config.voters.len() < 2 {
         return failure
-            .hint("restore it from a backup, or move the directory away to begin with an empty cluster")
+            .hint(format!(
+                "`skerry cluster recover --data-dir {}` says what can still be read, and with --yes this node goes on from \
+                 there: the records of its partitions stay",
+                config.data_dir.display()
+            ))
+            .hint("where nothing can be read: restore it from a backup, or begin with an empty directory")
             .hint("nothing on disk was changed");
     }
     let (node, metadata) = (config.node_id, config.data_dir.join("metadata"));

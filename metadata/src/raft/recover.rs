@@ -48,7 +48,7 @@ impl Survivor {
     /// nothing in it that matters. Blocks on the disk.
     ///
     /// # Errors
-    /// It is in use or damaged; there is no cluster's metadata in it; it is the only voter already.
+    /// It is in use or cannot be read; there is no cluster's metadata in it; it is the only voter already, and lacks nothing.
     pub fn open(disk: &dyn Disk, dir: &Path) -> Result<Self, RecoverError> {
         let empty = || RecoverError::Empty { dir: dir.to_owned() };
         let identity = identity::read(disk, dir)?.ok_or_else(empty)?;
@@ -88,14 +88,19 @@ impl Survivor {
             store,
             synced,
         };
-        let voters: BTreeSet<u64> = survivor.membership.voter_ids().collect();
-        if voters == BTreeSet::from([raft_id]) {
+        // Where its disk is damaged it does not start, and there is nobody else: it goes on from what can be read. So does who
+        // died in the midst of this.
+        if survivor.is_sole_voter() && !survivor.is_damaged {
             return Err(RecoverError::SoleVoter {
                 dir: dir.to_owned(),
                 node,
             });
         }
         Ok(survivor)
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        self.membership.voter_ids().eq([self.raft_id])
     }
 
     /// The node.
@@ -218,9 +223,14 @@ impl fmt::Display for Survivor {
             "kept: every entry of this log, those after that point included, whoever decided on them; the records of \
              this node's partitions"
         )?;
+        let whose = if self.is_sole_voter() {
+            "was decided"
+        } else {
+            "the other voters decided"
+        };
         write!(
             f,
-            "may be lost: whatever the other voters decided after entry {} of term {}; topics, settings and in-sync \
+            "may be lost: whatever {whose} after entry {} of term {}; topics, settings and in-sync \
              sets go back to that point, and with the in-sync sets the records that a replica lacks which had left them \
              after it",
             self.last.index, self.last.leader_id.term

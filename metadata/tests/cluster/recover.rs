@@ -1,8 +1,11 @@
 //! The majority is lost for good.
 
+use std::fs;
+use std::path::Path;
+
 use skerry_env::Env;
 use skerry_metadata::state::{RECOVERY_EPOCHS, RECOVERY_PRODUCER_IDS};
-use skerry_metadata::{Image, RecoverError, Survivor};
+use skerry_metadata::{Image, RecoverError, StartError, Survivor};
 use skerry_types::{BrokerId, WallMs};
 
 use crate::world::{World, is_created, place_for_topics, topic, until};
@@ -108,4 +111,67 @@ async fn a_survivor_becomes_the_quorum_and_the_others_join_it() {
     alone.recover(WallMs(0)).unwrap();
     let again = Survivor::open(&*disk, &world.dir(left)).err().expect("refused");
     assert!(matches!(again, RecoverError::SoleVoter { .. }), "{again}");
+}
+
+/// Turns a bit over in the first place of the quorum's log that says `text`.
+fn spoil(dir: &Path, text: &str) {
+    let files = fs::read_dir(dir.join("raft")).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+        let mut bytes = fs::read(&path).unwrap();
+        let mut places = bytes.windows(text.len());
+        if let Some(place) = places.position(|place| place == text.as_bytes()) {
+            bytes[place] ^= 4;
+            fs::write(&path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("{text} is nowhere in {}", dir.display());
+}
+
+/// Nobody else has what its disk has lost.
+#[tokio::test]
+async fn the_only_voter_goes_on_from_what_can_be_read() {
+    let mut world = World::of_voters(1).await;
+    place_for_topics(&world).await;
+    for name in ["kept", "damaged", "behind-1", "behind-2", "behind-3"] {
+        assert!(is_created(&world.propose(1, topic(name)).await));
+    }
+    let before = epochs(&world.node(1).image());
+    world.kill(1).await;
+    let dir = world.dir(1);
+    spoil(&dir, "damaged");
+
+    let is_refused = |started| assert!(matches!(started, Err(StartError::Damaged { .. })), "{started:?}");
+    is_refused(world.try_start(1).await);
+    let disk = Env::os().disk;
+    let synced = fs::read(dir.join("synced")).unwrap();
+    for time in 0..2 {
+        let survivor = Survivor::open(&*disk, &dir).unwrap();
+        let text = survivor.to_string();
+        assert!(text.contains("its disk is damaged"), "{text}");
+        assert!(
+            text.contains("may be lost: whatever was decided after entry "),
+            "{text}"
+        );
+        survivor.recover(WallMs(time)).unwrap();
+        if time == 0 {
+            // It died before it had noted from where it goes on.
+            fs::write(dir.join("synced"), &synced).unwrap();
+            is_refused(world.try_start(1).await);
+        }
+    }
+
+    world.start(1).await;
+    let image = world.node(1).image();
+    let left: Vec<_> = image.topics().map(|topic| topic.name.to_string()).collect();
+    assert_eq!(left, ["kept"]);
+    for (before, after) in before.iter().zip(epochs(&image)) {
+        assert!(after.0 >= before.0 + RECOVERY_EPOCHS && after.1 >= before.1 + RECOVERY_EPOCHS);
+    }
+    place_for_topics(&world).await;
+    assert!(is_created(&world.propose(1, topic("damaged")).await));
+    world.stop(1).await;
+    let whole = Survivor::open(&*disk, &dir).err().expect("refused");
+    assert!(matches!(whole, RecoverError::SoleVoter { .. }), "{whole}");
 }

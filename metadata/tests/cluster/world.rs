@@ -107,6 +107,10 @@ impl World {
     }
 
     pub async fn start(&mut self, id: i32) {
+        self.try_start(id).await.unwrap();
+    }
+
+    pub async fn try_start(&mut self, id: i32) -> Result<(), StartError> {
         let config = self.config(id);
         let links = Arc::clone(&self.links);
         let runtime = runtime();
@@ -121,14 +125,23 @@ impl World {
                         Err(StartError::InUse { .. } | StartError::Listen { .. }) => {
                             tokio::time::sleep(Duration::from_millis(10)).await;
                         }
-                        started => return started.unwrap(),
+                        started => return started,
                     }
                 }
                 panic!("the store or the port is still in use");
             })
             .await
             .unwrap();
-        self.nodes.insert(id, Node { runtime, quorum });
+        match quorum {
+            Ok(quorum) => {
+                self.nodes.insert(id, Node { runtime, quorum });
+                Ok(())
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
     }
 
     /// Ends in order.
