@@ -162,7 +162,7 @@ fn done(connect: &Connect, id: BrokerId, what: &str) -> Result<(), Failure> {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Only when the majority of the voters is lost for good: their disks are gone, not only their power; or where the only voter
-says that its metadata are damaged (then 2 and 4 have nothing to do). In this order:
+says that its metadata is damaged: then on that one, and the others are its learners, if there are any. In this order:
   1. stop every node that is left; of the voters among them choose the one whose log ends last (each prints where it
      ends), and recover on that one alone. What the lost voters decided and it never heard of is gone
   2. move the folder `metadata` of the others away, and make an empty one in its place: they begin with empty metadata,
