@@ -164,7 +164,7 @@ pub enum ChangeRefused {
     OtherCluster(BrokerId),
 }
 
-/// Why a directory was not recovered. Nothing in it was changed.
+/// Why a directory was not recovered.
 #[derive(Debug, Error)]
 pub enum RecoverError {
     /// The directory cannot be opened, or is not one of a quorum.

@@ -199,7 +199,10 @@ pub(super) fn recover(arguments: &RecoverArgs) -> Result<(), Failure> {
     if !arguments.yes {
         return print_line("\nnothing was changed; --yes makes this node the only voter");
     }
-    let note = survivor.recover(Env::os().clock.wall()).map_err(failed)?;
+    let note = survivor.recover(Env::os().clock.wall()).map_err(|error| {
+        Failure::new(error.to_string())
+            .hint("the same command again, when the cause is gone: no node starts from half of it")
+    })?;
     print_line(&format!("\ndone, and written into its log:\n{note}"))?;
     print_line(
         "start the node: it decides alone until other voters are added. Partitions whose in-sync replicas were all \

@@ -12,7 +12,7 @@ use skerry_metadata_state::Command;
 use skerry_types::{BrokerId, WallMs, is_planted};
 
 use super::store::Store;
-use super::synced::Synced;
+use super::synced::{Synced, UNFINISHED};
 use super::types::{Entry, LeaderId, LogId, Member, Membership, Proposal, Vote};
 use super::{RAFT_DIR, broker_id, raft_id};
 use crate::config::Voter;
@@ -59,7 +59,7 @@ impl Survivor {
             source,
         };
         let synced = Synced::open(disk, dir).map_err(io)?;
-        let store = Store::open(&disk.external_path(&dir.join(RAFT_DIR)), None, None)?;
+        let store = Store::open_what_is_left(&disk.external_path(&dir.join(RAFT_DIR)))?;
         let snapshot = store.snapshot().map_err(io)?;
         let entries = store.entries(.., usize::MAX).map_err(io)?;
         let in_log = entries.iter().rev().find_map(|entry| match &entry.payload {
@@ -90,7 +90,8 @@ impl Survivor {
         };
         // Where its disk is damaged it does not start, and there is nobody else: it goes on from what can be read. So does who
         // died in the midst of this.
-        if survivor.is_sole_voter() && !survivor.is_damaged {
+        let needs_nobody = !survivor.is_damaged || is_planted("damaged-only-voter-refused");
+        if survivor.is_sole_voter() && needs_nobody {
             return Err(RecoverError::SoleVoter {
                 dir: dir.to_owned(),
                 node,
@@ -130,7 +131,7 @@ impl Survivor {
     /// Durable on return: the node may be started. Blocks on the disk.
     ///
     /// # Errors
-    /// The store refused. Nothing was changed, or everything was.
+    /// The store refused. Where it had begun to write, no start goes on from that: it has to be done again.
     pub fn recover(self, at: WallMs) -> Result<String, RecoverError> {
         let note = format!(
             "recovered at {} (ms since 1970) by node {} alone, from the voters {}; its log ended at {} of term {}, and \
@@ -183,6 +184,7 @@ impl Survivor {
             entry(1, EntryPayload::Membership(membership)),
             entry(2, EntryPayload::Normal(left_behind)),
         ];
+        self.synced.reset(UNFINISHED)?;
         self.store.put_vote(&Vote {
             leader_id,
             committed: true,
@@ -215,7 +217,9 @@ impl fmt::Display for Survivor {
                 |index| format!("all up to {index} was decided")
             )
         )?;
-        if self.is_damaged {
+        if self.synced.known() == UNFINISHED {
+            writeln!(f, "this was done here before, and did not end")?;
+        } else if self.is_damaged {
             writeln!(f, "its disk is damaged: entries that this node had are gone")?;
         }
         writeln!(

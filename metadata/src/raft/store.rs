@@ -26,7 +26,7 @@ use skerry_types::{is_planted, reached};
 
 use super::convert::{self, ConvertError};
 use super::made_by;
-use super::synced::Synced;
+use super::synced::{Synced, UNFINISHED};
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use crate::errors::StartError;
 use crate::status::LogEntry;
@@ -135,6 +135,28 @@ impl From<ConvertError> for io::Error {
 }
 
 impl Store {
+    fn of(db: DB, dir: &Path, synced: Option<Synced>, mark: Option<WalMark>) -> Self {
+        Self {
+            db,
+            dir: dir.to_owned(),
+            synced,
+            mark,
+            next_generation: AtomicU64::new(0),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// Opens what is there for somebody who goes on from whatever can be read. Writes nothing: each write has a number, and
+    /// those that are lost would seem to be there.
+    pub(crate) fn open_what_is_left(dir: &Path) -> Result<Self, StartError> {
+        let store = Self::of(open_database(dir, 0)?, dir, None, None);
+        store.read_all().map_err(|error| StartError::Damaged {
+            path: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(store)
+    }
+
     /// Opens or creates the database. Blocks for some milliseconds. Without `synced`, rot in the newest writes is taken for a
     /// torn tail.
     pub(crate) fn open(
@@ -143,15 +165,7 @@ impl Store {
         mark: Option<WalMark>,
     ) -> Result<Self, StartError> {
         let known = synced.as_ref().map_or(0, Synced::known);
-        let db = open_database(dir, known)?;
-        let store = Self {
-            db,
-            dir: dir.to_owned(),
-            synced,
-            mark,
-            next_generation: AtomicU64::new(0),
-            failure: OnceLock::new(),
-        };
+        let store = Self::of(open_database(dir, known)?, dir, synced, mark);
         let opened = store.read_all().and_then(|()| {
             // RocksDB has written what it found in its log to a table, and synced it.
             store.note_synced(store.last_write());
@@ -538,6 +552,12 @@ fn check_sequence(db: DB, wal: PathBuf, synced: u64, why: Option<String>) -> Res
     let found = db.latest_sequence_number();
     if found >= synced || is_planted("metadata-rot-taken-for-a-tear") {
         return Ok(db);
+    }
+    if synced == UNFINISHED {
+        return Err(StartError::Damaged {
+            path: wal,
+            reason: "`skerry cluster recover` has begun here and did not end: say it again".to_owned(),
+        });
     }
     reached("metadata-log-rotten");
     let why = why.unwrap_or_else(|| "the writes after that are not there".to_owned());

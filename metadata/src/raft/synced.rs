@@ -27,6 +27,10 @@ const BYTES: usize = 17;
 /// Where the two places begin: in sectors of their own.
 const PLACES: [u64; 2] = [0, 512];
 
+/// In the place of the number while a person's recovery writes: whoever finds less than everything, and starts all the same, might
+/// have half of it.
+pub(crate) const UNFINISHED: u64 = u64::MAX;
+
 /// The file.
 pub(crate) struct Synced {
     file: Arc<dyn File>,

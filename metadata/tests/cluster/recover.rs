@@ -129,49 +129,80 @@ fn spoil(dir: &Path, text: &str) {
     panic!("{text} is nowhere in {}", dir.display());
 }
 
-/// Nobody else has what its disk has lost.
+fn is_refused(started: Result<(), StartError>) {
+    assert!(matches!(started, Err(StartError::Damaged { .. })), "{started:?}");
+}
+
+/// Nobody else has what its disk has lost, be it a single write.
 #[tokio::test]
 async fn the_only_voter_goes_on_from_what_can_be_read() {
-    let mut world = World::of_voters(1).await;
-    place_for_topics(&world).await;
-    for name in ["kept", "damaged", "behind-1", "behind-2", "behind-3"] {
-        assert!(is_created(&world.propose(1, topic(name)).await));
-    }
-    let before = epochs(&world.node(1).image());
-    world.kill(1).await;
-    let dir = world.dir(1);
-    spoil(&dir, "damaged");
+    const TOPICS: [&str; 5] = ["first", "second", "third", "fourth", "last"];
+    for (left, damaged) in (0..).zip(TOPICS).skip(1).step_by(3) {
+        let mut world = World::of_voters(1).await;
+        place_for_topics(&world).await;
+        for name in TOPICS {
+            assert!(is_created(&world.propose(1, topic(name)).await));
+        }
+        let before = epochs(&world.node(1).image());
+        world.kill(1).await;
+        let (disk, dir) = (Env::os().disk, world.dir(1));
+        spoil(&dir, damaged);
 
-    let is_refused = |started| assert!(matches!(started, Err(StartError::Damaged { .. })), "{started:?}");
-    is_refused(world.try_start(1).await);
-    let disk = Env::os().disk;
-    let synced = fs::read(dir.join("synced")).unwrap();
-    for time in 0..2 {
-        let survivor = Survivor::open(&*disk, &dir).unwrap();
-        let text = survivor.to_string();
-        assert!(text.contains("its disk is damaged"), "{text}");
-        assert!(
-            text.contains("may be lost: whatever was decided after entry "),
-            "{text}"
-        );
-        survivor.recover(WallMs(time)).unwrap();
-        if time == 0 {
-            // It died before it had noted from where it goes on.
-            fs::write(dir.join("synced"), &synced).unwrap();
+        is_refused(world.try_start(1).await);
+        for time in 0..2 {
+            // Whoever only looks changes nothing: neither is the damage forgotten.
+            let survivor = Survivor::open(&*disk, &dir).unwrap();
+            let text = survivor.to_string();
+            assert!(text.contains("its disk is damaged"), "{time}: {text}");
+            assert!(
+                text.contains("may be lost: whatever was decided after entry "),
+                "{text}"
+            );
+            drop(survivor);
             is_refused(world.try_start(1).await);
         }
-    }
+        Survivor::open(&*disk, &dir).unwrap().recover(WallMs(1)).unwrap();
 
-    world.start(1).await;
-    let image = world.node(1).image();
-    let left: Vec<_> = image.topics().map(|topic| topic.name.to_string()).collect();
-    assert_eq!(left, ["kept"]);
-    for (before, after) in before.iter().zip(epochs(&image)) {
-        assert!(after.0 >= before.0 + RECOVERY_EPOCHS && after.1 >= before.1 + RECOVERY_EPOCHS);
+        world.start(1).await;
+        let image = world.node(1).image();
+        let known: Vec<_> = image.topics().map(|topic| topic.name.to_string()).collect();
+        let mut expected = TOPICS[..left].to_vec();
+        expected.sort_unstable();
+        assert_eq!(known, expected);
+        for (before, after) in before.iter().zip(epochs(&image)) {
+            assert!(after.0 >= before.0 + RECOVERY_EPOCHS && after.1 >= before.1 + RECOVERY_EPOCHS);
+        }
+        place_for_topics(&world).await;
+        assert!(is_created(&world.propose(1, topic(damaged)).await));
+        world.stop(1).await;
+        let whole = Survivor::open(&*disk, &dir).err().expect("refused");
+        assert!(matches!(whole, RecoverError::SoleVoter { .. }), "{whole}");
     }
-    place_for_topics(&world).await;
-    assert!(is_created(&world.propose(1, topic("damaged")).await));
-    world.stop(1).await;
-    let whole = Survivor::open(&*disk, &dir).err().expect("refused");
-    assert!(matches!(whole, RecoverError::SoleVoter { .. }), "{whole}");
+}
+
+/// It may have written half of what it wanted to.
+#[tokio::test]
+async fn a_recovery_that_did_not_end_is_done_again() {
+    let mut world = World::of_voters(3).await;
+    for id in 1..=3 {
+        world.kill(id).await;
+    }
+    world.cut_power(1).await;
+    let (disk, dir) = (Env::os().disk, world.dir(1));
+    Survivor::open(&*disk, &dir).unwrap().recover(WallMs(1)).unwrap();
+    let synced = dir.join("synced");
+    let number = [[1_u8; 1].as_slice(), &[0xff; 8], &[0; 8]].concat();
+    let mut unfinished = fs::read(&synced).unwrap();
+    unfinished[..17].copy_from_slice(&number);
+    fs::write(&synced, unfinished).unwrap();
+    let refused = world.try_start(1).await.expect_err("refused").to_string();
+    assert!(
+        refused.contains("`skerry cluster recover` has begun here"),
+        "{refused}"
+    );
+    let survivor = Survivor::open(&*disk, &dir).unwrap();
+    assert!(survivor.to_string().contains("did not end"), "{survivor}");
+    survivor.recover(WallMs(2)).unwrap();
+    world.start(1).await;
+    assert_eq!(world.leader().await, 1);
 }
