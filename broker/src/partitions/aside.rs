@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use skerry_log::{PartitionIdentity, Recovered, Shutdown};
 use skerry_metadata_state::Image;
-use skerry_types::{Offset, PartitionIndex, TopicPartition, reached};
+use skerry_types::{Offset, PartitionIndex, TopicPartition, is_planted, reached};
 
 use super::checkpoints::CheckpointFile;
-use super::{Opening, Partitions};
+use super::{DELETED_SUFFIX, Opening, Partitions};
 use crate::broker::Broker;
 use crate::partition::Partition;
 
@@ -17,8 +17,11 @@ use crate::partition::Partition;
 pub(super) const ASIDE_SUFFIX: &str = "-damaged";
 
 impl Partitions {
-    /// Sets what is left of a damaged copy aside, and begins an empty one. The metadata knows that it does not count. None
-    /// where this broker has given the partition up meanwhile: it may have another copy of it by now.
+    /// Sets what is left of a damaged copy aside, and begins an empty one. The metadata knows that it does not count. Gives the
+    /// folder that stays until the new copy is in sync; none where this broker has given the partition up meanwhile: it may
+    /// have another copy of it by now.
+    ///
+    /// Where a copy is set aside already, it stays: this one was begun since, and has never been in sync.
     ///
     /// # Errors
     /// The disk's.
@@ -40,9 +43,22 @@ impl Partitions {
         self.replication.forget(partition);
         self.prepare_cuts(&[(name.clone(), Offset::ZERO)], &[]).await?;
         let dir = self.log_dir.join(name.to_string());
+        let kept = match is_planted("repair-buries-what-was-aside") {
+            true => {
+                let before = self.aside.lock().remove(&name);
+                self.graves.add(before);
+                None
+            }
+            false => self.aside.lock().get(&name).cloned(),
+        };
+        let suffix = if kept.is_some() {
+            DELETED_SUFFIX
+        } else {
+            ASIDE_SUFFIX
+        };
         let aside = self
             .log_dir
-            .join(format!("{name}.{}{ASIDE_SUFFIX}", self.env.rng.uuid()));
+            .join(format!("{name}.{}{suffix}", self.env.rng.uuid()));
         let (disk, log_dir, from, to) = (
             self.env.disk.clone(),
             self.log_dir.clone(),
@@ -57,8 +73,17 @@ impl Partitions {
             Ok::<(), io::Error>(())
         };
         self.env.tasks.run_blocking(moved).await?;
-        let before = self.aside.lock().insert(name.clone(), aside.clone());
-        self.graves.add(before);
+        let kept = match kept {
+            Some(kept) => {
+                reached("damaged-copy-made-again-twice");
+                self.graves.add([aside]);
+                kept
+            }
+            None => {
+                self.aside.lock().insert(name.clone(), aside.clone());
+                aside
+            }
+        };
         let opening = Opening {
             files: self.files.clone(),
             env: self.env.clone(),
@@ -75,7 +100,7 @@ impl Partitions {
         let log = self.env.tasks.run_blocking(move || opening.run()).await;
         partition.come_back(log.map_err(io::Error::other)?);
         self.replication.on_assigned(partition);
-        Ok(Some(aside))
+        Ok(Some(kept))
     }
 
     /// Opens a copy up to where it is damaged, and cuts off what is behind. Gives where it ends now; none where this broker
