@@ -347,6 +347,31 @@ impl Producers {
         self.ended.retain(|_, marker| *marker >= high_watermark);
     }
 
+    /// What is known of the log below `offset`: whoever has only what follows, and applies it to this, knows as much.
+    pub(crate) fn below(&self, offset: Offset) -> Self {
+        let mut below = Self::default();
+        for (id, entry) in &self.entries {
+            let mut entry = entry.clone();
+            entry.batches.retain(|batch| batch.last_offset < offset);
+            // A peer may claim more than are ever kept.
+            entry
+                .batches
+                .drain(..entry.batches.len().saturating_sub(BATCHES_MAX));
+            entry.txn_first_offset = entry.txn_first_offset.filter(|first| *first < offset);
+            if let Some(first) = entry.txn_first_offset {
+                below.open.insert(first, *id);
+            }
+            if !entry.batches.is_empty() || entry.txn_first_offset.is_some() {
+                below.entries.insert(*id, entry);
+            }
+        }
+        below
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Where the batches of each producer end that it may send again, oldest first.
     pub(crate) fn remembered_offsets(&self) -> BTreeMap<ProducerId, (ProducerEpoch, Vec<Offset>)> {
         self.entries

@@ -3,7 +3,8 @@
 mod support;
 
 use skerry_log::{
-    AppendError, FileCache, Log, LogConfig, OpenError, Recovered, Shutdown, TimestampQuery, ValidBatch,
+    AppendError, Appended, FileCache, Log, LogConfig, OpenError, Recovered, Shutdown, TimestampQuery,
+    ValidBatch,
 };
 use skerry_types::{LeaderEpoch, Offset, WallMs};
 use support::*;
@@ -172,13 +173,78 @@ fn a_truncated_log_goes_on_where_it_was_cut() {
     assert_eq!(log.epoch_end(LeaderEpoch(1)).end_offset.get(), 13);
 
     let mut log = log;
-    log.truncate_fully_and_start_at(Offset(100)).unwrap();
+    log.truncate_fully_and_start_at(Offset(100), &[]).unwrap();
     assert_eq!(
         (log.log_start(), log.log_end(), log.last_epoch()),
         (Offset(100), Offset(100), None)
     );
     append(&mut log, batch(&["at 100"]), 7);
     assert_eq!(values(&log), ["at 100"]);
+}
+
+/// What its leader has deleted, a producer may send again to whoever leads next.
+#[test]
+fn a_follower_that_starts_over_knows_the_producers_of_what_is_deleted() {
+    let disk = PowerDisk::new();
+    let mut leader = create(&disk, &small());
+    for n in 0..20 {
+        let value = format!("value {n}");
+        append(&mut leader, idempotent(i64::from(n % 3), 0, n / 3, &[&value]), 0);
+    }
+    flush(&mut leader);
+    leader.set_log_start(Offset(18)).unwrap();
+    let told = leader.producers_below(Offset(18));
+
+    let disk = PowerDisk::new();
+    let mut follower = create(&disk, &small());
+    append(
+        &mut follower,
+        idempotent(7, 0, 0, &["what nobody has committed"]),
+        0,
+    );
+    flush(&mut follower);
+    follower.truncate_fully_and_start_at(Offset(18), &told).unwrap();
+    let copied = |log: &mut Log| {
+        for batch in read_batches(&leader, Offset(18)) {
+            log.append_as_follower(batch.bytes, WallMs(0)).unwrap();
+        }
+        flush(log);
+    };
+    let known = |log: &Log| log.remembered().collect::<Vec<_>>();
+    let image = disk.cut_power(&mut Dice::new(3));
+    let (mut recovered, _) = open(
+        &image,
+        &small(),
+        Recovered {
+            log_start: Offset(18),
+            recovery_point: Offset(18),
+            ..Recovered::default()
+        },
+    );
+    for log in [&mut follower, &mut recovered] {
+        copied(log);
+        assert_eq!(known(log), known(&leader));
+        let appended = append(log, idempotent(2, 0, 5, &["value 17"]), 1);
+        assert!(
+            matches!(appended, Appended::Duplicate { base: Offset(17), .. }),
+            "{appended:?}"
+        );
+        log.verify().unwrap();
+    }
+    // Whatever a peer sends, it is nobody's end.
+    for bytes in [
+        &told[..told.len() - 1],
+        &leader.producers_below(Offset(20)),
+        b"no snapshot",
+    ] {
+        follower.truncate_fully_and_start_at(Offset(9), bytes).unwrap();
+        assert!(
+            follower
+                .remembered()
+                .all(|(_, batches)| batches.iter().all(|batch| batch.last_offset < Offset(9)))
+        );
+        follower.verify().unwrap();
+    }
 }
 
 #[test]
@@ -420,7 +486,7 @@ fn a_log_that_starts_over_at_its_end_never_ends_earlier() {
             let mut log = filled(&disk, &small(), 9);
             let end = flush(&mut log);
             disk.stop_after(changes);
-            let _ = log.truncate_fully_and_start_at(end);
+            let _ = log.truncate_fully_and_start_at(end, &[]);
             let disk = disk.cut_power(&mut Dice::new(seed));
             disk.resume();
             let (log, _) = open(&disk, &small(), Recovered::default());
@@ -465,7 +531,7 @@ fn a_cut_that_fails_claims_nothing_that_is_not_there() {
         let mut log = filled(&disk, &small(), 9);
         disk.stop_after(changes);
         disk.fail_syncs(true);
-        assert!(log.truncate_fully_and_start_at(Offset(to)).is_err());
+        assert!(log.truncate_fully_and_start_at(Offset(to), &[]).is_err());
         assert_eq!((log.log_start(), log.log_end()), (Offset(to), Offset(to)));
         assert!(log.durable_end() <= log.log_end(), "{to}, {changes}");
         assert!(log.segment_count() > 0, "{to}, {changes}");
@@ -485,7 +551,7 @@ fn a_follower_that_begins_within_a_batch_takes_all_of_it() {
 
     let disk = PowerDisk::new();
     let mut follower = create(&disk, &small());
-    follower.truncate_fully_and_start_at(Offset(2)).unwrap();
+    follower.truncate_fully_and_start_at(Offset(2), &[]).unwrap();
     assert_eq!(follower.append_as_follower(given, NOW).unwrap(), Offset(5));
     assert_eq!((follower.log_start(), follower.log_end()), (Offset(2), Offset(5)));
     follower.check();
@@ -517,7 +583,7 @@ fn a_disk_that_fails_there_moves_no_end() {
     ] {
         let disk = PowerDisk::new();
         let mut follower = create(&disk, &small());
-        follower.truncate_fully_and_start_at(Offset(2)).unwrap();
+        follower.truncate_fully_and_start_at(Offset(2), &[]).unwrap();
         disk.fail_syncs(what == "syncs");
         disk.fail_writes(what == "writes");
         disk.stop_after(changes);

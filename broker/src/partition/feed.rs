@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use skerry_log::{ReadError, ReadPlan};
 use skerry_replica::{Answer, FollowRefusal, FollowerReport, InSyncProposal, LagLimits};
 use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, buggify, is_planted};
@@ -13,6 +14,9 @@ use super::lead::Leading;
 use super::{NotServing, Partition, Role, State, Storage, serving};
 use crate::leader_epochs;
 use crate::replication::Feed;
+
+/// The most that a follower is told of producers, for about 20,000 of them: whoever has more is a mistake.
+const PRODUCERS_BYTES_MAX: usize = 1 << 20;
 
 /// One follower's stream at a partition.
 pub(super) struct Tap {
@@ -97,6 +101,14 @@ pub struct InSyncCheck<'a> {
 }
 
 impl Partition {
+    /// What the log knows of producers below `offset`, as a `.snapshot` file has it; empty where that is nothing, or too much to
+    /// be told.
+    pub fn producers_below(&self, offset: Offset) -> Bytes {
+        let known = self.with_log(|log| log.producers_below(offset));
+        let told = known.filter(|bytes| bytes.len() <= PRODUCERS_BYTES_MAX);
+        told.unwrap_or_default().into()
+    }
+
     /// A follower's stream asks for this partition. From now on it is woken. True where the follower is in sync.
     ///
     /// # Errors

@@ -366,11 +366,12 @@ impl Partition {
         }
     }
 
-    /// Cuts, durably; may wait for the disk. The caller has made durable what [`Self::prepare_cut`] told.
+    /// Cuts, durably; may wait for the disk. The caller has made durable what [`Self::prepare_cut`] told. `producers`: what the
+    /// leader knows of them below the offset at which the log starts over.
     ///
     /// # Errors
     /// The disk's, which are final for the log.
-    pub fn cut(&self, epoch: LeaderEpoch, cut: Cut) -> Result<Retired, ChangeError> {
+    pub fn cut(&self, epoch: LeaderEpoch, cut: Cut, producers: &[u8]) -> Result<Retired, ChangeError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.cut_at = None;
@@ -385,7 +386,9 @@ impl Partition {
             Cut::To(at) => log.truncate_to(at)?,
             Cut::StartAt(at) => {
                 following.rules.on_out_of_range(at);
-                log.truncate_fully_and_start_at(at)?
+                let is_told = !producers.is_empty() && !is_planted("starts-over-without-producers");
+                sometimes("producers-told-by-the-leader", is_told);
+                log.truncate_fully_and_start_at(at, if is_told { producers } else { &[] })?
             }
             Cut::LogStart(at) => log.set_log_start(at.min(following.rules.high_watermark()))?,
         };

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use skerry_types::LeaderEpoch;
@@ -28,6 +29,8 @@ pub(super) struct CutJob {
     pub(super) partition: Arc<Partition>,
     pub(super) epoch: LeaderEpoch,
     pub(super) cut: Cut,
+    /// What the leader knows of producers below the new start, where the log starts over.
+    pub(super) producers: Bytes,
 }
 
 /// Cuts that wait, one for each partition: a later one knows more.
@@ -114,12 +117,13 @@ async fn make_one(broker: &Arc<Broker>, job: CutJob) {
         partition,
         epoch,
         cut,
+        producers,
     } = job;
     let subject = partition.clone();
     let made = broker
         .env()
         .tasks
-        .run_blocking(move || subject.cut(epoch, cut))
+        .run_blocking(move || subject.cut(epoch, cut, &producers))
         .await;
     match made {
         Ok(retired) => {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use skerry_proto::replication::{self as proto, refused::Reason};
 use skerry_types::{BrokerEpoch, BrokerId, Instant, LeaderEpoch, Offset, is_planted};
@@ -43,7 +44,7 @@ struct State {
     /// Handles whose high watermark has moved, and when they are told.
     watermarks: Vec<u32>,
     watermarks_at: Option<Instant>,
-    refused: Vec<proto::Refused>,
+    refused: VecDeque<proto::Refused>,
     diverging: Vec<proto::Diverging>,
     /// Bytes that were sent and not yet told to be written.
     unacknowledged: usize,
@@ -143,17 +144,37 @@ impl Feed {
         if is_planted("follower-epoch-unchecked") {
             return;
         }
-        self.refuse(handle, Reason::NotLeader, Offset::ZERO);
+        self.refuse(handle, Reason::NotLeader);
     }
 
     /// A question is void; gives its partition.
-    pub(super) fn refuse(&self, handle: u32, reason: Reason, log_start: Offset) -> Option<Arc<Partition>> {
-        let mut state = self.state.lock();
-        state.refused.push(proto::Refused {
+    pub(super) fn refuse(&self, handle: u32, reason: Reason) -> Option<Arc<Partition>> {
+        self.push_refusal(proto::Refused {
             handle,
             reason: reason.into(),
+            ..proto::Refused::default()
+        })
+    }
+
+    /// What the follower needs is gone: it has to start over at `log_start`.
+    pub(super) fn out_of_range(
+        &self,
+        handle: u32,
+        log_start: Offset,
+        producers: Bytes,
+    ) -> Option<Arc<Partition>> {
+        self.push_refusal(proto::Refused {
+            handle,
+            reason: Reason::OutOfRange.into(),
             log_start: log_start.get(),
-        });
+            producers,
+        })
+    }
+
+    fn push_refusal(&self, refused: proto::Refused) -> Option<Arc<Partition>> {
+        let handle = refused.handle;
+        let mut state = self.state.lock();
+        state.refused.push_back(refused);
         let partition = state.remove(handle);
         drop(state);
         self.more.notify_one();
@@ -355,12 +376,22 @@ impl Feed {
         }
     }
 
-    pub(super) fn take_refusals(&self) -> (Vec<proto::Refused>, Vec<proto::Diverging>) {
+    /// As many as one message should carry, with about `most_bytes` of what goes with them.
+    pub(super) fn take_refusals(&self, most_bytes: usize) -> (Vec<proto::Refused>, Vec<proto::Diverging>) {
         let mut state = self.state.lock();
-        (
-            std::mem::take(&mut state.refused),
-            std::mem::take(&mut state.diverging),
-        )
+        let mut bytes = 0;
+        let taken = state.refused.iter().take_while(|refused| {
+            let fits = bytes < most_bytes;
+            bytes += refused.producers.len();
+            fits
+        });
+        let count = taken.count();
+        let refused = state.refused.drain(..count).collect();
+        let diverging = std::mem::take(&mut state.diverging);
+        if !state.refused.is_empty() {
+            self.more.notify_one();
+        }
+        (refused, diverging)
     }
 
     /// The handles whose high watermark is to be told now; or when.

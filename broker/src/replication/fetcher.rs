@@ -370,7 +370,8 @@ impl Fetcher {
                 let start = Offset(refused.log_start.max(0));
                 reached("follower-starts-over");
                 tracing::info!(partition = %partition.name(), log_start = %start, "what this follower needs is gone at the leader: it starts over");
-                replication.cut(self, key, &partition, epoch, Cut::StartAt(start));
+                let producers = refused.producers.clone();
+                replication.start_over(self, key, &partition, epoch, (start, producers));
             }
             return;
         }

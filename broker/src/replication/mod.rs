@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use skerry_env::{Env, TaskHandle};
 use skerry_log::ReadError;
@@ -409,6 +410,26 @@ impl Replication {
             partition: partition.clone(),
             epoch,
             cut,
+            producers: Bytes::new(),
+        });
+    }
+
+    /// Everything goes, and the log goes on at an offset below which the leader knows these producers.
+    fn start_over(
+        &self,
+        fetcher: &Arc<Fetcher>,
+        key: Key,
+        partition: &Arc<Partition>,
+        epoch: LeaderEpoch,
+        (start, producers): (Offset, Bytes),
+    ) {
+        self.cuts.push(CutJob {
+            fetcher: fetcher.clone(),
+            key,
+            partition: partition.clone(),
+            epoch,
+            cut: Cut::StartAt(start),
+            producers,
         });
     }
 

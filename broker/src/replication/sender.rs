@@ -78,7 +78,7 @@ impl Sender {
 
     /// Puts what is ready into the message; gives when there will be more without a wake-up.
     fn fill(&mut self, message: &mut proto::LeaderMessage, now: Instant) -> Option<Instant> {
-        (message.refused, message.diverging) = self.feed.take_refusals();
+        (message.refused, message.diverging) = self.feed.take_refusals(MESSAGE_BYTES);
         self.finish_cold_read(message);
         while records_bytes(message) < MESSAGE_BYTES
             && let Some(turn) = self.feed.next_tail()
@@ -135,7 +135,10 @@ impl Sender {
             FeedPlan::Drained => {}
             // The one who made it void has told the follower.
             FeedPlan::Void => drop(self.feed.remove(handle)),
-            FeedPlan::OutOfRange { log_start } => self.refuse(handle, Reason::OutOfRange, log_start),
+            FeedPlan::OutOfRange { log_start } => {
+                let producers = partition.producers_below(log_start);
+                self.detach(handle, self.feed.out_of_range(handle, log_start, producers));
+            }
             FeedPlan::Failed(error) => self.cannot_read(&partition, handle, position, &error),
             FeedPlan::Read {
                 plan,
@@ -232,8 +235,8 @@ impl Sender {
         })
     }
 
-    fn refuse(&self, handle: u32, reason: Reason, log_start: Offset) {
-        if let Some(partition) = self.feed.refuse(handle, reason, log_start) {
+    fn detach(&self, handle: u32, refused: Option<Arc<Partition>>) {
+        if let Some(partition) = refused {
             partition.detach(&self.feed, handle);
         }
     }
@@ -245,7 +248,7 @@ impl Sender {
         }
         tracing::error!(partition = %partition.name(), %error, follower = %self.feed.follower(), "cannot read for a follower");
         self.replication.suspect(partition, position, error);
-        self.refuse(handle, Reason::Offline, Offset::ZERO);
+        self.detach(handle, self.feed.refuse(handle, Reason::Offline));
     }
 }
 

@@ -215,7 +215,7 @@ impl Listener {
             .topic_by_id(topic)
             .and_then(|topic| topic.partition(follow.partition));
         let Some(partition) = partition else {
-            self.feed.refuse(handle, Reason::UnknownPartition, Offset::ZERO);
+            self.feed.refuse(handle, Reason::UnknownPartition);
             return Ok(());
         };
         if !self.feed.add(handle, &partition, epoch, report.written_end) {
@@ -242,22 +242,24 @@ impl Listener {
 
     fn refuse(&self, handle: u32, partition: &Partition, refusal: Result<NotServing, FollowRefusal>) {
         tracing::debug!(partition = %partition.name(), follower = %self.feed.follower(), ?refusal, "a follower is refused");
-        let (reason, log_start) = match refusal {
-            Ok(NotServing::Deleted) => (Reason::UnknownPartition, Offset::ZERO),
-            Ok(NotServing::Offline(_)) => (Reason::Offline, Offset::ZERO),
+        let reason = match refusal {
+            Ok(NotServing::Deleted) => Reason::UnknownPartition,
+            Ok(NotServing::Offline(_)) => Reason::Offline,
             // The roles change with each image: this broker's may be older than the follower's.
-            Ok(_) => (Reason::NotLeader, Offset::ZERO),
-            Err(FollowRefusal::FencedEpoch { .. }) => (Reason::FencedEpoch, Offset::ZERO),
-            Err(FollowRefusal::UnknownEpoch { .. }) => (Reason::UnknownEpoch, Offset::ZERO),
-            Err(FollowRefusal::NotAReplica | FollowRefusal::FencedBroker { .. }) => {
-                (Reason::NotAReplica, Offset::ZERO)
+            Ok(_) => Reason::NotLeader,
+            Err(FollowRefusal::FencedEpoch { .. }) => Reason::FencedEpoch,
+            Err(FollowRefusal::UnknownEpoch { .. }) => Reason::UnknownEpoch,
+            Err(FollowRefusal::NotAReplica | FollowRefusal::FencedBroker { .. }) => Reason::NotAReplica,
+            Err(FollowRefusal::OutOfRange { log_start, .. }) => {
+                let producers = partition.producers_below(log_start);
+                self.feed.out_of_range(handle, log_start, producers);
+                return;
             }
-            Err(FollowRefusal::OutOfRange { log_start, .. }) => (Reason::OutOfRange, log_start),
             Err(FollowRefusal::Diverging { epoch, end_offset }) => {
                 return self.feed.diverges(handle, epoch, end_offset);
             }
         };
-        self.feed.refuse(handle, reason, log_start);
+        self.feed.refuse(handle, reason);
     }
 
     fn corrupt(&self, corrupt: &proto::Corrupt) -> Result<(), Nonsense> {

@@ -97,7 +97,8 @@ impl Log {
     /// there gets the whole of the batch around it: the batch's place in the log is where it begins.
     fn go_back_to(&mut self, offset: Offset) -> Result<(), AppendError> {
         let kept = self.log_start.max(offset);
-        let emptied = self.restart(offset);
+        let producers = self.producers.below(offset);
+        let emptied = self.restart(offset, producers);
         if let Err(error) = &emptied {
             // Its end has not moved for those who know it.
             (self.log_start, self.log_end, self.durable_end) = (kept, kept, kept);

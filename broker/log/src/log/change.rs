@@ -89,7 +89,7 @@ impl Log {
             return Ok(Retired::default());
         }
         let result = if offset < self.log_start {
-            self.restart(offset)
+            self.restart(offset, self.producers.below(offset))
         } else {
             self.cut_tail(offset)
         };
@@ -104,11 +104,22 @@ impl Log {
     /// Removes everything; the log goes on at `offset`. For a follower whose leader has nothing of it any more.
     /// Durable on return; the caller has lowered its checkpoints before, as for `truncate_to`.
     ///
+    /// `producers`: what the leader's log knows of them below `offset` ([`Self::producers_below`]). Without it, whoever wrote
+    /// what is deleted and sends it again would not be known here, and written twice.
+    ///
     /// # Errors
     /// The disk's, which are final for the log.
-    pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<Retired, ChangeError> {
+    pub fn truncate_fully_and_start_at(
+        &mut self,
+        offset: Offset,
+        producers: &[u8],
+    ) -> Result<Retired, ChangeError> {
         self.writable()?;
-        let result = self.restart(offset);
+        let told = Producers::parse(producers);
+        if told.is_none() && !producers.is_empty() {
+            tracing::warn!(partition = %self.identity(), "what the leader tells of its producers cannot be read: they count as new");
+        }
+        let result = self.restart(offset, told.unwrap_or_default().below(offset));
         if let Err(error) = &result {
             self.poison("a truncation failed", error);
         }
@@ -121,12 +132,12 @@ impl Log {
     ///
     /// The new beginning is durable before what lies below it goes: a follower in sync starts over at its own end where
     /// its leader has deleted everything, and whatever a power cut leaves of that, its log must not end earlier.
-    pub(super) fn restart(&mut self, offset: Offset) -> io::Result<Retired> {
+    pub(super) fn restart(&mut self, offset: Offset, producers: Producers) -> io::Result<Retired> {
         reached("log-begins-elsewhere");
         // What is claimed from now on is true wherever this is interrupted.
         self.recovery_point = self.recovery_point.min(self.log_start).min(offset);
         (self.log_start, self.log_end, self.durable_end) = (offset, offset, offset);
-        let retired = self.begin_again(offset);
+        let retired = self.begin_again(offset, &producers);
         if self.segments.is_empty() {
             // A log always has one, also where it takes no more writes.
             let segment = Segment::existing(&self.place, offset, SegmentSizes::default(), WallMs::NONE);
@@ -135,7 +146,7 @@ impl Log {
         let retired = retired?;
         self.recovery_point = offset;
         self.cleaned_until = None;
-        self.producers = Producers::default();
+        self.producers = producers;
         self.epochs = epochs::Epochs::default();
         self.side_files.clear();
         self.generation.cuts += 1;
@@ -143,7 +154,7 @@ impl Log {
         Ok(retired)
     }
 
-    fn begin_again(&mut self, offset: Offset) -> io::Result<Retired> {
+    fn begin_again(&mut self, offset: Offset, producers: &Producers) -> io::Result<Retired> {
         let mut retired = Retired::default();
         while let Some(segment) = self.segments.pop_if(|segment| segment.base > offset) {
             retired.add(&self.place, segment, true)?;
@@ -155,6 +166,15 @@ impl Log {
         }
         for at in std::mem::take(&mut self.snapshots) {
             remove_if_there(&self.place, at, FileKind::Snapshot)?;
+        }
+        if !producers.is_empty() {
+            // Nothing in the log will say it again. Without room for it a crash forgets them, and nothing else.
+            let path = self.place.path(offset, FileKind::Snapshot);
+            match replace_file(&**self.place.disk(), &path, &producers.render()) {
+                Ok(()) => self.snapshots.push(offset),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                Err(error) => return Err(error),
+            }
         }
         let segment = Segment::create(&self.place, offset, WallMs::NONE)?;
         segment.file(FileKind::Log)?.sync()?;
@@ -171,7 +191,7 @@ impl Log {
         let floor = self.floor(offset);
         // The batch that goes as a whole may begin below the log's start: nothing is left then.
         if self.segments[floor].position_of(offset)?.1 < self.log_start {
-            return self.restart(offset);
+            return self.restart(offset, self.producers.below(offset));
         }
         let mut retired = Retired::default();
         // The newest first: an interruption leaves a log that only ends earlier.

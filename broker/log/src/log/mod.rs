@@ -307,6 +307,18 @@ impl Log {
         })
     }
 
+    /// What this log knows of producers below `offset`, as a `.snapshot` file has it; empty where it knows none. A follower that
+    /// begins at `offset` learns the rest from the records ([`Self::truncate_fully_and_start_at`]).
+    #[must_use]
+    pub fn producers_below(&self, offset: Offset) -> Vec<u8> {
+        let below = self.producers.below(offset);
+        if below.is_empty() {
+            Vec::new()
+        } else {
+            below.render()
+        }
+    }
+
     /// Where a reader of committed records stops: at the first transaction that is open, or whose end is not below
     /// the high watermark yet.
     #[must_use]
