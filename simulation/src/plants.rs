@@ -630,6 +630,27 @@ pub const PLANTS: &[Planted] = &[
         &["quorum-promises-lost"],
         "a node starts without the votes and entries behind a bit of the quorum's log that has rotted",
     ),
+    in_scenario(
+        "starts-over-without-producers",
+        "deleted-and-sent-again",
+        5,
+        &["duplicate-record"],
+        "a follower that starts over does not know who wrote what its leader has deleted: as a leader it takes that again",
+    ),
+    in_scenario(
+        "repair-buries-what-was-aside",
+        "set-aside-twice",
+        5,
+        &["served-before-durable", "watermark-beyond-durable"],
+        "a copy that is given up before it was in sync takes the one with it that was set aside before",
+    ),
+    in_scenario(
+        "damaged-only-voter-refused",
+        "rotten-alone",
+        5,
+        &["not-recovered"],
+        "the only voter, whose log is damaged, is told to just start: it never does",
+    ),
     in_cluster(
         "torn-metadata-refused",
         20,

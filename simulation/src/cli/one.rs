@@ -83,7 +83,7 @@ macro_rules! scenarios {
 }
 
 /// The scenarios that come with the program.
-pub(super) const SCENARIOS: [(&str, &str); 63] = scenarios![
+pub(super) const SCENARIOS: [(&str, &str); 66] = scenarios![
     "three-power-cuts",
     "fsyncgate",
     "disk-full",
@@ -139,6 +139,9 @@ pub(super) const SCENARIOS: [(&str, &str); 63] = scenarios![
     "bad-sector",
     "metadata-sync-fails",
     "metadata-rot",
+    "rotten-alone",
+    "deleted-and-sent-again",
+    "set-aside-twice",
     "damaged-batches",
     "swapped-disks",
     "wiped-voter",

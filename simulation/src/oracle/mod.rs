@@ -20,6 +20,7 @@ use kafka_protocol::messages::ApiKey;
 use parking_lot::Mutex;
 
 use self::durable::DurableLogs;
+pub(crate) use self::durable::SHORT_LIVED;
 use self::wire::{Asked, PartitionName, Question};
 use crate::checks;
 use crate::disk::SimDisk;

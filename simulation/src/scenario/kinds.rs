@@ -131,7 +131,7 @@ pub const KINDS: [Kind; 55] = [
     kind(70, "wiped-majority", Group::Membership, Rate::Beyond, (0, 1)),
     kind(71, "lying-voter", Group::Disk, Rate::Beyond, (0, 1)),
     kind(66, "metadata-sync-fails", Group::Disk, Rate::Seldom, (1, 1)),
-    kind(72, "metadata-rot", Group::Disk, Rate::Seldom, (0, 1)),
+    kind(72, "metadata-rot", Group::Disk, Rate::Seldom, (1, 1)),
     kind(41, "split", Group::Net, Rate::Seldom, (0, 2)),
     kind(42, "ring", Group::Net, Rate::Often, (0, 1)),
     kind(43, "no-clients", Group::Net, Rate::Seldom, (0, 2)),

@@ -4,6 +4,7 @@
 //! takes a record; one last crash; every partition takes a record again, and one client reads everything. Then the
 //! history is judged.
 
+mod alone;
 mod beyond;
 mod budget;
 mod checks;
@@ -110,6 +111,8 @@ struct World<'a> {
     leaves: Option<leaves::Leaves>,
     /// A bit of the quorum's own files that has rotted, the last one.
     spoilt: Option<spoilt::Spoilt>,
+    /// In the end a bit of the only node's metadata rots.
+    rots_alone: bool,
     operators: u64,
     /// The faults that hit somebody, and when, in microseconds.
     happened: Vec<(u64, &'static str)>,
@@ -260,6 +263,7 @@ impl<'a> World<'a> {
             unflushed: None,
             leaves: None,
             spoilt: None,
+            rots_alone: false,
             operators: 0,
             happened: Vec::new(),
             felt: BTreeMap::new(),
@@ -342,6 +346,7 @@ impl<'a> World<'a> {
             self.check_offsets();
             self.compare_raft_logs();
             self.check_leaks();
+            self.let_the_only_metadata_rot();
         }
     }
 

@@ -131,7 +131,9 @@ impl World<'_> {
             state @ State::Exited(_) => {
                 let is_spoilt = self.on_exit(index, &state);
                 self.crash(index, false, SUPERVISOR_MS);
-                if is_spoilt {
+                if is_spoilt && self.nodes.len() == 1 {
+                    self.go_on_from_what_can_be_read();
+                } else if is_spoilt {
                     self.replace_metadata(index);
                 }
             }

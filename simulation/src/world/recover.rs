@@ -223,7 +223,7 @@ impl World<'_> {
     }
 
     /// `skerry cluster recover --yes` on a node that is down.
-    fn recover_on(&mut self, node: usize) -> bool {
+    pub(super) fn recover_on(&mut self, node: usize) -> bool {
         let name = self.nodes[node].name.clone();
         let at = WallMs(i64::try_from(self.now_ms).unwrap_or(0));
         let disk = self.nodes[node].host.disk.attach();

@@ -24,14 +24,18 @@ const CURRENT: &str = "CURRENT";
 
 /// The bit.
 pub(super) struct Spoilt {
-    node: usize,
+    pub(super) node: usize,
     /// How the name of the file ends: its number depends on RocksDB's threads.
-    file: &'static str,
+    pub(super) file: &'static str,
 }
 
 impl World<'_> {
     /// Kills the node, and turns a bit over in its quorum's files.
     pub(super) fn let_the_quorum_rot(&mut self, index: usize, down_ms: u64) {
+        if self.nodes.len() == 1 {
+            self.plan_to_rot_alone();
+            return;
+        }
         if let Err(why) = self.may_spoil(index) {
             let name = &self.nodes[index].name;
             self.trace
@@ -166,14 +170,7 @@ fn check_promises(node: &str, promised: Durable, found: Durable) -> Found {
     reason = "RocksDB's files are the operating system's"
 )]
 fn spoil(dir: &Path, rng: &Rng) -> io::Result<(&'static str, usize)> {
-    let mut logs: Vec<PathBuf> = std::fs::read_dir(dir)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
-    logs.sort();
-    let log = logs
-        .pop()
-        .filter(|log| log.metadata().is_ok_and(|log| log.len() > 0));
+    let log = log_of(dir)?;
     let is_log = log.is_some();
     let path = log.unwrap_or_else(|| dir.join(CURRENT));
     let mut bytes = std::fs::read(&path)?;
@@ -186,6 +183,41 @@ fn spoil(dir: &Path, rng: &Rng) -> io::Result<(&'static str, usize)> {
     *byte ^= 1 << rng.below(8);
     std::fs::write(&path, bytes)?;
     Ok((if is_log { LOG } else { CURRENT }, position))
+}
+
+/// The log that RocksDB writes to, if there is anything in it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+fn log_of(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let mut logs: Vec<PathBuf> = std::fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort();
+    Ok(logs
+        .pop()
+        .filter(|log| log.metadata().is_ok_and(|log| log.len() > 0)))
+}
+
+/// Turns a bit over in the later half of that log; nothing where there is none: the store may not even know its cluster then.
+/// Returns where.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+pub(super) fn spoil_later_half(dir: &Path, rng: &Rng) -> io::Result<Option<(&'static str, usize)>> {
+    let Some(log) = log_of(dir)? else {
+        return Ok(None);
+    };
+    let mut bytes = std::fs::read(&log)?;
+    let half = bytes.len() / 2;
+    let position = half + usize::try_from(rng.below((bytes.len() - half) as u64)).unwrap_or(0);
+    let byte = bytes.get_mut(position).ok_or(io::ErrorKind::UnexpectedEof)?;
+    *byte ^= 1 << rng.below(8);
+    std::fs::write(&log, bytes)?;
+    Ok(Some((LOG, position)))
 }
 
 #[cfg(test)]
