@@ -659,7 +659,7 @@ pub const PLANTS: &[Planted] = &[
     ),
     planted(
         "assignment-of-the-generation-before",
-        10,
+        40,
         &["assignment-differs"],
         "members are given what they had in the generation before",
     ),

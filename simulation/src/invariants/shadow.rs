@@ -274,9 +274,8 @@ impl Case<'_> {
     fn check(&self, log: &Log, deleted: i64, found: &mut Found) {
         let (start, end) = (log.log_start().get(), log.log_end().get());
         let durable = self.look.durable_end.get();
-        // What is deleted is so on the disk before the log shows it, and where no sync is asked for it may not have been
-        // durable itself (7460 of any size, 60 s).
-        let deleted = deleted.min(self.look.high_watermark.get());
+        // What is deleted is so on the disk before the log shows it: it may not have been durable itself, where no sync is
+        // asked for (7460 of any size, 60 s), or never have been here, where a copy starts over (8361).
         if end < durable || start > self.look.log_start.get().max(durable).max(deleted) {
             found.push((
                 "recovery-loses-durable",
