@@ -132,7 +132,12 @@ fn a_recovery_that_lacks_what_was_durable_is_noticed() {
 fn a_log_that_begins_where_nobody_may_read_any_more_has_lost_nothing() {
     let disk = disk(3, 3, 3);
     let offsets = BTreeMap::from([(TopicPartition::new("orders", 0), Offset(10))]);
-    checkpoint::write(&*disk.attach(), &Path::new("/data/log").join(LOG_STARTS), &offsets).unwrap();
+    checkpoint::write(
+        &*disk.attach(),
+        &Path::new("/data/log").join(LOG_STARTS),
+        &offsets,
+    )
+    .unwrap();
     let found = cut_and_recover(5, &disk, known(12, 3), |_| {});
     assert!(found.is_empty(), "{found:?}");
 }

@@ -4,7 +4,7 @@
 //! It happens when everything else has been judged: no history could tell which topics and settings have gone.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use skerry_env::Rng;
 use skerry_types::reached;
@@ -131,7 +131,7 @@ fn ends_of_logs(disk: &SimDisk) -> BTreeMap<String, i64> {
     ends
 }
 
-fn end_of_log(disk: &SimDisk, dir: &PathBuf) -> Option<i64> {
+fn end_of_log(disk: &SimDisk, dir: &Path) -> Option<i64> {
     let segments = disk.segments_from(dir, Image::Live, 0);
     segments.into_iter().rev().find_map(|base| {
         disk.with_live(&segment::path(dir, base), |bytes| {

@@ -89,7 +89,8 @@ impl Log {
             return Ok(Retired::default());
         }
         let result = if offset < self.log_start {
-            self.restart(offset, self.producers.below(offset))
+            // The leader may have been chosen without what this log knows.
+            self.restart(offset, Producers::default())
         } else {
             self.cut_tail(offset)
         };
@@ -191,7 +192,7 @@ impl Log {
         let floor = self.floor(offset);
         // The batch that goes as a whole may begin below the log's start: nothing is left then.
         if self.segments[floor].position_of(offset)?.1 < self.log_start {
-            return self.restart(offset, self.producers.below(offset));
+            return self.restart(offset, Producers::default());
         }
         let mut retired = Retired::default();
         // The newest first: an interruption leaves a log that only ends earlier.
