@@ -525,12 +525,13 @@ fn damage_is_told_where_a_reader_meets_it() {
 #[test]
 fn a_whole_batch_of_another_place_hides_nothing() {
     for place in 2..5 {
-        hides_nothing(place);
+        hides_nothing(place, None);
+        hides_nothing(place, Some(1_000));
     }
 }
 
-/// Over batch `place` lies the sixth one, and zeros behind it.
-fn hides_nothing(place: usize) {
+/// Over batch `place` lies the sixth one, or one of a longer log, and zeros behind it.
+fn hides_nothing(place: usize, base: Option<i64>) {
     let disk = PowerDisk::new();
     let mut log = create(&disk, &config());
     let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -551,7 +552,11 @@ fn hides_nothing(place: usize) {
             Some(here)
         })
         .collect();
-    let foreign = bytes[heads[5]..heads[6]].to_vec();
+    let mut foreign = bytes[heads[5]..heads[6]].to_vec();
+    if let Some(base) = base {
+        // No sum covers it.
+        foreign[..8].copy_from_slice(&base.to_be_bytes());
+    }
     let end = heads[place] + foreign.len();
     bytes[heads[place]..end].copy_from_slice(&foreign);
     bytes[end..end + 19].fill(0);

@@ -353,17 +353,19 @@ impl Watcher {
         }
     }
 
-    /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now; `rotten` is in which
-    /// copies, by node and partition, a place has gone bad and is still there.
+    /// Checks everything that has moved since the last look. `deaf` are the nodes that hear nobody now, and `starting` those that
+    /// start; `rotten` is in which copies, by node and partition, a place has gone bad and is still there.
     pub(crate) fn look(
         &mut self,
         brokers: &[Option<Arc<Broker>>],
         deaf: &[bool],
+        starting: &[usize],
         rotten: &[(usize, &str)],
         now_ms: u64,
     ) {
         let mut found = Found::new();
         for (name, ghost) in &mut self.ghosts {
+            ghost.starting = starting.to_vec();
             let of_this = rotten.iter().filter(|(_, partition)| partition == name);
             ghost.rotten = of_this.map(|(node, _)| *node).collect();
         }

@@ -41,7 +41,7 @@ use crate::env::{Host, NetControl};
 use crate::invariants::{Missing, Watcher};
 use crate::links::Links;
 use crate::oracle::{Disks, Rotten, Violations, WireOracle};
-use crate::process::{ALONE, Process, node_name};
+use crate::process::{ALONE, Process, State, node_name};
 use crate::rot::Rot;
 use crate::scenario::{CLIENT_HOSTS, Fault, Regime, Scenario, Timed};
 use crate::story::{Story, Teller};
@@ -470,11 +470,13 @@ impl<'a> World<'a> {
         }
         let brokers = self.brokers();
         let deaf: Vec<bool> = (0..self.nodes.len()).map(|node| self.is_deaf(node)).collect();
+        let starts = |node: &usize| self.nodes[*node].process.state() == State::Starting;
+        let starting: Vec<usize> = (0..self.nodes.len()).filter(starts).collect();
         let is_there = |rot: &&Rot| rot.is_quiet && rot.is_there(&self.nodes[rot.node].host.disk);
         let rotten = self.rotten.iter().filter(is_there);
         let rotten: Vec<_> = rotten.map(|rot| (rot.node, &*rot.partition)).collect();
         if let Some(watcher) = &mut self.watcher {
-            watcher.look(&brokers, &deaf, &rotten, self.now_ms);
+            watcher.look(&brokers, &deaf, &starting, &rotten, self.now_ms);
             for (node, other) in self.nodes.iter().enumerate() {
                 let acknowledged = other.oracle.take_acknowledged();
                 watcher.on_acknowledged(node, &acknowledged);

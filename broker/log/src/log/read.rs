@@ -34,6 +34,8 @@ pub struct ReadPlan {
 /// A segment as it was when the read was planned. The open file outlives a removal.
 pub(crate) struct SegmentView {
     pub(crate) base: Offset,
+    /// Where the next one begins, or the log ends.
+    end: Offset,
     pub(crate) file: Arc<dyn File>,
     pub(crate) size: u32,
     pub(crate) hint: Hint,
@@ -52,7 +54,7 @@ pub(crate) enum Hint {
 }
 
 impl SegmentView {
-    pub(crate) fn of(segment: &Segment, from: Offset) -> io::Result<Self> {
+    fn of(segment: &Segment, from: Offset, end: Offset) -> io::Result<Self> {
         let hint = if from <= segment.base {
             Hint::Entry(None)
         } else {
@@ -68,6 +70,7 @@ impl SegmentView {
         };
         Ok(Self {
             base: segment.base,
+            end,
             file: segment.file(FileKind::Log)?,
             size: segment.size,
             hint,
@@ -175,9 +178,15 @@ impl Log {
         let mut views = [None, None];
         if from < upper {
             let floor = self.floor(from);
-            views[0] = Some(SegmentView::of(&self.segments[floor], from)?);
-            let next = self.segments[floor + 1..].iter().find(|segment| segment.size > 0);
-            views[1] = next.map(|segment| SegmentView::of(segment, from)).transpose()?;
+            let view = |number: usize| {
+                let next = self.segments.get(number + 1);
+                let end = next.map_or(self.log_end, |next| next.base);
+                SegmentView::of(&self.segments[number], from, end)
+            };
+            views[0] = Some(view(floor)?);
+            let mut behind = floor + 1..self.segments.len();
+            let next = behind.find(|number| self.segments[*number].size > 0);
+            views[1] = next.map(view).transpose()?;
         }
         Ok(ReadPlan {
             from,
@@ -354,6 +363,11 @@ impl ReadPlan {
                     .map_err(|why| view.damaged(here, expected, why))?;
                 if header.base_offset() > expected && header.base_offset() > self.gaps_until {
                     let why = format!("offset {} follows {expected}", header.base_offset());
+                    return Err(view.damaged(here, expected, why));
+                }
+                // A whole batch of another place; whoever takes it for the end has read everything (9612 of any size, 60 s).
+                if header.next_offset() > view.end {
+                    let why = format!("offset {} is beyond its end {}", header.last_offset(), view.end);
                     return Err(view.damaged(here, expected, why));
                 }
                 if header.last_offset() >= self.from {
