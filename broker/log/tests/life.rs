@@ -203,6 +203,24 @@ fn a_follower_that_starts_over_knows_the_producers_of_what_is_deleted() {
         0,
     );
     flush(&mut follower);
+    // The process may die when what it was told lies there, and the log does not begin anew yet.
+    let halfway = disk.fork();
+    halfway.put(&dir().join("00000000000000000018.snapshot"), told.clone());
+    halfway.put(&dir().join("00000000000000000009.snapshot"), told.clone());
+    let at_18 = Recovered {
+        log_start: Offset(18),
+        recovery_point: Offset(0),
+        ..Recovered::default()
+    };
+    let (mut interrupted, _) = open(&halfway, &small(), at_18);
+    let left: Vec<_> = halfway.files().into_keys().collect();
+    let is_of_18 = |path: &&std::path::PathBuf| path.to_string_lossy().contains("/00000000000000000018.");
+    let numbered = left
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("/0000"));
+    assert!(numbered.clone().all(|path| is_of_18(&path)), "{left:?}");
+    assert_eq!(numbered.count(), 4);
+
     follower.truncate_fully_and_start_at(Offset(18), &told).unwrap();
     let copied = |log: &mut Log| {
         for batch in read_batches(&leader, Offset(18)) {
@@ -221,7 +239,7 @@ fn a_follower_that_starts_over_knows_the_producers_of_what_is_deleted() {
             ..Recovered::default()
         },
     );
-    for log in [&mut follower, &mut recovered] {
+    for log in [&mut follower, &mut recovered, &mut interrupted] {
         copied(log);
         assert_eq!(known(log), known(&leader));
         let appended = append(log, idempotent(2, 0, 5, &["value 17"]), 1);

@@ -131,6 +131,13 @@ impl Partition {
         }
     }
 
+    /// Something below `offset` is known to be damaged.
+    #[must_use]
+    pub fn is_damaged_below(&self, offset: Offset) -> bool {
+        let state = self.state.lock();
+        state.known_damage().is_some_and(|damage| damage.offset < offset)
+    }
+
     /// What is damaged of a copy that is served all the same.
     #[must_use]
     pub fn damage(&self) -> Option<String> {

@@ -15,7 +15,7 @@ use super::{NotServing, Partition, Role, State, Storage, serving};
 use crate::leader_epochs;
 use crate::replication::Feed;
 
-/// The most that a follower is told of producers, for about 20,000 of them: whoever has more is a mistake.
+/// The most that a follower is told of producers, for about 6,000 of them.
 const PRODUCERS_BYTES_MAX: usize = 1 << 20;
 
 /// One follower's stream at a partition.
@@ -105,8 +105,12 @@ impl Partition {
     /// be told.
     pub fn producers_below(&self, offset: Offset) -> Bytes {
         let known = self.with_log(|log| log.producers_below(offset));
-        let told = known.filter(|bytes| bytes.len() <= PRODUCERS_BYTES_MAX);
-        told.unwrap_or_default().into()
+        let bytes = known.unwrap_or_default();
+        if bytes.len() > PRODUCERS_BYTES_MAX {
+            tracing::warn!(partition = %self.name(), bytes = bytes.len(), "a follower that starts over is not told of the producers: they are too many");
+            return Bytes::new();
+        }
+        bytes.into()
     }
 
     /// A follower's stream asks for this partition. From now on it is woken. True where the follower is in sync.

@@ -159,7 +159,12 @@ impl Partitions {
             })
         };
         let useless = match known() {
-            Some(name) => self.aside.lock().insert(name, dir),
+            // It may be the one that is known: whoever hears a snapshot of the metadata looks again.
+            Some(name) => self
+                .aside
+                .lock()
+                .insert(name, dir.clone())
+                .filter(|known| *known != dir),
             None => Some(dir),
         };
         self.graves.add(useless);

@@ -7,6 +7,7 @@ use skerry_env::disk::{Disk, read_file, replace_file};
 use skerry_types::{Offset, WallMs, is_planted, reached, sometimes};
 
 use super::Log;
+use super::append::is_full;
 use crate::batch::control_marker;
 use crate::epochs;
 use crate::errors::{AppendError, ChangeError, Poisoned};
@@ -173,7 +174,7 @@ impl Log {
             let path = self.place.path(offset, FileKind::Snapshot);
             match replace_file(&**self.place.disk(), &path, &producers.render()) {
                 Ok(()) => self.snapshots.push(offset),
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                Err(error) if is_full(&error) => {}
                 Err(error) => return Err(error),
             }
         }

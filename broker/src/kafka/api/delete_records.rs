@@ -99,11 +99,12 @@ async fn delete(
         })
         .map_err(|error| errors::not_serving(&error))?;
     let first_kept = first_kept?;
+    let gives_up = partition.is_damaged_below(first_kept);
     if first_kept > log_start {
         cut(broker, &partition, first_kept).await?;
     }
     // What is damaged in the last copy is given up: who is dead has it no better, and may never come.
-    replicated(broker, &partition, (first_kept, is_damaged), deadline).await
+    replicated(broker, &partition, (first_kept, gives_up), deadline).await
 }
 
 /// Waits until no replica that lives, or may lead, begins before `first_kept`, and gives the first offset that all of them
@@ -111,7 +112,7 @@ async fn delete(
 async fn replicated(
     broker: &Broker,
     partition: &Arc<Partition>,
-    (first_kept, is_damaged): (Offset, bool),
+    (first_kept, gives_up): (Offset, bool),
     deadline: Instant,
 ) -> Result<Offset, ResponseError> {
     let waiter = Arc::new(Notify::new());
@@ -124,7 +125,7 @@ async fn replicated(
             let image = broker.image();
             let topic = image.topic_by_id(partition.topic_id());
             let placed = topic.and_then(|topic| topic.partition(partition.name().partition));
-            let waits = !is_damaged && !is_planted("eligible-not-waited-for");
+            let waits = !gives_up && !is_planted("eligible-not-waited-for");
             let may_lead = |id| waits && placed.is_some_and(|placed| placed.elr.contains(&id));
             let low_watermark = partition
                 .with_leader(LeaderEpoch::UNKNOWN, |_, leader| {

@@ -9,6 +9,7 @@ use super::super::{Log, make_durable_dir};
 use super::tail::Walked;
 use super::{Opening, RecoveryReport, SNAPSHOT_BYTES_MAX, TailCut};
 use crate::errors::OpenError;
+use crate::producers::Producers;
 use crate::segment::{FileKind, Place, Segment, file_name};
 use crate::walk::has_batch_beyond;
 
@@ -54,13 +55,19 @@ impl Opening {
     /// Everything was lost, and it may have been: the log went on beyond its durable end when its start was moved.
     pub(super) fn restart_at(mut self, log_start: Offset) -> Result<(Log, RecoveryReport), OpenError> {
         reached("log-start-beyond-what-was-left");
+        let producers = self.producers_at(log_start);
+        let segments = std::mem::take(&mut self.segments);
         let retire = |source| OpenError::Io {
             path: self.place.dir.display().to_string(),
             source,
         };
-        for mut segment in std::mem::take(&mut self.segments) {
+        let producers = producers.map_err(retire)?;
+        for mut segment in segments {
             segment.forget_files();
-            for kind in FileKind::ALL {
+            for kind in FileKind::ALL
+                .into_iter()
+                .filter(|kind| *kind != FileKind::Snapshot)
+            {
                 remove_if_there(&self.place, segment.base, kind).map_err(retire)?;
             }
         }
@@ -73,7 +80,31 @@ impl Opening {
             log_start,
         );
         log.epochs_dirty = true;
+        log.producers = producers;
+        log.snapshots = self.snapshots;
         Ok((log, self.report))
+    }
+
+    /// What a snapshot says of the producers below `log_start`, where an empty log begins; the others go, for they might speak of
+    /// another log once this one has grown.
+    pub(super) fn producers_at(&mut self, log_start: Offset) -> io::Result<Producers> {
+        let path = self.place.path(log_start, FileKind::Snapshot);
+        let bytes =
+            read_file(&**self.place.disk(), &path, SNAPSHOT_BYTES_MAX).or_else(|error| {
+                match error.kind() {
+                    io::ErrorKind::InvalidData => Ok(None),
+                    _ => Err(error),
+                }
+            })?;
+        let told = bytes.as_deref().and_then(Producers::parse);
+        for at in std::mem::take(&mut self.snapshots) {
+            if at == log_start && told.is_some() {
+                self.snapshots.push(at);
+            } else {
+                remove_if_there(&self.place, at, FileKind::Snapshot)?;
+            }
+        }
+        Ok(told.unwrap_or_default().below(log_start))
     }
 
     /// Cuts the tail behind the last good batch, later segments with it. Whole batches among it are kept beside the
@@ -114,7 +145,11 @@ impl Opening {
                     .rename(&self.place.path(segment.base, FileKind::Log), &copy)?;
                 evidence.push(copy);
             }
-            for kind in FileKind::ALL {
+            // Snapshots that nobody can trust go when that is known.
+            for kind in FileKind::ALL
+                .into_iter()
+                .filter(|kind| *kind != FileKind::Snapshot)
+            {
                 remove_if_there(&self.place, segment.base, kind)?;
             }
         }

@@ -152,7 +152,7 @@ impl Opening {
     }
 
     /// No segment: the directory was being made when the power went, or has lost everything.
-    fn begin_anew(self) -> Result<(Log, RecoveryReport), OpenError> {
+    fn begin_anew(mut self) -> Result<(Log, RecoveryReport), OpenError> {
         let Recovered {
             log_start,
             recovery_point,
@@ -161,9 +161,11 @@ impl Opening {
         if recovery_point > log_start {
             return Err(self.damaged(log_start, 0, log_start, "no segment is left"));
         }
+        let producers = self.producers_at(log_start).map_err(|e| self.io(e))?;
         let segment = make_durable_dir(&self.place, &self.identity, log_start).map_err(|e| self.io(e))?;
         let mut log = Log::assemble(self.place, self.identity, self.config, vec![segment], log_start);
         log.log_start = log_start;
+        (log.producers, log.snapshots) = (producers, self.snapshots);
         log.check();
         Ok((log, self.report))
     }
