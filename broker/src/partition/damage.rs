@@ -97,6 +97,11 @@ impl Partition {
     /// What a look at `offset` came to. True where that is news.
     pub fn on_looked_at(&self, offset: Offset, found: Result<(), &ReadError>) -> bool {
         let mut state = self.state.lock();
+        // A batch may begin below the log's start: whoever reads from there needs all of it (9309 of any size, 60 s).
+        let offset = match &state.storage {
+            Storage::Open(log) => offset.max(log.log_start()),
+            _ => offset,
+        };
         match found {
             Err(error) if error.is_damage() => {
                 let news = state.known_damage().is_none();
