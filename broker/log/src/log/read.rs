@@ -93,6 +93,19 @@ impl SegmentView {
         }
     }
 
+    /// A batch that reaches beyond the segment is one of another place; whoever takes it for the end has read everything (9612 of
+    /// any size, 60 s).
+    fn holds(&self, header: &BatchHeader) -> Result<(), String> {
+        if header.next_offset() > self.end {
+            return Err(format!(
+                "offset {} is beyond its end {}",
+                header.last_offset(),
+                self.end
+            ));
+        }
+        Ok(())
+    }
+
     pub(crate) fn damaged(&self, position: u64, offset: Offset, why: impl Into<String>) -> ReadError {
         reached("damage-read");
         ReadError::Damaged {
@@ -365,11 +378,8 @@ impl ReadPlan {
                     let why = format!("offset {} follows {expected}", header.base_offset());
                     return Err(view.damaged(here, expected, why));
                 }
-                // A whole batch of another place; whoever takes it for the end has read everything (9612 of any size, 60 s).
-                if header.next_offset() > view.end {
-                    let why = format!("offset {} is beyond its end {}", header.last_offset(), view.end);
-                    return Err(view.damaged(here, expected, why));
-                }
+                view.holds(&header)
+                    .map_err(|why| view.damaged(here, expected, why))?;
                 if header.last_offset() >= self.from {
                     return self
                         .take(view, header, batch_size, buffer.slice(at..), here, cached)
@@ -458,7 +468,8 @@ impl ReadPlan {
         };
         while let Some(header) = BatchHeader::read(&bytes[end..]) {
             let here = position + end as u64;
-            let size = match plausible_size(&header, view.base, expected, u64::from(view.size) - here) {
+            let size = plausible_size(&header, view.base, expected, u64::from(view.size) - here);
+            let size = match size.and_then(|size| view.holds(&header).map(|()| size)) {
                 Ok(size) => size,
                 // What is odd is for the next read to say, which begins with it; but behind a hole an index may lead around it,
                 // to what really has the offset that the bytes before it claim: then they are a part of the damage.
