@@ -371,7 +371,7 @@ impl Fetcher {
                 reached("follower-starts-over");
                 tracing::info!(partition = %partition.name(), log_start = %start, "what this follower needs is gone at the leader: it starts over");
                 let producers = refused.producers.clone();
-                replication.start_over(self, key, &partition, epoch, (start, producers));
+                replication.cut_as_told(self, key, &partition, epoch, Cut::StartAt(start), producers);
             }
             return;
         }

@@ -404,31 +404,25 @@ impl Replication {
         epoch: LeaderEpoch,
         cut: Cut,
     ) {
-        self.cuts.push(CutJob {
-            fetcher: fetcher.clone(),
-            key,
-            partition: partition.clone(),
-            epoch,
-            cut,
-            producers: Bytes::new(),
-        });
+        self.cut_as_told(fetcher, key, partition, epoch, cut, Bytes::new());
     }
 
-    /// Everything goes, and the log goes on at an offset below which the leader knows these producers.
-    fn start_over(
+    /// The same, where the log may start over, and the leader knows these producers below its new start.
+    fn cut_as_told(
         &self,
         fetcher: &Arc<Fetcher>,
         key: Key,
         partition: &Arc<Partition>,
         epoch: LeaderEpoch,
-        (start, producers): (Offset, Bytes),
+        cut: Cut,
+        producers: Bytes,
     ) {
         self.cuts.push(CutJob {
             fetcher: fetcher.clone(),
             key,
             partition: partition.clone(),
             epoch,
-            cut: Cut::StartAt(start),
+            cut,
             producers,
         });
     }

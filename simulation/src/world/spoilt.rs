@@ -165,24 +165,14 @@ fn check_promises(node: &str, promised: Durable, found: Durable) -> Found {
 /// Turns a bit over in what was synced: of the log that RocksDB writes to, or, where that is empty, the end of the file that
 /// names what belongs to the store. Its tables and their list depend on when its own threads ran: see the tests of
 /// `metadata/src/raft/damage.rs` for those.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "RocksDB's files are the operating system's"
-)]
 fn spoil(dir: &Path, rng: &Rng) -> io::Result<(&'static str, usize)> {
-    let log = log_of(dir)?;
-    let is_log = log.is_some();
-    let path = log.unwrap_or_else(|| dir.join(CURRENT));
-    let mut bytes = std::fs::read(&path)?;
-    let position = if is_log {
-        usize::try_from(rng.below(bytes.len() as u64)).unwrap_or(0)
-    } else {
-        bytes.len().saturating_sub(1)
-    };
-    let byte = bytes.get_mut(position).ok_or(io::ErrorKind::UnexpectedEof)?;
-    *byte ^= 1 << rng.below(8);
-    std::fs::write(&path, bytes)?;
-    Ok((if is_log { LOG } else { CURRENT }, position))
+    match log_of(dir)? {
+        Some(log) => Ok((LOG, turn_a_bit(&log, |len| any_from(0, len, rng), rng)?)),
+        None => Ok((
+            CURRENT,
+            turn_a_bit(&dir.join(CURRENT), |len| len.saturating_sub(1), rng)?,
+        )),
+    }
 }
 
 /// The log that RocksDB writes to, if there is anything in it.
@@ -203,21 +193,30 @@ fn log_of(dir: &Path) -> io::Result<Option<PathBuf>> {
 
 /// Turns a bit over in the later half of that log; nothing where there is none: the store may not even know its cluster then.
 /// Returns where.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "RocksDB's files are the operating system's"
-)]
 pub(super) fn spoil_later_half(dir: &Path, rng: &Rng) -> io::Result<Option<(&'static str, usize)>> {
     let Some(log) = log_of(dir)? else {
         return Ok(None);
     };
-    let mut bytes = std::fs::read(&log)?;
-    let half = bytes.len() / 2;
-    let position = half + usize::try_from(rng.below((bytes.len() - half) as u64)).unwrap_or(0);
+    let position = turn_a_bit(&log, |len| any_from(len / 2, len, rng), rng)?;
+    Ok(Some((LOG, position)))
+}
+
+fn any_from(first: usize, len: usize, rng: &Rng) -> usize {
+    first + usize::try_from(rng.below((len - first) as u64)).unwrap_or(0)
+}
+
+/// Turns a bit of a byte over, at the position that `place` makes of the file's length. Returns where.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "RocksDB's files are the operating system's"
+)]
+fn turn_a_bit(path: &Path, place: impl FnOnce(usize) -> usize, rng: &Rng) -> io::Result<usize> {
+    let mut bytes = std::fs::read(path)?;
+    let position = place(bytes.len());
     let byte = bytes.get_mut(position).ok_or(io::ErrorKind::UnexpectedEof)?;
     *byte ^= 1 << rng.below(8);
-    std::fs::write(&log, bytes)?;
-    Ok(Some((LOG, position)))
+    std::fs::write(path, bytes)?;
+    Ok(position)
 }
 
 #[cfg(test)]

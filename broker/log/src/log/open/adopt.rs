@@ -55,23 +55,13 @@ impl Opening {
     /// Everything was lost, and it may have been: the log went on beyond its durable end when its start was moved.
     pub(super) fn restart_at(mut self, log_start: Offset) -> Result<(Log, RecoveryReport), OpenError> {
         reached("log-start-beyond-what-was-left");
-        let producers = self.producers_at(log_start);
-        let segments = std::mem::take(&mut self.segments);
-        let retire = |source| OpenError::Io {
-            path: self.place.dir.display().to_string(),
-            source,
-        };
-        let producers = producers.map_err(retire)?;
-        for mut segment in segments {
+        let producers = self.producers_at(log_start).map_err(|error| self.io(error))?;
+        for mut segment in std::mem::take(&mut self.segments) {
             segment.forget_files();
-            for kind in FileKind::ALL
-                .into_iter()
-                .filter(|kind| *kind != FileKind::Snapshot)
-            {
-                remove_if_there(&self.place, segment.base, kind).map_err(retire)?;
-            }
+            remove_but_the_snapshot(&self.place, segment.base).map_err(|error| self.io(error))?;
         }
-        let segment = make_durable_dir(&self.place, &self.identity, log_start).map_err(retire)?;
+        let segment =
+            make_durable_dir(&self.place, &self.identity, log_start).map_err(|error| self.io(error))?;
         let mut log = Log::assemble(
             self.place.clone(),
             self.identity,
@@ -88,15 +78,7 @@ impl Opening {
     /// What a snapshot says of the producers below `log_start`, where an empty log begins; the others go, for they might speak of
     /// another log once this one has grown.
     pub(super) fn producers_at(&mut self, log_start: Offset) -> io::Result<Producers> {
-        let path = self.place.path(log_start, FileKind::Snapshot);
-        let bytes =
-            read_file(&**self.place.disk(), &path, SNAPSHOT_BYTES_MAX).or_else(|error| {
-                match error.kind() {
-                    io::ErrorKind::InvalidData => Ok(None),
-                    _ => Err(error),
-                }
-            })?;
-        let told = bytes.as_deref().and_then(Producers::parse);
+        let told = Producers::parse(&self.read_snapshot(log_start)?);
         for at in std::mem::take(&mut self.snapshots) {
             if at == log_start && told.is_some() {
                 self.snapshots.push(at);
@@ -146,12 +128,7 @@ impl Opening {
                 evidence.push(copy);
             }
             // Snapshots that nobody can trust go when that is known.
-            for kind in FileKind::ALL
-                .into_iter()
-                .filter(|kind| *kind != FileKind::Snapshot)
-            {
-                remove_if_there(&self.place, segment.base, kind)?;
-            }
+            remove_but_the_snapshot(&self.place, segment.base)?;
         }
         if let Some(why) = &walked.failure {
             reached("torn-tail-cut");
@@ -238,6 +215,14 @@ impl Opening {
             }
         }
     }
+}
+
+fn remove_but_the_snapshot(place: &Place, base: Offset) -> io::Result<()> {
+    let mut kinds = FileKind::ALL.into_iter();
+    kinds.try_for_each(|kind| match kind {
+        FileKind::Snapshot => Ok(()),
+        kind => remove_if_there(place, base, kind),
+    })
 }
 
 /// A file that may be there already: then it need only be synced, and is not risked by writing it anew.

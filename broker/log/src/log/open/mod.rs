@@ -300,12 +300,7 @@ impl Opening {
             if at < first || limit.is_some_and(|limit| at > limit.max(first)) {
                 continue;
             }
-            let path = self.place.path(at, FileKind::Snapshot);
-            let bytes = match read_file(&**self.place.disk(), &path, SNAPSHOT_BYTES_MAX) {
-                Ok(bytes) => bytes.unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => Vec::new(),
-                Err(error) => return Err(self.io(error)),
-            };
+            let bytes = self.read_snapshot(at).map_err(|error| self.io(error))?;
             if let Some(producers) = Producers::parse(&bytes) {
                 reached("producers-from-a-snapshot");
                 self.producers = producers;
@@ -317,6 +312,15 @@ impl Opening {
         }
         self.producers = Producers::default();
         Ok(first)
+    }
+
+    /// The bytes of a snapshot; none where there is no such file, or one that cannot be one.
+    fn read_snapshot(&self, at: Offset) -> io::Result<Vec<u8>> {
+        let path = self.place.path(at, FileKind::Snapshot);
+        match read_file(&**self.place.disk(), &path, SNAPSHOT_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Vec::new()),
+            read => read.map(Option::unwrap_or_default),
+        }
     }
 
     /// After a clean shutdown: the active segment from its last index entry on, and a snapshot of exactly that end.
